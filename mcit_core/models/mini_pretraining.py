@@ -1,0 +1,309 @@
+"""Pre-training of the embedded model, on a CPU, from nothing: `python -m mcit_core.models.mini_pretraining OUT`.
+
+Three steps, because end-to-end training from scratch does not leave the language prior in reasonable time:
+1. the vision tower alone, on dense labels (what is in every cell, the bars);
+2. the Q-Former on the same labels through its queries, the vision tower frozen;
+3. Q-Former and language model on question/answer pairs of the mixture, the vision tower frozen and cached.
+
+Writes model.safetensors (float16), config.json, tokenizer files, pretraining_log.jsonl and card.json with the SHA-256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
+
+from mcit_core.miniworld.draw import COLOUR_NAMES, LETTERS, SHAPES, Picture
+from mcit_core.miniworld.language import STYLES
+from mcit_core.miniworld.mixture import Example, mixture_example, mixture_picture
+from mcit_core.miniworld.vocabulary import build_tokenizer
+
+QUERIES, WIDTH, MAX_BARS = 16, 128, 5
+#: seeds of the mixture's streams; the held-out ones are used by no training step
+STREAM = {"vision": 1, "alignment": 2, "language": 3, "held_out": 4}
+
+
+def build_config(vocabulary_size: int) -> InstructBlipConfig:
+    return InstructBlipConfig(
+        vision_config={"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 4,
+                       "num_attention_heads": 4, "image_size": 48, "patch_size": 8, "initializer_range": 0.02},
+        qformer_config={"vocab_size": vocabulary_size, "hidden_size": WIDTH, "num_hidden_layers": 3,
+                        "num_attention_heads": 4, "intermediate_size": 4 * WIDTH, "encoder_hidden_size": WIDTH,
+                        "cross_attention_frequency": 1, "hidden_dropout_prob": 0.0, "pad_token_id": 0,
+                        "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 64},
+        text_config={"model_type": "t5", "vocab_size": vocabulary_size, "d_model": WIDTH, "d_kv": 32, "d_ff": 3 * WIDTH,
+                     "num_layers": 3, "num_decoder_layers": 3, "num_heads": 4, "dropout_rate": 0.0,
+                     "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0, "pad_token_id": 0,
+                     "eos_token_id": 1, "tie_word_embeddings": False},
+        num_query_tokens=QUERIES,
+    )
+
+
+def build_model(vocabulary_size: int) -> InstructBlipForConditionalGeneration:
+    model = InstructBlipForConditionalGeneration(build_config(vocabulary_size))
+    nn.init.normal_(model.query_tokens)  # the class's zeros keep all queries equal for ever
+    nn.init.normal_(model.language_model.lm_head.weight, std=WIDTH**-0.5)  # untied: the class's 1.0 starts at loss 57
+    axis = torch.arange(6, dtype=torch.float32)
+    frequency = torch.exp(-math.log(20.0) * torch.arange(WIDTH // 4) / (WIDTH // 4))
+    wave = torch.cat([torch.sin(axis[:, None] * frequency), torch.cos(axis[:, None] * frequency)], 1)  # [6, W/2]
+    place = torch.cat([wave[:, None].expand(6, 6, -1), wave[None].expand(6, 6, -1)], -1).reshape(36, WIDTH)
+    with torch.no_grad():  # 2-D sine-cosine start, so that the tower knows where a patch is
+        model.vision_model.embeddings.position_embedding[0, 1:] = 0.5 * place
+    return model
+
+
+def normalise_pixels(images: np.ndarray | Tensor) -> Tensor:
+    """uint8 [N, 48, 48, 3] -> float32 [N, 3, 48, 48] in about [-2, 2]."""
+    return (torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+
+
+def dense_labels(pictures: list[Picture]) -> dict[str, Tensor]:
+    """Per cell: what it holds (0 nothing, then shapes, letters, digits) and its colour; per bar: colour and height."""
+    n = len(pictures)
+    what, colour = torch.zeros(n, 9, dtype=torch.long), torch.zeros(n, 9, dtype=torch.long)
+    bar_colour, bar_height = torch.zeros(n, MAX_BARS, dtype=torch.long), torch.zeros(n, MAX_BARS, dtype=torch.long)
+    names = {name: i + 1 for i, name in enumerate((*SHAPES, *LETTERS, *"0123456789"))}
+    hues = {name: i + 1 for i, name in enumerate(COLOUR_NAMES)}
+    for i, picture in enumerate(pictures):
+        for mark in picture.marks:
+            what[i, mark.cell], colour[i, mark.cell] = names[mark.what], hues[mark.colour]
+        for j, (bar, height) in enumerate(picture.bars):
+            bar_colour[i, j], bar_height[i, j] = hues[bar], height
+    return {"what": what, "colour": colour, "bar_colour": bar_colour, "bar_height": bar_height}
+
+
+class DenseHeads(nn.Module):
+    """Throw-away linear heads; `shared` cell heads for the tower, the same ones over queries 0-8 and 9-13."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.what, self.colour = nn.Linear(WIDTH, 43), nn.Linear(WIDTH, 9)
+        self.bar_colour, self.bar_height = nn.Linear(WIDTH, 9), nn.Linear(WIDTH, 10)
+        self.place = nn.Linear(WIDTH, 9)
+        self.bars = nn.Linear(WIDTH, MAX_BARS * WIDTH)
+
+    def forward(self, cells: Tensor, bars: Tensor) -> dict[str, Tensor]:
+        return {"what": self.what(cells), "colour": self.colour(cells),
+                "bar_colour": self.bar_colour(bars), "bar_height": self.bar_height(bars)}
+
+
+def dense_loss(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    total, right = torch.zeros(()), {}
+    for name, predicted in logits.items():
+        target = labels[name]
+        cells = F.cross_entropy(predicted.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+        there = target > 0
+        weight = torch.where(there, 1.0, 0.1)  # nine cells are mostly empty
+        total = total + (cells * weight).sum() / weight.sum()
+        if there.any():
+            right[name] = (predicted.argmax(-1) == target)[there].float().mean().item()
+    return total, right
+
+
+def tower_readout(tower_out: Tensor, heads: DenseHeads) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean of each cell's four patches [N, 9, W], bars from the CLS token [N, 5, W], patches [N, 36, W]."""
+    patches = tower_out[:, 1:]
+    cells = patches.view(-1, 3, 2, 3, 2, WIDTH).mean((2, 4)).reshape(-1, 9, WIDTH)
+    return cells, heads.bars(tower_out[:, 0]).view(-1, MAX_BARS, WIDTH), patches
+
+
+def patch_cells() -> Tensor:
+    return torch.tensor([r // 2 * 3 + c // 2 for r in range(6) for c in range(6)])
+
+
+class Log:
+    def __init__(self, path: Path) -> None:
+        self.file, self.start = path.open("w", encoding="utf-8"), time.time()
+
+    def __call__(self, **values: object) -> None:
+        line = json.dumps({"seconds": round(time.time() - self.start, 1), **values})
+        self.file.write(line + "\n")
+        self.file.flush()
+        print(line, flush=True)
+
+
+def schedule(optimizer: torch.optim.Optimizer, peak: float, fraction: float, warm: float = 0.03) -> None:
+    """Linear warm-up, then cosine to 2 % of the peak; `fraction` is the share of the time budget used."""
+    rate = peak * min(1.0, fraction / warm + 0.02)
+    if fraction > warm:
+        rate = peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (fraction - warm) / (1 - warm))))
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def train_tower(model: InstructBlipForConditionalGeneration, steps: int, log: Log) -> None:
+    rng, heads = np.random.default_rng(STREAM["vision"]), DenseHeads()
+    parameters = [*model.vision_model.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1.5e-3, weight_decay=0.01)
+    where = patch_cells()
+    for step in range(steps):
+        pictures, images = zip(*(mixture_picture(rng) for _ in range(128)), strict=True)
+        out = model.vision_model(normalise_pixels(np.stack(images))).last_hidden_state
+        cells, bars, patches = tower_readout(out, heads)
+        loss, right = dense_loss(heads(cells, bars), dense_labels(list(pictures)))
+        place = F.cross_entropy(heads.place(patches).flatten(0, 1), where.repeat(len(images)))
+        schedule(optimizer, 1.5e-3, step / steps)
+        optimizer.zero_grad(set_to_none=True)
+        (loss + 0.3 * place).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        if step % 100 == 0 or step == steps - 1:
+            log(phase="vision", step=step, loss=round(loss.item(), 4), place=round(place.item(), 4),
+                **{k: round(v, 3) for k, v in right.items()})
+
+
+@torch.no_grad()
+def cache_vision(model: InstructBlipForConditionalGeneration, n: int, seed: int) -> tuple[list[Picture], Tensor]:
+    """`n` fresh pictures and the tower's outputs for them, float16 [n, 37, W]."""
+    rng, pictures, outputs = np.random.default_rng(seed), [], []
+    for start in range(0, n, 250):
+        some, images = zip(*(mixture_picture(rng) for _ in range(min(250, n - start))), strict=True)
+        pictures += some
+        outputs.append(model.vision_model(normalise_pixels(np.stack(images))).last_hidden_state.half())
+    return pictures, torch.cat(outputs)
+
+
+def query_outputs(model: InstructBlipForConditionalGeneration, vision: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """Q-Former outputs [N, 16, W] for the tower's outputs [N, 37, W] and instruction ids [N, n]."""
+    queries = model.query_tokens.expand(len(vision), -1, -1)
+    out = model.qformer(
+        input_ids=ids, attention_mask=torch.cat([mask.new_ones(len(vision), QUERIES), mask], 1),
+        query_embeds=queries, encoder_hidden_states=vision,
+        encoder_attention_mask=mask.new_ones(len(vision), vision.shape[1])).last_hidden_state
+    return out[:, :QUERIES]
+
+
+def train_alignment(model: InstructBlipForConditionalGeneration, pictures: list[Picture], vision: Tensor, steps: int,
+                    tokenizer, log: Log) -> None:
+    rng, heads = np.random.default_rng(STREAM["alignment"]), DenseHeads()
+    model.vision_model.requires_grad_(False)
+    trained = [p for p in (*model.qformer.parameters(), model.query_tokens) if p.requires_grad]
+    optimizer = torch.optim.AdamW([*trained, *heads.parameters()], lr=1e-3, weight_decay=0.01)
+    labels = dense_labels(pictures)
+    for step in range(steps):
+        pick = torch.as_tensor(rng.integers(len(pictures), size=128))
+        batch = tokenizer([mixture_example(pictures[i], rng).instruction for i in pick.tolist()],
+                          padding=True, return_tensors="pt")
+        out = query_outputs(model, vision[pick].float(), batch.input_ids, batch.attention_mask)
+        loss, right = dense_loss(heads(out[:, :9], out[:, 9:14]), {k: v[pick] for k, v in labels.items()})
+        schedule(optimizer, 1e-3, step / steps)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        if step % 100 == 0 or step == steps - 1:
+            log(phase="alignment", step=step, loss=round(loss.item(), 4), **{k: round(v, 3) for k, v in right.items()})
+
+
+def language_logits(model: InstructBlipForConditionalGeneration, vision: Tensor, examples: list[Example],
+                    tokenizer) -> tuple[Tensor, Tensor]:
+    """Teacher-forced logits [N, n, V] and labels [N, n] (-100 where padded)."""
+    batch = tokenizer([e.instruction for e in examples], padding=True, return_tensors="pt")
+    answers = tokenizer([e.answer + tokenizer.eos_token for e in examples], padding=True, return_tensors="pt")
+    labels = answers.input_ids.masked_fill(answers.attention_mask == 0, -100)
+    queries = query_outputs(model, vision, batch.input_ids, batch.attention_mask)
+    language = model.language_model
+    embedded = torch.cat([model.language_projection(queries), language.get_input_embeddings()(batch.input_ids)], 1)
+    mask = torch.cat([batch.attention_mask.new_ones(len(vision), QUERIES), batch.attention_mask], 1)
+    return language(inputs_embeds=embedded, attention_mask=mask, labels=labels).logits, labels
+
+
+@torch.no_grad()
+def held_out_accuracy(model: InstructBlipForConditionalGeneration, pictures: list[Picture], vision: Tensor,
+                      tokenizer) -> dict[str, float]:
+    """Exact match by kind of answer, default style apart, on pictures no step has seen."""
+    rng, right = np.random.default_rng(STREAM["held_out"] + 100), {}
+    for start in range(0, len(pictures), 200):
+        examples = [mixture_example(p, rng) for p in pictures[start : start + 200]]
+        logits, labels = language_logits(model, vision[start : start + 200].float(), examples, tokenizer)
+        exact = ((logits.argmax(-1) == labels) | (labels == -100)).all(1).tolist()
+        for example, picture, ok in zip(examples, pictures[start:], exact, strict=False):
+            plain = example.style == STYLES[example.content.kind][0]
+            for name in ("all", "default_style" if plain else "named_style", picture.kind, f"{picture.kind}/{example.content.kind}"):
+                right.setdefault(name, []).append(ok)
+    return {name: round(float(np.mean(v)), 3) for name, v in sorted(right.items())}
+
+
+def train_language(model: InstructBlipForConditionalGeneration, pictures: list[Picture], vision: Tensor, steps: int,
+                   minutes: float, held_out: tuple[list[Picture], Tensor], tokenizer, log: Log, save) -> None:
+    rng = np.random.default_rng(STREAM["language"])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.01)
+    start, step, fraction = time.time(), 0, 0.0
+    while fraction < 1:
+        pick = rng.integers(len(pictures), size=96).tolist()
+        examples = [mixture_example(pictures[i], rng) for i in pick]
+        logits, labels = language_logits(model, vision[pick].float(), examples, tokenizer)
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+        fraction = max(step / steps, (time.time() - start) / (60 * minutes))
+        schedule(optimizer, 1e-3, min(fraction, 1.0))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        if step % 100 == 0:
+            log(phase="language", step=step, loss=round(loss.item(), 4))
+        if step % 1000 == 999:
+            log(phase="held_out", step=step, **held_out_accuracy(model, *held_out, tokenizer))
+            save()
+        step += 1
+    log(phase="held_out", step=step, final=True, **held_out_accuracy(model, *held_out, tokenizer))
+
+
+def save_checkpoint(model: InstructBlipForConditionalGeneration, tokenizer, out: Path, card: dict[str, object]) -> None:
+    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, out / "model.safetensors")
+    model.config.to_json_file(out / "config.json")
+    tokenizer.save_pretrained(out)
+    digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    parameters = sum(p.numel() for p in model.parameters())
+    (out / "card.json").write_text(json.dumps({"sha256": digest, "parameters": parameters, **card}, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pre-train the embedded model.")
+    parser.add_argument("out", type=Path, help="folder that receives the checkpoint")
+    parser.add_argument("--vision-steps", type=int, default=1800)
+    parser.add_argument("--alignment-steps", type=int, default=1500)
+    parser.add_argument("--language-steps", type=int, default=20000, help="upper bound; --minutes usually ends it")
+    parser.add_argument("--minutes", type=float, default=60, help="time for the language step")
+    parser.add_argument("--pictures", type=int, default=60000)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    tokenizer = build_tokenizer()
+    model = build_model(len(tokenizer)).train()
+    log = Log(args.out / "pretraining_log.jsonl")
+    train_tower(model, args.vision_steps, log)
+    pictures, vision = cache_vision(model, args.pictures, STREAM["language"])
+    held_out = cache_vision(model, 2000, STREAM["held_out"])
+    log(phase="cached", pictures=len(pictures))
+    train_alignment(model, pictures, vision, args.alignment_steps, tokenizer, log)
+
+    def save() -> None:
+        command = (f"python -m mcit_core.models.mini_pretraining OUT --vision-steps {args.vision_steps} "
+                   f"--alignment-steps {args.alignment_steps} --language-steps {args.language_steps} "
+                   f"--minutes {args.minutes:g} --pictures {args.pictures} --threads {args.threads}")
+        save_checkpoint(model, tokenizer, args.out, {
+            "command": command, "minutes": round((time.time() - log.start) / 60, 1), "seed": 0,
+            "torch": torch.__version__, "styles": {k: list(v) for k, v in STYLES.items()}})
+
+    train_language(model, pictures, vision, args.language_steps, args.minutes, held_out, tokenizer, log, save)
+    save()
+
+
+if __name__ == "__main__":
+    main()

@@ -22,50 +22,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
+from transformers import InstructBlipForConditionalGeneration, PreTrainedTokenizerFast
 
 from mcit_core.miniworld.draw import COLOUR_NAMES, LETTERS, SHAPES, Picture
 from mcit_core.miniworld.language import STYLES
 from mcit_core.miniworld.mixture import Example, mixture_example, mixture_picture
 from mcit_core.miniworld.vocabulary import build_tokenizer
+from mcit_core.models.mini import QUERIES, WIDTH, build_model, normalise_pixels, query_outputs
 
-QUERIES, WIDTH, MAX_BARS = 16, 128, 5
+MAX_BARS = 5
 #: seeds of the mixture's streams; the held-out ones are used by no training step
 STREAM = {"vision": 1, "alignment": 2, "language": 3, "held_out": 4}
-
-
-def build_config(vocabulary_size: int) -> InstructBlipConfig:
-    return InstructBlipConfig(
-        vision_config={"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 4,
-                       "num_attention_heads": 4, "image_size": 48, "patch_size": 8, "initializer_range": 0.02},
-        qformer_config={"vocab_size": vocabulary_size, "hidden_size": WIDTH, "num_hidden_layers": 3,
-                        "num_attention_heads": 4, "intermediate_size": 4 * WIDTH, "encoder_hidden_size": WIDTH,
-                        "cross_attention_frequency": 1, "hidden_dropout_prob": 0.0, "pad_token_id": 0,
-                        "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 64},
-        text_config={"model_type": "t5", "vocab_size": vocabulary_size, "d_model": WIDTH, "d_kv": 32, "d_ff": 3 * WIDTH,
-                     "num_layers": 3, "num_decoder_layers": 3, "num_heads": 4, "dropout_rate": 0.0,
-                     "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0, "pad_token_id": 0,
-                     "eos_token_id": 1, "tie_word_embeddings": False},
-        num_query_tokens=QUERIES,
-    )
-
-
-def build_model(vocabulary_size: int) -> InstructBlipForConditionalGeneration:
-    model = InstructBlipForConditionalGeneration(build_config(vocabulary_size))
-    nn.init.normal_(model.query_tokens)  # the class's zeros keep all queries equal for ever
-    nn.init.normal_(model.language_model.lm_head.weight, std=WIDTH**-0.5)  # untied: the class's 1.0 starts at loss 57
-    axis = torch.arange(6, dtype=torch.float32)
-    frequency = torch.exp(-math.log(20.0) * torch.arange(WIDTH // 4) / (WIDTH // 4))
-    wave = torch.cat([torch.sin(axis[:, None] * frequency), torch.cos(axis[:, None] * frequency)], 1)  # [6, W/2]
-    place = torch.cat([wave[:, None].expand(6, 6, -1), wave[None].expand(6, 6, -1)], -1).reshape(36, WIDTH)
-    with torch.no_grad():  # 2-D sine-cosine start, so that the tower knows where a patch is
-        model.vision_model.embeddings.position_embedding[0, 1:] = 0.5 * place
-    return model
-
-
-def normalise_pixels(images: np.ndarray | Tensor) -> Tensor:
-    """uint8 [N, 48, 48, 3] -> float32 [N, 3, 48, 48] in about [-2, 2]."""
-    return (torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
 def dense_labels(pictures: list[Picture]) -> dict[str, Tensor]:
@@ -172,16 +139,6 @@ def cache_vision(model: InstructBlipForConditionalGeneration, n: int, seed: int)
         pictures += some
         outputs.append(model.vision_model(normalise_pixels(np.stack(images))).last_hidden_state.half())
     return pictures, torch.cat(outputs)
-
-
-def query_outputs(model: InstructBlipForConditionalGeneration, vision: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """Q-Former outputs [N, 16, W] for the tower's outputs [N, 37, W] and instruction ids [N, n]."""
-    queries = model.query_tokens.expand(len(vision), -1, -1)
-    out = model.qformer(
-        input_ids=ids, attention_mask=torch.cat([mask.new_ones(len(vision), QUERIES), mask], 1),
-        query_embeds=queries, encoder_hidden_states=vision,
-        encoder_attention_mask=mask.new_ones(len(vision), vision.shape[1])).last_hidden_state
-    return out[:, :QUERIES]
 
 
 def train_alignment(model: InstructBlipForConditionalGeneration, pictures: list[Picture], vision: Tensor, steps: int,

@@ -1,0 +1,68 @@
+"""Evaluation by greedy decoding, batched; where the scorer is exact match, one teacher-forced pass decides it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mcit_core.benchmarks import Benchmark
+from mcit_core.features import Rows
+from mcit_core.models import Encoded, FrozenFeatures, Model
+from mcit_core.tuners import Tuner
+
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Score:
+    accuracy: float  # mean score, in [0, 1]
+    content_accuracy: float  # right in content, whatever the demanded style
+    n: int
+    chosen: Tensor | None  # [n, K] the tuner's choices, for key drift and usage
+
+
+def encode(model: Model, tuner: Tuner | None, features: FrozenFeatures) -> tuple[Encoded, Tensor | None]:
+    """The encoder's view of a batch, through the tuner or (None) of the untouched model."""
+    if tuner is None:
+        embedded = torch.cat([features.visual, model.embeddings(features.instruction)], 1)
+        ones = features.instruction_mask.new_ones(features.visual.shape[:2])
+        return model.encoder(embedded, torch.cat([ones, features.instruction_mask], 1)), None
+    inputs = tuner.inputs(features, training=False)
+    return model.encoder(inputs.embedded, inputs.mask), inputs.chosen
+
+
+def teacher_forced_exact(model: Model, encoded: Encoded, labels: Tensor) -> Tensor:
+    """bool [N]: greedy decoding would give exactly the label. Equal to it because greedy decoding that has followed the
+    answer so far sees the same prefix as the teacher-forced pass, and one wrong token already decides the verdict."""
+    predicted = model.logits(encoded, labels).argmax(-1)
+    return ((predicted == labels) | (labels == -100)).all(1)
+
+
+@torch.no_grad()
+def evaluate(model: Model, tuner: Tuner | None, rows: Rows, benchmark: Benchmark, task: str, *,
+             teacher_forcing: bool = True) -> Score:
+    """Mean score and content score of `tuner` (None: the untouched model) on `rows`.
+
+    `teacher_forcing=False` generates every answer, which gives the same scores where the scorer is exact match.
+    """
+    total = content = 0.0
+    choices: list[Tensor] = []
+    for start in range(0, len(rows), BATCH):
+        index = torch.arange(start, min(start + BATCH, len(rows)))
+        encoded, chosen = encode(model, tuner, rows[index])
+        if chosen is not None:
+            choices.append(chosen.cpu())
+        exact = torch.zeros(len(index), dtype=torch.bool)
+        if teacher_forcing and benchmark.exact_match:
+            exact = teacher_forced_exact(model, encoded, rows.labels[index]).cpu()
+        open_rows = (~exact).nonzero().flatten()
+        answers = model.generate(encoded[open_rows.to(model.device)]) if len(open_rows) else []
+        total += float(exact.sum())
+        content += float(exact.sum())
+        for i, answer in zip((index[open_rows]).tolist(), answers, strict=True):
+            if not (teacher_forcing and benchmark.exact_match):
+                total += benchmark.score(task, answer, rows.answers[i])
+            content += benchmark.content_score(task, answer, rows.answers[i], rows.content_kinds[i])
+    return Score(total / len(rows), content / len(rows), len(rows), torch.cat(choices) if choices else None)

@@ -1,0 +1,158 @@
+"""The embedded model `mini`: a transformers InstructBLIP of 3.3 million parameters, shipped with the package.
+
+Pre-trained by `mcit_core.models.mini_pretraining`; the checkpoint's card says how long that took and what it can do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, PreTrainedTokenizerFast
+from transformers.modeling_outputs import BaseModelOutput
+
+from mcit_core.miniworld.mixture import mixture_example, mixture_picture
+from mcit_core.models import Encoded, FrozenFeatures
+
+CHECKPOINT = Path(__file__).parent / "mini_checkpoint"
+QUERIES, WIDTH = 16, 128
+#: rows of the model's own pre-training mixture, drawn from streams that no training step used
+PRETRAINING_SAMPLE = {"statistics": (512, 11), "retention": (300, 12)}
+ANSWER_TOKENS = 16
+
+
+def build_config(vocabulary_size: int) -> InstructBlipConfig:
+    return InstructBlipConfig(
+        vision_config={"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 4,
+                       "num_attention_heads": 4, "image_size": 48, "patch_size": 8, "initializer_range": 0.02},
+        qformer_config={"vocab_size": vocabulary_size, "hidden_size": WIDTH, "num_hidden_layers": 3,
+                        "num_attention_heads": 4, "intermediate_size": 4 * WIDTH, "encoder_hidden_size": WIDTH,
+                        "cross_attention_frequency": 1, "hidden_dropout_prob": 0.0, "pad_token_id": 0,
+                        "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 64},
+        text_config={"model_type": "t5", "vocab_size": vocabulary_size, "d_model": WIDTH, "d_kv": 32, "d_ff": 3 * WIDTH,
+                     "num_layers": 3, "num_decoder_layers": 3, "num_heads": 4, "dropout_rate": 0.0,
+                     "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0, "pad_token_id": 0,
+                     "eos_token_id": 1, "tie_word_embeddings": False},
+        num_query_tokens=QUERIES,
+    )
+
+
+def build_model(vocabulary_size: int) -> InstructBlipForConditionalGeneration:
+    """The untrained model, with the starting values that let it train from scratch."""
+    model = InstructBlipForConditionalGeneration(build_config(vocabulary_size))
+    nn.init.normal_(model.query_tokens)  # the class's zeros keep all queries equal for ever
+    nn.init.normal_(model.language_model.lm_head.weight, std=WIDTH**-0.5)  # untied: the class's 1.0 starts at loss 57
+    axis = torch.arange(6, dtype=torch.float32)
+    frequency = torch.exp(-math.log(20.0) * torch.arange(WIDTH // 4) / (WIDTH // 4))
+    wave = torch.cat([torch.sin(axis[:, None] * frequency), torch.cos(axis[:, None] * frequency)], 1)  # [6, W/2]
+    place = torch.cat([wave[:, None].expand(6, 6, -1), wave[None].expand(6, 6, -1)], -1).reshape(36, WIDTH)
+    with torch.no_grad():  # 2-D sine-cosine start, so that the tower knows where a patch is
+        model.vision_model.embeddings.position_embedding[0, 1:] = 0.5 * place
+    return model
+
+
+def normalise_pixels(images: np.ndarray | Tensor) -> Tensor:
+    """uint8 [N, 48, 48, 3] -> float32 [N, 3, 48, 48] in about [-2, 2]."""
+    return (torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+
+
+def query_outputs(model: InstructBlipForConditionalGeneration, vision: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """Q-Former outputs [N, 16, W] for the tower's outputs [N, 37, W] and instruction ids [N, n]."""
+    out = model.qformer(
+        input_ids=ids, attention_mask=torch.cat([mask.new_ones(len(vision), QUERIES), mask], 1),
+        query_embeds=model.query_tokens.expand(len(vision), -1, -1), encoder_hidden_states=vision,
+        encoder_attention_mask=mask.new_ones(len(vision), vision.shape[1])).last_hidden_state
+    return out[:, :QUERIES]
+
+
+class MiniModel:
+    """The Model contract (see `mcit_core.models`) on the shipped checkpoint, or on another folder of the same form."""
+
+    name = "mini"
+    width = query_image_width = query_text_width = WIDTH
+    instruction_tokens = 24
+
+    def __init__(self, device: torch.device, checkpoint: Path = CHECKPOINT) -> None:
+        self.device = device
+        weights = checkpoint / "model.safetensors"
+        if not weights.exists():
+            raise FileNotFoundError(f"{weights} is missing; rebuild it with "
+                                    f"`python -m mcit_core.models.mini_pretraining {checkpoint}`")
+        card = json.loads((checkpoint / "card.json").read_text())
+        self.digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        if self.digest != card["sha256"]:
+            raise ValueError(f"{weights} is damaged: SHA-256 {self.digest[:12]}…, its card says {card['sha256'][:12]}…")
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+        self.network = InstructBlipForConditionalGeneration(InstructBlipConfig.from_pretrained(checkpoint))
+        self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+        self.network.requires_grad_(False).eval().to(device)
+
+    @torch.no_grad()
+    def encode(self, images: np.ndarray, instructions: list[str]) -> FrozenFeatures:
+        """Frozen features of uint8 images [N, 48, 48, 3] with their instructions, padded to a fixed length."""
+        text = self.tokenizer(instructions, padding="max_length", max_length=self.instruction_tokens, return_tensors="pt")
+        if text.input_ids.shape[1] > self.instruction_tokens:
+            longest = max(instructions, key=lambda words: len(self.tokenizer(words).input_ids))
+            raise ValueError(f"an instruction has more than {self.instruction_tokens} tokens: {longest!r}")
+        ids, mask = text.input_ids.to(self.device), text.attention_mask.to(self.device)
+        vision = self.network.vision_model(normalise_pixels(images).to(self.device)).last_hidden_state
+        words = self.embeddings(ids)
+        count = mask.sum(1, keepdim=True)
+        return FrozenFeatures(
+            visual=self.network.language_projection(query_outputs(self.network, vision, ids, mask)).float(),
+            instruction=ids, instruction_mask=mask,
+            query_image=vision.mean(1).float(),
+            query_text=((words * mask[..., None]).sum(1) / count).float())
+
+    def embeddings(self, ids: Tensor) -> Tensor:
+        return self.network.language_model.get_input_embeddings()(ids)
+
+    @cached_property
+    def word_embeddings(self) -> Tensor:
+        """[V, d]: where prompts start from."""
+        return self.network.language_model.get_input_embeddings().weight.detach()
+
+    def answer_ids(self, answers: list[str]) -> Tensor:
+        """Labels [N, n], the end of sequence included, -100 where padded."""
+        batch = self.tokenizer([answer + self.tokenizer.eos_token for answer in answers], padding=True, return_tensors="pt")
+        return batch.input_ids.masked_fill(batch.attention_mask == 0, -100).to(self.device)
+
+    def encoder(self, embedded: Tensor, mask: Tensor) -> Encoded:
+        """Everything before the answer: embedded inputs [N, n, d] and their mask [N, n]."""
+        return Encoded(self.network.language_model.encoder(inputs_embeds=embedded, attention_mask=mask)[0], mask)
+
+    def logits(self, encoded: Encoded, labels: Tensor) -> Tensor:
+        """Teacher-forced logits [N, n, V]."""
+        start = labels.new_zeros(len(labels), 1)
+        shifted = torch.cat([start, labels[:, :-1].clamp_min(0)], 1)
+        return self.network.language_model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden), attention_mask=encoded.mask,
+            decoder_input_ids=shifted, use_cache=False).logits
+
+    @torch.no_grad()
+    def generate(self, encoded: Encoded) -> list[str]:
+        """Greedy answers."""
+        out = self.network.language_model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden), attention_mask=encoded.mask,
+            max_new_tokens=ANSWER_TOKENS, do_sample=False, num_beams=1)
+        return self.tokenizer.batch_decode(out, skip_special_tokens=True)
+
+    def pretraining_table(self, purpose: str) -> pa.Table:
+        """A fixed sample of the model's own pre-training mixture, in the benchmark's row form."""
+        n, stream = PRETRAINING_SAMPLE[purpose]
+        rng = np.random.default_rng(stream)
+        rows = []
+        for _ in range(n):
+            picture, image = mixture_picture(rng)
+            example = mixture_example(picture, rng)
+            rows.append({"image": image.tobytes(), "instruction": example.instruction, "answer": example.answer,
+                         "content_kind": example.content.kind})
+        return pa.Table.from_pylist(rows)

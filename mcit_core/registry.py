@@ -1,0 +1,34 @@
+"""Names of the parts: built-in ones in a table, third-party ones through entry points of the same group name."""
+
+from __future__ import annotations
+
+import importlib
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Any
+
+
+class Registry:
+    """name -> "module:attribute", loaded on first use. Entry points of group `group` add names without an edit here."""
+
+    def __init__(self, group: str, built_in: dict[str, str]) -> None:
+        self.group, self.built_in = group, built_in
+
+    def names(self) -> list[str]:
+        return sorted({*self.built_in, *(point.name for point in entry_points(group=self.group))})
+
+    def load(self, name: str) -> Any:
+        """The registered object. Raises KeyError that names the nearest valid name."""
+        if name in self.built_in:
+            module, attribute = self.built_in[name].split(":")
+            return getattr(importlib.import_module(module), attribute)
+        for point in entry_points(group=self.group, name=name):
+            return point.load()
+        close = get_close_matches(name, self.names(), n=1)
+        raise KeyError(f"{self.group} has no {name!r}; it has {', '.join(self.names())}"
+                       + (f" (did you mean {close[0]!r}?)" if close else ""))
+
+
+TUNERS = Registry("mcit_core.tuners", {"prompt_pool": "mcit_core.tuners.prompt_pool:PromptPool"})
+MODELS = Registry("mcit_core.models", {"mini": "mcit_core.models.mini:MiniModel"})
+BENCHMARKS = Registry("mcit_core.benchmarks", {"mini": "mcit_core.benchmarks.mini:MiniBenchmark"})

@@ -1,0 +1,98 @@
+"""Fwd-Prompt's prompt pool: the K prompts nearest to image AND instruction go in front of the model's input.
+
+Source: Zheng et al., arXiv 2401.09181 (pool, joint selection); score, pull term and starting values are a
+reconstruction after L2P (Wang et al., CVPR 2022).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mcit_core.config import Experiment
+from mcit_core.models import FrozenFeatures, Model
+from mcit_core.state import StageState
+from mcit_core.tuners import QueryStatistics, TunerInputs
+
+
+class PromptPool:
+    """prompts [M, L, d], image keys [M, d_v], text keys [M, d_t]; `usage` [stages, M] counts training selections."""
+
+    projected = ("prompts",)
+
+    @classmethod
+    def build(cls, experiment: Experiment, model: Model, queries: QueryStatistics) -> PromptPool:
+        return cls(experiment, model, queries)
+
+    def __init__(self, experiment: Experiment, model: Model, queries: QueryStatistics) -> None:
+        pool = self.config = experiment.pool
+        self.model, self.queries = model, queries
+        generator = torch.Generator().manual_seed(experiment.seed)
+        words = model.word_embeddings.cpu()
+        pick = torch.randint(len(words), (pool.size, pool.length), generator=generator)
+
+        def keys(width: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(pool.size, width, generator=generator).to(model.device))
+
+        self.prompts = nn.Parameter(words[pick].clone().to(model.device))
+        self.image_keys, self.text_keys = keys(model.query_image_width), keys(model.query_text_width)
+        self.usage = torch.zeros(0, pool.size)
+        self._counts = torch.zeros(pool.size)
+        self._claimed = torch.zeros(pool.size, dtype=torch.bool, device=model.device)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return {"prompts": self.prompts, "image_keys": self.image_keys, "text_keys": self.text_keys}
+
+    def groups(self, experiment: Experiment) -> list[dict[str, Any]]:
+        return [{"params": [self.prompts], "lr": experiment.train.lr},
+                {"params": [self.image_keys, self.text_keys], "lr": self.config.key_lr}]
+
+    def begin_stage(self) -> None:
+        self._counts = torch.zeros(self.config.size)
+        if self.config.reuse != "share" and len(self.usage):
+            shares = self.usage / self.usage.sum(1, keepdim=True)
+            self._claimed = (shares > self.config.claim_share).any(0).to(self.model.device)
+
+    def frozen_rows(self, name: str) -> Tensor | None:
+        """Rows that this stage must leave as they are: claimed prompts and their keys under `reuse: freeze`."""
+        return self._claimed if self.config.reuse == "freeze" and self._claimed.any() else None
+
+    def scores(self, features: FrozenFeatures) -> Tensor:
+        """w cos(q_v, a_j) + (1 - w) cos(q_t, b_j): [N, M]."""
+        image, text, q = features.query_image, features.query_text, self.queries
+        if self.config.standardise:
+            image, text = (image - q.image_mean) / q.image_std, (text - q.text_mean) / q.text_std
+        w = self.config.image_weight
+        return (w * F.normalize(image, dim=-1) @ F.normalize(self.image_keys, dim=-1).T
+                + (1 - w) * F.normalize(text, dim=-1) @ F.normalize(self.text_keys, dim=-1).T)
+
+    def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
+        """The chosen prompts in pool order, then visual tokens and instruction: [N, K·L + Q + n, d]."""
+        scores = self.scores(features)
+        ranked = scores - self.config.reuse_penalty * self._claimed if training else scores
+        chosen = ranked.topk(self.config.top_k, dim=1).indices.sort(dim=1).values
+        if training:
+            self._counts += torch.bincount(chosen.flatten().cpu(), minlength=self.config.size)
+        pull = self.config.pull * (1 - scores.gather(1, chosen)).mean()
+        prompts = self.prompts[chosen].flatten(1, 2)
+        embedded = torch.cat([prompts, features.visual, self.model.embeddings(features.instruction)], 1)
+        ones = features.instruction_mask.new_ones(len(features), prompts.shape[1] + features.visual.shape[1])
+        return TunerInputs(embedded, torch.cat([ones, features.instruction_mask], 1), pull, chosen)
+
+    def end_stage(self) -> dict[str, float]:
+        self.usage = torch.cat([self.usage, self._counts[None]])
+        shares = self._counts / self._counts.sum()
+        entropy = torch.special.entr(shares).sum().exp().item()
+        return {"pool/effective_prompts": entropy, "pool/claimed_before": float(self._claimed.sum())}
+
+    def state(self) -> StageState:
+        return StageState({**{k: v.detach().clone() for k, v in self.parameters().items()}, "usage": self.usage.clone()})
+
+    def load(self, state: StageState) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters().items():
+                parameter.copy_(state.tensors[name])
+        self.usage = state.tensors["usage"].clone()

@@ -1,0 +1,97 @@
+"""What a process needs to run stages: model, benchmark, frozen features and statistics, each loaded once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mcit_core.benchmarks import Benchmark
+from mcit_core.config import Experiment
+from mcit_core.features import CHUNK, Rows, open_rows
+from mcit_core.models import Model
+from mcit_core.projection import Statistics, token_statistics
+from mcit_core.registry import BENCHMARKS, MODELS
+from mcit_core.tuners import QueryStatistics
+
+SPLITS = ("validation", "test")
+
+
+def resolve_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class Workbench:
+    """Model and benchmark of an experiment; `features` is the folder of the feature cache, None to do without."""
+
+    def __init__(self, benchmark: str, model: str, device: str = "auto", features: Path | None = None) -> None:
+        self.model: Model = MODELS.load(model)(resolve_device(device))
+        self.benchmark: Benchmark = BENCHMARKS.load(benchmark)()
+        self.features = features
+        self._rows: dict[tuple[str, str], tuple[Rows, str]] = {}
+        self._statistics: dict[tuple[str, str], Statistics] = {}
+
+    def _open(self, task: str, split: str) -> tuple[Rows, str]:
+        """Task `pretraining` is the model's own sample, its splits "statistics" and "retention"."""
+        if (task, split) not in self._rows:
+            def table() -> Any:
+                if task == "pretraining":
+                    return self.model.pretraining_table(split)
+                return self.benchmark.table(task, split)
+
+            key = {"benchmark": "" if task == "pretraining" else self.benchmark.name, "task": task, "split": split}
+            self._rows[task, split] = open_rows(self.model, key, table, self.benchmark.image_shape, self.features)
+        return self._rows[task, split]
+
+    def rows(self, task: str, split: str) -> Rows:
+        return self._open(task, split)[0]
+
+    def data_digest(self, task: str, split: str = "train") -> str:
+        return self._open(task, split)[1]
+
+    def statistics(self, task: str) -> Statistics:
+        """Token statistics of a task's training split, or of the model's pre-training sample for `pretraining`."""
+        split = "statistics" if task == "pretraining" else "train"
+        if (task, split) not in self._statistics:
+            rows = self.rows(task, split)
+            parts = [token_statistics(self.model, rows[torch.arange(s, min(s + 8 * CHUNK, len(rows)))])
+                     for s in range(0, len(rows), 8 * CHUNK)]
+            self._statistics[task, split] = sum(parts[1:], parts[0])
+        return self._statistics[task, split]
+
+    def queries(self) -> QueryStatistics:
+        rows = self.rows("pretraining", "statistics")
+        sample = rows[torch.arange(len(rows))]
+        image, text = sample.query_image, sample.query_text
+        return QueryStatistics(image.mean(0), image.std(0) + 1e-6, text.mean(0), text.std(0) + 1e-6)
+
+    def prepare(self, tasks: tuple[str, ...]) -> None:
+        """Fill the feature cache, so that workers only map it."""
+        for split in ("statistics", "retention"):
+            self.rows("pretraining", split)
+        for task in tasks:
+            for split in ("train", *SPLITS):
+                self.rows(task, split)
+
+
+@cache
+def shared_workbench(benchmark: str, model: str, device: str, features: Path | None) -> Workbench:
+    """One workbench per process and setting, so that a worker that changes trial loads nothing again."""
+    return Workbench(benchmark, model, device, features)
+
+
+def workbench_for(experiment: Experiment, features: Path | None) -> Workbench:
+    return shared_workbench(experiment.benchmark, experiment.model, experiment.train.device, features)
+
+
+def data_order(seed: int, task: str, rows: int, batch: int, steps: int) -> np.ndarray:
+    """Row numbers [steps, batch]: shuffled epochs, from (seed, task) alone."""
+    name = np.frombuffer(task.encode(), np.uint8)
+    rng = np.random.default_rng([seed, *name.tolist()])
+    epochs = -(-steps * batch // rows)
+    return np.concatenate([rng.permutation(rows) for _ in range(epochs)])[: steps * batch].reshape(steps, batch)

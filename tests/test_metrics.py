@@ -1,0 +1,222 @@
+"""Metrics against matrices worked by hand, and the laws that hold for every matrix."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcit_core.metrics import METRICS, VARIANTS, explain, summarise
+
+Matrix = list[list[float]]
+
+# Stages are rows, tasks are columns.
+GOLDEN: Matrix = [
+    [80, 20, 10],
+    [60, 90, 30],
+    [70, 50, 85],
+]
+ZERO_SHOT: list[float] = [10, 15, 20]
+DIRECT: list[float] = [84, 95, 83]
+WORKED: dict[str, float] = {
+    "average_accuracy": 205 / 3,  # (70 + 50 + 85) / 3
+    "learning_accuracy": 85,  # (80 + 90 + 85) / 3
+    "mean_average_accuracy": 670 / 9,  # (80 + (60 + 90) / 2 + 205 / 3) / 3 = (240 + 225 + 205) / 9
+    "backward_transfer": -25,  # ((70 - 80) + (50 - 90)) / 2
+    "forgetting": 25,  # ((max(80, 60) - 70) + (90 - 50)) / 2
+    "forward_transfer": 7.5,  # ((20 - 15) + (30 - 20)) / 2
+    "transfer_to_direct": -1.5,  # ((90 - 95) + (85 - 83)) / 2
+    "intransigence": 7 / 3,  # ((84 - 80) + (95 - 90) + (83 - 85)) / 3
+}
+
+# The last stage improves what came before, and task 1 was best before it was ever trained.
+IMPROVING: Matrix = [
+    [50, 70, 0],
+    [40, 60, 0],
+    [55, 65, 90],
+]
+
+
+def value(name: str, accuracy: Any, zero_shot: Any = None, direct: Any = None) -> float:
+    """A metric that must be defined."""
+    outcome = explain(accuracy, zero_shot, direct)[name]
+    assert outcome.value is not None, outcome.reason
+    return outcome.value
+
+
+def reasons(accuracy: Any, zero_shot: Any = None, direct: Any = None) -> dict[str, str]:
+    """The reasons of the undefined metrics, by name."""
+    outcomes = explain(accuracy, zero_shot, direct)
+    assert all((outcome.value is None) == bool(outcome.reason) for outcome in outcomes.values())
+    return {name: outcome.reason for name, outcome in outcomes.items() if outcome.value is None}
+
+
+def changed(matrix: Matrix, stage: int, task: int, to: float | None) -> list[list[float | None]]:
+    copy: list[list[float | None]] = [list(row) for row in matrix]
+    copy[stage][task] = to
+    return copy
+
+
+def test_golden_matrix() -> None:
+    metrics = summarise(GOLDEN, ZERO_SHOT, DIRECT)
+    assert metrics == pytest.approx(WORKED, abs=1e-12)
+    assert all(type(metric) is float for metric in metrics.values())
+
+
+@pytest.mark.parametrize("convert", [np.array, torch.tensor, tuple, lambda rows: [np.array(row) for row in rows]])
+def test_any_container(convert: Any) -> None:
+    assert summarise(convert(GOLDEN), np.array(ZERO_SHOT), torch.tensor(DIRECT)) == summarise(GOLDEN, ZERO_SHOT, DIRECT)
+
+
+def test_last_stage_that_improves_earlier_tasks() -> None:
+    assert value("backward_transfer", IMPROVING) == 5  # ((55 - 50) + (65 - 60)) / 2
+    assert value("forgetting", IMPROVING) == -5  # ((max(50, 40) - 55) + (60 - 65)) / 2
+    assert value("forgetting_all_rows", IMPROVING) == 2.5  # ((max(50, 40, 55) - 55) + (max(70, 60, 65) - 65)) / 2
+
+
+def test_earlier_stage_is_the_leading_block() -> None:
+    block = [row[:2] for row in GOLDEN[:2]]
+    assert value("average_accuracy", block) == 75  # (60 + 90) / 2
+    assert value("forgetting", block) == 20  # 80 - 60
+    assert value("forward_transfer", block, ZERO_SHOT[:2]) == 5  # 20 - 15
+
+
+def test_one_task() -> None:
+    assert summarise([[0.5]], [0.1], [0.75]) == {
+        "average_accuracy": 0.5,
+        "learning_accuracy": 0.5,
+        "mean_average_accuracy": 0.5,
+        "backward_transfer": None,
+        "forgetting": None,
+        "forward_transfer": None,
+        "transfer_to_direct": None,
+        "intransigence": 0.25,  # 0.75 - 0.5
+    }
+    needs_two = ["backward_transfer", "forgetting", "forward_transfer", "transfer_to_direct", "forgetting_all_rows"]
+    assert reasons([[0.5]], [0.1], [0.75]) == dict.fromkeys(needs_two, "only one task")
+
+
+def test_no_references() -> None:
+    assert reasons(GOLDEN) == {
+        "forward_transfer": "no zero_shot reference",
+        "transfer_to_direct": "no direct reference",
+        "intransigence": "no direct reference",
+    }
+
+
+FORGETTING = "forgetting forgetting_all_rows"
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, np.nan])
+@pytest.mark.parametrize(
+    ("stage", "task", "lost"),
+    [
+        (0, 0, f"learning_accuracy mean_average_accuracy backward_transfer {FORGETTING} intransigence"),
+        (0, 1, "forgetting_all_rows forward_transfer"),
+        (0, 2, ""),
+        (1, 0, f"mean_average_accuracy {FORGETTING}"),
+        (1, 2, "forward_transfer"),
+        (2, 0, f"average_accuracy mean_average_accuracy backward_transfer {FORGETTING}"),
+        (2, 2, "average_accuracy learning_accuracy mean_average_accuracy transfer_to_direct intransigence"),
+    ],
+)
+def test_missing_cell_undefines_what_reads_it(stage: int, task: int, lost: str, missing: float | None) -> None:
+    matrix = changed(GOLDEN, stage, task, missing)
+    assert reasons(matrix, ZERO_SHOT, DIRECT) == dict.fromkeys(lost.split(), f"cell [{stage}, {task}] missing")
+    kept = {name: number for name, number in WORKED.items() if name not in lost.split()}
+    assert {name: number for name, number in summarise(matrix, ZERO_SHOT, DIRECT).items() if number is not None} == (
+        pytest.approx(kept, abs=1e-12)
+    )
+
+
+def test_missing_reference_values() -> None:
+    assert reasons(GOLDEN, [10, None, 20], [84, 95, math.nan]) == {
+        "forward_transfer": "zero_shot of task 1 missing",
+        "transfer_to_direct": "direct of task 2 missing",
+        "intransigence": "direct of task 2 missing",
+    }
+    assert reasons(GOLDEN, [None, 15, 20], [None, 95, 83]) == {"intransigence": "direct of task 0 missing"}
+
+
+def test_everything_missing_is_none_and_never_nan() -> None:
+    metrics = summarise(np.full((3, 3), np.nan), np.full(3, np.nan), [None] * 3)
+    assert metrics == dict.fromkeys(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([],), "no rows"),
+        (([[1, 2]],), "square: 1 rows, but row 0 has 2 cells"),
+        (([[1, 2], [3]],), "square: 2 rows, but row 1 has 1 cells"),
+        ((np.zeros((2, 3)),), "square"),
+        (([1, 2],), "accuracy row 0 must be a list"),
+        ((0.5,), "accuracy must be a list"),
+        (([["good"]],), "'good' is not a number"),
+        (([[math.inf]],), "not finite"),
+        (([[1]], [1, 2]), "zero_shot must have one value per task: 1 expected, 2 given"),
+        (([[1]], None, []), "direct must have one value per task: 1 expected, 0 given"),
+    ],
+)
+def test_refuses(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        summarise(*arguments)
+
+
+@st.composite
+def tables(draw: st.DrawFn, least: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Accuracy [T, T], zero_shot [T], direct [T] in [0, 1]."""
+    tasks = draw(st.integers(least, 6))
+    cells = st.floats(0, 1, allow_subnormal=False)
+    numbers = draw(st.lists(cells, min_size=tasks * (tasks + 2), max_size=tasks * (tasks + 2)))
+    table = np.array(numbers).reshape(tasks + 2, tasks)
+    return table[:-2], table[-2], table[-1]
+
+
+law = settings(derandomize=True, deadline=None, max_examples=100)
+
+
+@law
+@given(tables(least=2))
+def test_backward_transfer_from_the_averages(table: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    accuracy, _, _ = table
+    tasks = len(accuracy)
+    gap = value("average_accuracy", accuracy) - value("learning_accuracy", accuracy)
+    assert value("backward_transfer", accuracy) == pytest.approx(tasks / (tasks - 1) * gap, abs=1e-12)
+
+
+@law
+@given(tables(least=2))
+def test_forgetting_is_bounded_below(table: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    accuracy, _, _ = table
+    assert value("forgetting", accuracy) >= -value("backward_transfer", accuracy) - 1e-12
+    assert value("forgetting_all_rows", accuracy) >= max(0, value("forgetting", accuracy)) - 1e-12
+
+
+@law
+@given(tables())
+def test_scale_free(table: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    fractions = explain(*table)
+    percents = explain(*(100 * part for part in table))
+    for name in METRICS | VARIANTS:
+        fraction, percent = fractions[name].value, percents[name].value
+        assert (percent is None) == (fraction is None)
+        if fraction is not None:
+            assert percent == pytest.approx(100 * fraction, abs=1e-10)
+
+
+@law
+@given(tables(), st.randoms(use_true_random=False))
+def test_permutations(table: tuple[np.ndarray, np.ndarray, np.ndarray], random: Any) -> None:
+    accuracy, zero_shot, direct = table
+    order = random.sample(range(len(direct)), len(direct))
+    columns = summarise(accuracy[:, order])
+    renamed = summarise(accuracy[order][:, order], zero_shot[order], direct[order])
+    assert columns["average_accuracy"] == value("average_accuracy", accuracy)
+    assert renamed["learning_accuracy"] == value("learning_accuracy", accuracy)
+    assert renamed["intransigence"] == value("intransigence", accuracy, zero_shot, direct)

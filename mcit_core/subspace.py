@@ -139,8 +139,8 @@ def allowed_basis(pretrained: Tensor, occupied: Tensor) -> Tensor:
     if inside.shape[1] == 0 or taken.shape[1] == 0:
         return inside.clone()
     _, cosines, directions = torch.linalg.svd(taken.T @ inside, full_matrices=True)
-    rest: Tensor = everything[:, columns.shape[1] :].clone()
-    return rest
+    intersection: Tensor = inside @ directions[int((cosines > negligible).sum()) :].T
+    return intersection
 
 
 def overlap(first: Tensor, second: Tensor) -> float | None:

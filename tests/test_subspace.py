@@ -220,7 +220,7 @@ def test_merge_refuses() -> None:
         merge(axes(3, 0), torch.ones(3))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("closeness", [1e-13, 1e-11, 1e-9, 1e-6, 1e-3])
 def test_orthonormal_after_fifty_merges(seed: int, closeness: float) -> None:
     d = 120

@@ -1,0 +1,1 @@
+"""Sweeps over continual-learning experiments: plan, run on Ray Tune, track in MLflow, report."""

@@ -1,0 +1,120 @@
+"""From a sweep to its trials (axes, seeds, orders), and to the stages that those trials share. Imports no torch."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+from math import factorial
+from typing import Any
+
+from mcit_core.config import Experiment
+from mcit_core.digest import digest
+from mcit_core.methods import build_experiment, reference_experiment
+from mcit_core.stages import stage_chain
+
+Order = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A checked sweep file (see `orchestration.spec`)."""
+
+    name: str
+    benchmark: str
+    model: str
+    method: str
+    tasks: Order
+    base: dict[str, Any]
+    axes: dict[str, list[Any]]  # by dotted path, without `order`
+    orders: tuple[Order, ...]
+    order_swept: bool
+    seeds: tuple[int, ...]
+    references: tuple[str, ...]
+    cpus: float
+    gpus: float
+    workers: int | None
+    mlflow: str | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One experiment inside a sweep. `settings` holds the swept values; a reference has None where they do not apply."""
+
+    id: str
+    experiment: Experiment
+    settings: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        return self.experiment.method
+
+    @property
+    def order(self) -> str:
+        return ">".join(self.experiment.order)
+
+    @property
+    def stages(self) -> int:
+        return 0 if self.experiment.protocol == "zero_shot" else len(self.experiment.order)
+
+
+def make_orders(tasks: Order, axis: dict[str, Any]) -> tuple[Order, ...]:
+    """The orders of an order axis. latin_square: as many orders as tasks, each task once at each position.
+    Raises ValueError where it asks for the impossible."""
+    kind, n = axis["kind"], len(tasks)
+    if kind == "all":
+        if n > 7:
+            raise ValueError(f"all orders of {n} tasks are {factorial(n)}; use kind sample, or fewer tasks")
+        return tuple(itertools.permutations(tasks))
+    if kind == "reverse":
+        return (tasks, tasks[::-1]) if n > 1 else (tasks,)
+    if kind == "latin_square":
+        return tuple(tasks[i:] + tasks[:i] for i in range(n))
+    if axis["n"] > factorial(n):
+        raise ValueError(f"{n} tasks have only {factorial(n)} orders, {axis['n']} were asked for")
+    rng, drawn = random.Random(axis.get("seed", 0)), dict[Order, None]()
+    while len(drawn) < axis["n"]:
+        drawn[tuple(rng.sample(tasks, n))] = None
+    return tuple(drawn)
+
+
+def make_trials(spec: SweepSpec) -> list[Trial]:
+    """All trials of a sweep, references first (the others are compared with them). An experiment stands once.
+    Raises pydantic's ValidationError for a point that makes no sense."""
+    points: list[Trial] = []
+    references: list[Trial] = []
+    for values in itertools.product(*spec.axes.values()):
+        settings = dict(zip(spec.axes, values, strict=True))
+        dotted = {**spec.base, **settings}
+        method = dotted.pop("method", spec.method)
+        for order, seed in itertools.product(spec.orders, spec.seeds):
+            experiment = build_experiment(spec.benchmark, spec.model, method, order, seed, dotted)
+            points.append(_trial(experiment, settings))
+            for name in spec.references:
+                applies = {path: value if _applies(path, name) else None for path, value in settings.items()}
+                references.append(_trial(reference_experiment(experiment, name, spec.tasks), applies))
+    rank = {name: i for i, name in enumerate(spec.references)}
+    references.sort(key=lambda trial: rank[trial.method])
+    return list({trial.id: trial for trial in references + points}.values())
+
+
+def _applies(path: str, reference: str) -> bool:
+    return reference != "zero_shot" and path.split(".")[0] in ("pool", "train", "tuner")
+
+
+def _trial(experiment: Experiment, settings: dict[str, Any]) -> Trial:
+    return Trial(f"{experiment.method}-{digest(experiment.model_dump(mode='json'))[:10]}", experiment, settings)
+
+
+@dataclass(frozen=True)
+class Costs:
+    trials: int
+    stages: int  # of all trials, without sharing
+    distinct: dict[str, int]  # stage key -> its optimizer steps, every shared beginning once
+
+
+def costs(trials: list[Trial]) -> Costs:
+    """Counted from the stage tree; keys without data and code digests suffice, since those are equal within a sweep."""
+    chains = [(trial, stage_chain(trial.experiment, {}, {})) for trial in trials]
+    return Costs(len(trials), sum(len(chain) for _, chain in chains),
+                 {stage.key: trial.experiment.train.steps for trial, chain in chains for stage in chain})

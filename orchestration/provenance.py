@@ -1,0 +1,48 @@
+"""Where a sweep's numbers come from: versions, commit, data and weights."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestration.files import write_atomic
+from orchestration.plan import SweepSpec
+
+PACKAGES = ("torch", "transformers", "ray", "mlflow", "pyarrow", "numpy", "pillow", "scikit-learn")
+
+
+def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
+    """Versions, commit and digests. Fills the feature cache on the way, so that workers only map it."""
+    from mcit_core.workbench import shared_workbench
+
+    bench = shared_workbench(spec.benchmark, spec.model, "auto", storage / "features")
+    bench.prepare(spec.tasks)
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {"commit": _git("rev-parse", "HEAD") or "unknown", "dirty": bool(_git("status", "--porcelain")),
+            "versions": versions, "data": {task: bench.data_digest(task)[:16] for task in spec.tasks},
+            "weights": bench.model.digest[:16], "host": platform.node(), "platform": platform.platform(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def write_sweep(run: Path, sweep: dict[str, Any], provenance: dict[str, Any]) -> None:
+    text = yaml.safe_dump({**sweep, "provenance": provenance}, sort_keys=False, allow_unicode=True)
+    write_atomic(run / "sweep.yaml", text.encode())

@@ -1,0 +1,157 @@
+"""What a sweep has measured so far, as the three Parquet files of a RUN: accuracy, stages and trials.
+
+They are rewritten whole, by rename, whenever a trial ends; a RUN is readable at any moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mcit_core.methods import reference_experiment
+from mcit_core.metrics import summarise
+from orchestration.files import write_atomic
+from orchestration.plan import SweepSpec, Trial
+
+Matrix = list[list[float | None]]
+
+ACCURACY_SCHEMA = pa.schema([
+    ("trial", pa.string()), ("method", pa.string()), ("seed", pa.int64()), ("order", pa.string()), ("stage", pa.int64()),
+    ("stage_task", pa.string()), ("task", pa.string()), ("split", pa.string()), ("accuracy", pa.float64()),
+    ("content_accuracy", pa.float64()), ("n", pa.int64())])
+STAGES_SCHEMA = pa.schema([("trial", pa.string()), ("stage", pa.int64()), ("task", pa.string()), ("name", pa.string()),
+                           ("value", pa.float64())])
+METRICS = tuple(summarise([[0.0]]))
+
+
+@dataclass
+class TrialRecord:
+    """A trial's results as they come in; `stages` are stage results as mappings, the untouched model's first."""
+
+    trial: Trial
+    status: str = "UNFINISHED"
+    error: str | None = None
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    def matrix(self, split: str, column: str = "accuracy") -> Matrix:
+        """[stages so far][tasks]; None where a cell was not measured."""
+        return [self._row(stage, split, column) for stage in self.stages if stage["stage"] >= 0]
+
+    def untouched(self, split: str, column: str = "accuracy") -> list[float | None] | None:
+        return next((self._row(stage, split, column) for stage in self.stages if stage["stage"] < 0), None)
+
+    def _row(self, stage: dict[str, Any], split: str, column: str) -> list[float | None]:
+        cells = {cell["task"]: cell[column] for cell in stage["accuracy"] if cell["split"] == split}
+        return [cells.get(task) for task in self.trial.experiment.order]
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage["metrics"].get("seconds/stage", 0.0) for stage in self.stages)
+
+
+class Records:
+    """All trials of a sweep and the RUN folder they are written to."""
+
+    def __init__(self, run: Path, spec: SweepSpec, trials: list[Trial]) -> None:
+        self.run, self.spec = run, spec
+        self.records = {trial.id: TrialRecord(trial) for trial in trials}
+
+    def direct_of(self, record: TrialRecord, split: str) -> list[float | None] | None:
+        """Accuracy of each task trained alone, in the order of `record`; None where no such reference has finished."""
+        wanted = reference_experiment(record.trial.experiment, "direct", self.spec.tasks)
+        for other in self.records.values():
+            if other.trial.experiment == wanted and other.status == "FINISHED":
+                alone = {task: other.matrix(split)[i][i] for i, task in enumerate(wanted.order)}
+                return [alone[task] for task in record.trial.experiment.order]
+        return None
+
+    def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
+        """The final metrics of a trial, each None where undefined. References that train no sequence (direct, zero_shot)
+        have average_accuracy alone: the mean of each task's accuracy."""
+        values: dict[str, float | None] = dict.fromkeys(METRICS)
+        untouched, matrix = record.untouched(split), record.matrix(split)
+        if record.status != "FINISHED":
+            return values
+        protocol = record.trial.experiment.protocol
+        if protocol != "sequence":
+            cells = untouched if protocol == "zero_shot" else [row[i] for i, row in enumerate(matrix)]
+            known = [cell for cell in cells or [] if cell is not None]
+            values["average_accuracy"] = sum(known) / len(known) if known and len(known) == len(cells or []) else None
+            if protocol == "direct":
+                values["learning_accuracy"] = values["average_accuracy"]
+            return values
+        return {**values, **summarise(matrix, untouched, self.direct_of(record, split))}
+
+    def metrics_at(self, record: TrialRecord, stage: int) -> dict[str, float | None]:
+        """The test metrics as they stood after `stage`: those of the first stages and tasks alone."""
+        t = stage + 1
+        matrix = [row[:t] for row in record.matrix("test")[:t]]
+        untouched, direct = record.untouched("test"), self.direct_of(record, "test")
+        return summarise(matrix, untouched[:t] if untouched else None, direct[:t] if direct else None)
+
+    def trial_row(self, record: TrialRecord) -> dict[str, Any]:
+        trial = record.trial
+        last = record.stages[-1]["metrics"] if record.stages else {}
+        content = record.matrix("test", "content_accuracy")
+        finished = record.status == "FINISHED"
+        sequence = finished and trial.experiment.protocol == "sequence"
+        row = {"trial": trial.id, "method": trial.method, "seed": trial.experiment.seed, "order": trial.order,
+               "status": record.status, "error": record.error, "seconds": record.seconds}
+        row |= {path: trial.settings.get(path) for path in self.spec.axes if path not in row}
+        row |= self.metrics(record)
+        row |= {f"validation/{name}": value for name, value in self.metrics(record, "validation").items()}
+        row["content_average_accuracy"] = summarise(content)["average_accuracy"] if sequence else None
+        row["content_forgetting"] = summarise(content)["forgetting"] if sequence else None
+        for name in ("pretrained_retention", "trained_parameters", "memory_bytes"):
+            row[name] = last.get(name) if finished else None
+        trained = [stage for stage in record.stages if stage["stage"] >= 0]
+        row["stages_trained"] = sum(not stage["reused"] for stage in trained)
+        row["stages_reused"] = sum(bool(stage["reused"]) for stage in trained)
+        return row
+
+    def write(self) -> None:
+        """Write accuracy.parquet, stages.parquet and trials.parquet."""
+        accuracy, stages = [], []
+        for record in self.records.values():
+            trial = record.trial
+            for stage in record.stages:
+                for cell in stage["accuracy"]:
+                    accuracy.append({"trial": trial.id, "method": trial.method, "seed": trial.experiment.seed,
+                                     "order": trial.order, "stage": stage["stage"], "stage_task": stage["task"], **cell})
+                for name, value in stage["metrics"].items():
+                    stages.append({"trial": trial.id, "stage": stage["stage"], "task": stage["task"], "name": name,
+                                   "value": value})
+        _write_table(self.run / "accuracy.parquet", pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA))
+        _write_table(self.run / "stages.parquet", pa.Table.from_pylist(stages, STAGES_SCHEMA))
+        rows = [self.trial_row(record) for record in self.records.values()]
+        _write_table(self.run / "trials.parquet", pa.Table.from_pylist(rows, _trials_schema(rows, self.spec)))
+
+
+def _trials_schema(rows: list[dict[str, Any]], spec: SweepSpec) -> pa.Schema:
+    """Types that hold for every sweep, whatever happens to be null; a swept value keeps its own type, a mixed axis is
+    text."""
+    fixed: dict[str, Any] = {"seed": pa.int64(), "stages_trained": pa.int64(), "stages_reused": pa.int64()}
+    fixed |= dict.fromkeys(("trial", "method", "order", "status", "error"), pa.string())
+    fields = []
+    for name in rows[0]:
+        kind = fixed.get(name, pa.float64())
+        if name in spec.axes and name not in fixed:
+            try:
+                kind = pa.array(spec.axes[name]).type
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                kind = pa.string()
+            if kind == pa.string():
+                for row in rows:
+                    row[name] = None if row[name] is None else str(row[name])
+        fields.append((name, kind))
+    return pa.schema(fields)
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_atomic(path, sink.getvalue().to_pybytes())

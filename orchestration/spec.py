@@ -1,0 +1,278 @@
+"""The sweep file: YAML -> SweepSpec; every fault names file, line, key, what was expected and the nearest valid name.
+
+Imports neither torch nor ray, so that a broken file is refused at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mcit_core.benchmarks import Benchmark
+from mcit_core.config import Pool, Projection, Train, field_paths, flatten
+from mcit_core.methods import PRESETS, REFERENCES
+from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
+from orchestration.document import Document, SpecError, near, override
+from orchestration.plan import Order, SweepSpec, make_orders, make_trials
+
+#: experiment fields that a sweep sets by keys of its own
+OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
+SETTABLE = sorted(field_paths().keys() - OWN_KEYS)
+SECTIONS = {"pool": Pool, "projection": Projection, "train": Train}
+#: what each kind of order axis takes beside `kind`
+ORDER_KINDS: dict[str, set[str]] = {
+    "all": set(), "sample": {"n", "seed"}, "reverse": set(), "latin_square": set(), "explicit": {"orders"}}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Resources(_Strict):
+    cpus: float = Field(1, gt=0, description="of one trial")
+    gpus: float = Field(0, ge=0, description="of one trial; a fraction shares a GPU")
+    workers: int | None = Field(None, ge=1, description="trials at a time; null: as many as fit")
+
+
+class Tracking(_Strict):
+    mlflow: str | None = Field(None, description="a tracking URI; null: mlflow.db in the storage folder")
+
+
+class SweepFile(_Strict):
+    """The top level of a sweep file, before names and points are checked."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    benchmark: str
+    model: str
+    method: str
+    tasks: int | list[str] | None = None
+    base: dict[str, Any] = {}
+    axes: dict[str, Any] = {}
+    seeds: list[int] = [0]
+    references: list[str] = []
+    search: str = "grid"
+    halving: None = None
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+
+
+def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
+    """Read, override (`--set KEY=VALUE`) and check a sweep file. Raises SpecError, whose text is the whole message."""
+    document = Document(path)
+    override(document, assignments or [], tuple(SweepFile.model_fields), SETTABLE)
+    document.refuse()
+    file = _top_level(document)
+    benchmark = _names(document, file)
+    document.refuse()
+    tasks = _tasks(document, file, benchmark)
+    _check_list(document, "seeds", file.seeds, lambda seed: None if seed >= 0 else f"expected a whole number from 0, got {seed}")
+    _check_list(document, "references", file.references, lambda name: None if name in REFERENCES else (
+        f"there is no reference {name!r}; expected one of {', '.join(REFERENCES)}{near(name, REFERENCES)}"))
+    if not file.seeds:
+        document.fault(("seeds",), "is an empty list; expected at least one seed")
+    base = flatten(file.base)
+    for field, value in base.items():
+        _check_value(document, ("base", *field.split(".")), field, value)
+    axes, orders = _axes(document, file, tasks, base)
+    document.refuse()
+    spec = SweepSpec(
+        name=file.name, benchmark=file.benchmark, model=file.model, method=file.method, tasks=tasks, base=base,
+        axes=axes, orders=orders, order_swept="order" in file.axes, seeds=tuple(file.seeds),
+        references=tuple(file.references), cpus=file.resources.cpus, gpus=file.resources.gpus,
+        workers=file.resources.workers, mlflow=file.tracking.mlflow)
+    _check_points(document, spec)
+    return spec
+
+
+def resolved(spec: SweepSpec) -> dict[str, Any]:
+    """The spec as a mapping that `load_spec` reads again, nothing left to defaults."""
+    axes: dict[str, Any] = dict(spec.axes)
+    if spec.order_swept:
+        axes["order"] = [list(order) for order in spec.orders]
+    return {"name": spec.name, "benchmark": spec.benchmark, "tasks": list(spec.tasks), "model": spec.model,
+            "method": spec.method, "base": spec.base, "axes": axes, "seeds": list(spec.seeds),
+            "references": list(spec.references), "search": "grid", "halving": None,
+            "resources": {"cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
+            "tracking": {"mlflow": spec.mlflow}}
+
+
+def _wanted(error: Any) -> str:
+    """Pydantic's message in our words: what was expected, what was got."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return message
+    got = repr(error["input"])
+    return f"expected {message.removeprefix('Input should be ')}, got {got if len(got) < 60 else got[:57] + '...'}"
+
+
+def _top_level(document: Document) -> SweepFile:
+    # an empty section in YAML is null; it means the same as leaving it out
+    content = {key: value for key, value in document.content.items()
+               if value is not None or key in ("name", "benchmark", "model", "method")}
+    try:
+        return SweepFile.model_validate(content)
+    except ValidationError as error:
+        for fault in error.errors():
+            keys = tuple(str(part) for part in fault["loc"])
+            if keys[0] == "tasks":
+                document.fault(("tasks",), f"expected null (all), a number (the first n) or a list of names, "
+                                           f"got {content['tasks']!r}")
+            elif fault["type"] == "extra_forbidden":
+                section = {"resources": Resources, "tracking": Tracking}.get(keys[0], SweepFile)
+                valid = list(section.model_fields)
+                document.fault(keys, f"unknown key; expected one of {', '.join(valid)}{near(keys[-1], valid)}")
+            elif fault["type"] == "missing":
+                document.fault(keys, "is missing; a sweep needs name, benchmark, model and method")
+            elif keys[0] == "name" and fault["type"] == "string_pattern_mismatch":
+                document.fault(keys, f"expected letters, digits, '.', '_' or '-' (it names a folder), got {fault['input']!r}")
+            elif keys[0] == "halving":
+                document.fault(keys, f"expected null (every trial runs to its end), got {fault['input']!r}")
+            else:
+                document.fault(keys, _wanted(fault))
+        document.refuse()
+        raise
+
+
+def _names(document: Document, file: SweepFile) -> Benchmark | None:
+    for key, valid in (("benchmark", BENCHMARKS.names()), ("model", MODELS.names()), ("method", list(PRESETS))):
+        _known(document, (key,), key, getattr(file, key), valid)
+    if file.search != "grid":
+        document.fault(("search",), f"expected 'grid', got {file.search!r}")
+    return None if document.faults else BENCHMARKS.load(file.benchmark)()
+
+
+def _known(document: Document, keys: tuple[str, ...], what: str, value: object, valid: list[str]) -> None:
+    if value not in valid:
+        document.fault(keys, f"there is no {what} {value!r}; expected one of {', '.join(valid)}{near(value, valid)}")
+
+
+def _check_list(document: Document, key: str, values: list[Any], complaint: Any) -> None:
+    for i, value in enumerate(values):
+        if message := complaint(value):
+            document.fault((key, str(i)), message)
+        elif value in values[:i]:
+            document.fault((key, str(i)), f"{value!r} stands twice")
+
+
+def _tasks(document: Document, file: SweepFile, benchmark: Benchmark | None) -> Order:
+    assert benchmark is not None
+    every = benchmark.tasks
+    if file.tasks is None:
+        return every
+    if isinstance(file.tasks, int):
+        if not 1 <= file.tasks <= len(every):
+            document.fault(("tasks",), f"expected a number from 1 to {len(every)}, got {file.tasks}")
+        return every[: max(1, file.tasks)]
+    if not file.tasks:
+        document.fault(("tasks",), "is an empty list; expected null (all tasks), a number or a list of names")
+        return every
+    _check_list(document, "tasks", file.tasks, lambda task: None if task in every else (
+        f"{file.benchmark} has no task {task!r}; expected one of {', '.join(every)}{near(task, every)}"))
+    return tuple(file.tasks)
+
+
+def _check_value(document: Document, keys: tuple[str, ...], field: str, value: Any) -> None:
+    """One value of one field by itself; how fields fit together is checked with whole points."""
+    if field == "method":
+        _known(document, keys, "method", value, list(PRESETS))
+    elif field == "tuner":
+        _known(document, keys, "tuner", value, TUNERS.names())
+    elif field not in SETTABLE:
+        document.fault(keys, f"unknown key {field!r}; expected a field of the experiment{near(field, SETTABLE)}")
+    else:
+        section, leaf = field.split(".")
+        partner = {"top_k": {"size": 10**9}, "size": {"top_k": 1}}.get(leaf, {})
+        try:
+            SECTIONS[section].model_validate({**partner, leaf: value})
+        except ValidationError as error:
+            document.fault(keys, _wanted(error.errors()[0]))
+
+
+def _axes(document: Document, file: SweepFile, tasks: Order,
+          base: dict[str, Any]) -> tuple[dict[str, list[Any]], tuple[Order, ...]]:
+    axes: dict[str, list[Any]] = {}
+    orders: tuple[Order, ...] = (tasks,)
+    for field, values in file.axes.items():
+        keys = ("axes", field)
+        if field == "order":
+            orders = _orders(document, values, tasks)
+        elif field in ("seed", "seeds"):
+            document.fault(keys, "is no axis; seeds are set by the top-level key seeds")
+        elif field != "method" and field not in SETTABLE:
+            document.fault(keys, f"unknown key; expected a field of the experiment, method or order"
+                                 f"{near(field, [*SETTABLE, 'method', 'order'])}")
+        elif not isinstance(values, list) or not values:
+            document.fault(keys, f"expected a list of at least one value, got {values!r}")
+        elif field in base:
+            document.fault(keys, "is swept and also set in base; keep one")
+        else:
+            axes[field] = values
+            for i, value in enumerate(values):
+                _check_value(document, (*keys, str(i)), field, value)
+                if value in values[:i]:
+                    document.fault((*keys, str(i)), f"{value!r} stands twice")
+    return axes, orders
+
+
+def _orders(document: Document, axis: Any, tasks: Order) -> tuple[Order, ...]:
+    keys = ("axes", "order")
+    if isinstance(axis, str):
+        axis = {"kind": axis}
+    if isinstance(axis, list):
+        return _explicit_orders(document, keys, axis, tasks)
+    kind = axis.get("kind") if isinstance(axis, dict) else axis
+    if kind not in ORDER_KINDS:
+        document.fault(keys, f"expected a list of orders or {{kind: {' | '.join(ORDER_KINDS)}}}, got {kind!r}"
+                             + near(kind, list(ORDER_KINDS)))
+        return (tasks,)
+    valid = ["kind", *sorted(ORDER_KINDS[kind])]
+    for name in axis:
+        if name not in valid:
+            document.fault((*keys, str(name)), f"unknown key; kind {kind} takes {', '.join(valid)}{near(name, valid)}")
+    if kind == "explicit":
+        return _explicit_orders(document, (*keys, "orders"), axis.get("orders"), tasks)
+    for name, least in (("n", 1), ("seed", 0)) if kind == "sample" else ():
+        value = axis.get(name, 0)
+        if type(value) is not int or value < least:
+            document.fault((*keys, name), f"expected a whole number from {least}, got {axis.get(name)!r}")
+            return (tasks,)
+    try:
+        return make_orders(tasks, axis)
+    except ValueError as error:
+        document.fault(keys, str(error))
+        return (tasks,)
+
+
+def _explicit_orders(document: Document, keys: tuple[str, ...], listed: Any, tasks: Order) -> tuple[Order, ...]:
+    if not isinstance(listed, list) or not listed or not all(isinstance(order, list) for order in listed):
+        document.fault(keys, f"expected a list of orders, each a list of task names, got {listed!r}")
+        return (tasks,)
+    for i, order in enumerate(listed):
+        unknown = [task for task in order if task not in tasks]
+        missing = [task for task in tasks if task not in order]
+        if unknown:
+            document.fault((*keys, str(i)), f"{unknown[0]!r} is no task of this sweep; expected each of "
+                                            f"{', '.join(tasks)} once{near(unknown[0], tasks)}")
+        elif missing or len(order) != len(tasks):
+            what = f"{', '.join(missing)} missing" if missing else "a task stands twice"
+            document.fault((*keys, str(i)), f"is no order of this sweep's tasks, {what}; expected each of "
+                                            f"{', '.join(tasks)} once")
+        elif order in listed[:i]:
+            document.fault((*keys, str(i)), "the same order stands twice")
+    return tuple(tuple(order) for order in listed)
+
+
+def _check_points(document: Document, spec: SweepSpec) -> None:
+    """Build every point of the axes once, for what only shows when fields meet (top_k above the pool's size)."""
+    try:
+        make_trials(SweepSpec(**{**vars(spec), "orders": spec.orders[:1], "seeds": spec.seeds[:1]}))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        words = [field for field in (*spec.axes, *spec.base) if field.startswith(place) and field in fault["msg"]]
+        field = words[0] if words else place
+        document.fault(("axes" if field in spec.axes else "base", *([field] if field in spec.axes else field.split("."))),
+                       _wanted(fault))
+    document.refuse()

@@ -1,0 +1,166 @@
+"""Run a sweep over continual-learning experiments: `python -m orchestration.sweep sweeps/threshold.yaml`.
+
+The same command again goes on where it stopped: finished stages come from the store. Exit codes: 0 all trials fine,
+1 some failed, 2 refused before anything ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from orchestration.document import SpecError
+from orchestration.plan import SweepSpec, Trial, costs, make_trials
+from orchestration.spec import load_spec, resolved
+
+if TYPE_CHECKING:
+    from orchestration.records import Records
+
+#: seconds of one optimizer step and of one stage's evaluation per task, measured with the embedded model on one core of a laptop CPU
+STEP_SECONDS, EVALUATION_SECONDS = 0.12, 2.0
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m orchestration.sweep", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="a sweep file in YAML, for example sweeps/threshold.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="print trials, stages and estimated time; train nothing")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
+                        help="override a key of the file or a field of the experiment, for example train.steps=20")
+    parser.add_argument("--storage", type=Path, default=None, metavar="DIR",
+                        help="where results, stages and mlflow.db go (default: runs)")
+    parser.add_argument("--workers", type=int, default=None, metavar="N", help="trials at a time")
+    parser.add_argument("--address", default=None, help="join the Ray cluster at this address instead of starting one")
+    parser.add_argument("--quiet", action="store_true", help="print the final table and paths only")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse_arguments(arguments)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        spec = load_spec(args.file, args.assignments)
+        storage = choose_storage(args.storage)
+        if args.workers is not None and args.workers < 1:
+            raise SpecError(f"--workers {args.workers}: expected at least 1")
+    except SpecError as error:
+        errors.print(str(error), markup=False)
+        return 2
+    trials = make_trials(spec)
+    workers = args.workers or spec.workers or max(1, int((os.cpu_count() or 1) / max(spec.cpus, 1e-9)))
+    console = Console(highlight=False, quiet=args.quiet, soft_wrap=True)
+    if args.dry_run:
+        print_plan(console, spec, trials, workers)
+        return 0
+    return run(args, spec, trials, storage, workers, console)
+
+
+def choose_storage(storage: Path | None) -> Path:
+    """The storage folder. Inside a Ray job a relative one would lie in Ray's temporary copy of the code: refused."""
+    chosen = storage or Path("runs")
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not chosen.is_absolute():
+        raise SpecError(f"--storage {chosen}: inside a Ray job a relative folder is lost with the job; "
+                        "give an absolute one that every node can reach")
+    if "://" in str(chosen) or str(chosen).startswith(("s3:", "gs:", "hdfs:")):
+        raise SpecError(f"--storage {chosen}: expected a folder that every worker can reach, got a URI")
+    for folder in (chosen, *chosen.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise SpecError(f"--storage {chosen}: {folder} is a file; expected a folder")
+            if not os.access(folder, os.W_OK):
+                raise SpecError(f"--storage {chosen}: {folder} cannot be written to")
+            break
+    return chosen.resolve()
+
+
+def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: int) -> None:
+    counted = costs(trials)
+    for trial in trials:
+        settings = ", ".join(f"{key}={value}" for key, value in trial.settings.items() if value is not None)
+        console.print(f"  {trial.id}  seed {trial.experiment.seed}  {trial.order}  {settings}", markup=False)
+    evaluations = counted.stages * (len(spec.tasks) + 1)
+    seconds = (sum(counted.distinct.values()) * STEP_SECONDS + evaluations * EVALUATION_SECONDS) / workers
+    console.print(f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
+                  f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps")
+    console.print(f"estimated time {_clock(seconds)} on {workers} worker{'s' * (workers > 1)} (from {STEP_SECONDS:g} s a step and "
+                  f"{EVALUATION_SECONDS:g} s a task's evaluation, measured for model mini on a laptop CPU); nothing was trained")
+
+
+def run(args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage: Path, workers: int,
+        console: Console) -> int:
+    """Train what is missing, then write and print everything."""
+    from orchestration.provenance import describe, write_sweep
+    from orchestration.records import Records
+    from orchestration.tracking import BackgroundTracker, Tracker, default_uri
+
+    begun = time.time()
+    folder = storage / spec.name
+    folder.mkdir(parents=True, exist_ok=True)
+    records = Records(folder, spec, trials)
+    console.print(f"{spec.name}: {len(trials)} trials on {workers} worker{'s' * (workers > 1)}; results in {folder}", markup=False)
+    provenance = describe(spec, storage)
+    write_sweep(folder, resolved(spec), provenance)
+    uri = spec.mlflow or default_uri(storage)
+    tracker = BackgroundTracker(Tracker(uri, records, provenance), lambda text: console.print(f"[yellow]{text}[/]"))
+    interrupted = _train(args, spec, trials, storage, workers, console, records, tracker)
+    records.write()
+    provenance |= {"finished": time.strftime("%Y-%m-%d %H:%M:%S"), "seconds": round(time.time() - begun, 1)}
+    write_sweep(folder, resolved(spec), provenance)
+    from orchestration.report import write_report
+
+    report = write_report(folder)
+    tracked = tracker.finish()
+    return conclude(args, folder, report, uri, records, tracked, interrupted)
+
+
+def _train(args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage: Path, workers: int,
+           console: Console, records: Records, tracker: Any) -> bool:
+    """Run the trials on Ray. True where the user stopped them."""
+    from orchestration.execute import ray_session, run_trials
+    from orchestration.progress import Progress
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        with ray_session(args.address or os.environ.get("RAY_ADDRESS"), workers, spec.cpus, spec.gpus), \
+                Progress(console, records, tracker.request) as progress:
+            run_trials(spec, trials, storage, progress, workers)
+            return progress.interrupted
+    except KeyboardInterrupt:
+        return True
+
+
+def conclude(args: argparse.Namespace, folder: Path, report: Path, uri: str, records: Records, tracked: bool,
+             interrupted: bool) -> int:
+    """Print the table, where to look, and what to do about what is missing."""
+    from orchestration.results import print_summary
+
+    out = Console(highlight=False, soft_wrap=False)
+    print_summary(folder, out)
+    again = "python -m orchestration.sweep " + shlex.join([a for a in (sys.argv[1:] or [str(args.file)])])
+    statuses = [record.status for record in records.records.values()]
+    print(f"\nreport: {report}")
+    print(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(uri)}")
+    if not tracked:
+        print(f"MLflow does not have everything; later: python -m orchestration.track {folder}")
+    if "FAILED" in statuses or "UNFINISHED" in statuses or interrupted:
+        print(f"{statuses.count('FAILED')} failed, {statuses.count('UNFINISHED')} unfinished; finished stages are kept. "
+              f"Go on with: {again}")
+        return 1
+    return 0
+
+
+def _clock(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

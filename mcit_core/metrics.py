@@ -221,10 +221,10 @@ def _row(values: Any, name: str) -> list[float | None]:
 
 def _items(values: Any, name: str) -> list[Any]:
     """A plain list from a list, tuple, numpy array or tensor."""
-    plain = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(plain, list | tuple):
-        raise ValueError(f"{name} must be a list of cells, not {type(plain).__name__}")
-    return list(plain)
+    try:
+        return list(values.tolist() if hasattr(values, "tolist") else values)
+    except TypeError:
+        raise ValueError(f"{name} must be a list of cells, not {type(values).__name__}") from None
 
 
 def _number(value: Any, name: str) -> float | None:

@@ -65,6 +65,8 @@ def spectrum(gram: Tensor) -> tuple[Tensor, Tensor]:
     One decomposition serves every threshold. Raises ValueError unless gram is a finite symmetric [d, d] matrix.
     """
     values, vectors = torch.linalg.eigh(_gram(gram))
+    if len(values) == 0:  # the statistics inside an empty subspace
+        return values, vectors
     vectors = vectors.flip(1)
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return values.flip(0).clamp(min=0), torch.where(largest < 0, -vectors, vectors)
@@ -90,6 +92,8 @@ def merge(basis: Tensor, new: Tensor) -> Tensor:
     kept, columns = _basis(basis, "basis"), _columns(new, "new")
     _same_width(kept, columns)
     columns = columns[:, columns.any(0)]
+    if columns.shape[1] == 0:
+        return kept.clone()
     columns = columns / columns.abs().amax(0)  # first to a size whose square cannot overflow or vanish
     columns = columns / columns.norm(dim=0)
     fresh = _span(_outside(columns, kept), negligible)[:, : kept.shape[0] - kept.shape[1]]
@@ -182,7 +186,7 @@ def _shares(squared_singular_values: Tensor | np.ndarray | Sequence[float]) -> T
 
 
 def _columns(tensor: Tensor, name: str) -> Tensor:
-    if tensor.dim() != 2 or tensor.shape[0] == 0:
+    if tensor.dim() != 2:
         raise ValueError(f"{name} must be [d, k] with directions as columns, got shape {list(tensor.shape)}")
     columns = tensor.detach().to(torch.float64)
     if not columns.isfinite().all():
@@ -203,7 +207,7 @@ def _gram(gram: Tensor) -> Tensor:
     statistics = _columns(gram, "gram")
     if statistics.shape[0] != statistics.shape[1]:
         raise ValueError(f"gram must be a square [d, d] matrix, got shape {list(gram.shape)}")
-    if (statistics - statistics.T).abs().max() > 1e-6 * statistics.abs().max():
+    if statistics.numel() and (statistics - statistics.T).abs().max() > 1e-6 * statistics.abs().max():
         raise ValueError("gram must be symmetric: give X^T X, not X")
     return (statistics + statistics.T) / 2
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,12 +73,14 @@ class Workbench:
         return QueryStatistics(image.mean(0), image.std(0) + 1e-6, text.mean(0), text.std(0) + 1e-6)
 
     def prepare(self, tasks: tuple[str, ...]) -> None:
-        """Fill the feature cache, so that workers only map it."""
-        for split in ("statistics", "retention"):
-            self.rows("pretraining", split)
-        for task in tasks:
-            for split in ("train", *SPLITS):
-                self.rows(task, split)
+        """Fill the feature cache, so that workers only map it. One torch thread per split, since the last bits of a
+        feature depend on the number of threads."""
+        torch.set_num_threads(1)
+        wanted = [("pretraining", split) for split in ("statistics", "retention")]
+        wanted += [(task, split) for task in tasks for split in ("train", *SPLITS)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(lambda pair: self._open(*pair), wanted):
+                pass
 
 
 @cache

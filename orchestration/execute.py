@@ -36,6 +36,9 @@ class _Relay(tune.Callback):
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks into a file that nothing of ours reads
+
     @staticmethod
     def _id(trial: Any) -> str:
         return str(trial.config["trial"]["id"])

@@ -23,7 +23,7 @@ from scipy import stats
 Row = dict[str, Any]
 
 REFERENCES = ("zero_shot", "sequential", "direct")
-TRIAL_COLUMNS = ("trial", "method", "seed", "order", "status", "error", "seconds")
+TRIAL_COLUMNS = ("trial", "method", "seed", "order", "status", "error", "seconds", "stages_trained", "stages_reused")
 CONFIDENCE = 0.95
 
 
@@ -57,10 +57,11 @@ METRICS = (
            "accuracy of each task learned alone (direct), minus that right after its stage in the sequence"),
     Metric("content_average_accuracy", "content accuracy", "higher",
            "average accuracy when an answer that is right in content counts whatever format was asked for"),
+    Metric("content_forgetting", "content forgetting", "lower", "forgetting, measured on content accuracy"),
     Metric("pretrained_retention", "pre-trained retention", "higher",
            "accuracy left on a held-out sample of the model's own pre-training mixture, as a share of the original"),
     Metric("trained_parameters", "trained parameters", "", "number of parameters that training changes", "count"),
-    Metric("memory_bytes", "memory (MiB)", "", "peak memory of the trial", "mebibytes"),
+    Metric("memory_bytes", "kept state (MiB)", "", "size of what the last stage leaves for a next one", "mebibytes"),
 )
 METRIC = {metric.name: metric for metric in METRICS}
 HEADLINE = ("average_accuracy", "forgetting", "forward_transfer", "transfer_to_direct")

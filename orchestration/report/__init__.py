@@ -1,0 +1,20 @@
+"""The report of a sweep: one HTML file that opens without network, and its tables as CSV and LaTeX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestration.report.context import Context
+from orchestration.report.page import render
+from orchestration.report.tables import write_csv, write_latex
+from orchestration.results import read_results
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write report.html, tables.csv and tables.tex into a RUN folder; returns the path of report.html."""
+    context = Context.of(read_results(Path(run_dir)))
+    write_csv(context, context.results.folder / "tables.csv")
+    write_latex(context, context.results.folder / "tables.tex")
+    path = context.results.folder / "report.html"
+    path.write_text(render(context), encoding="utf-8")
+    return path

@@ -1,0 +1,146 @@
+"""What every part of the report needs: the results, the settings with their labels and colours, the chosen one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import colormaps
+
+from orchestration.results import (
+    Results,
+    Row,
+    Setting,
+    SettingSummary,
+    best_setting,
+    is_number,
+    setting_axes,
+    setting_label,
+    setting_of,
+    settings_summary,
+    value_key,
+)
+
+#: Okabe and Ito's colours, told apart by colour-blind readers; black and grey are kept for the references
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "D", "^", "v", "P")
+REFERENCE_STYLE: dict[str, tuple[str, Any]] = {
+    "sequential": ("#222222", (0, (5, 2))),
+    "direct": ("#777777", (0, (1, 1.5))),
+    "zero_shot": ("#999999", (0, (5, 2, 1, 2))),
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    colour: str
+    marker: str
+    line: Any = "-"
+
+
+@dataclass(frozen=True)
+class Context:
+    results: Results
+    summaries: list[SettingSummary]
+    chosen: Setting | None
+    styles: dict[Setting, Style]
+
+    @classmethod
+    def of(cls, results: Results) -> Context:
+        summaries = settings_summary(results.trials, results.axes)
+        best = best_setting(results.trials, results.axes)
+        settings = [summary.setting for summary in summaries]
+        return cls(results, summaries, best.setting if best else None, _styles(settings))
+
+    @property
+    def settings(self) -> list[Setting]:
+        return [summary.setting for summary in self.summaries]
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods under study, references aside."""
+        return list(dict.fromkeys(setting.method for setting in self.settings if not setting.is_reference))
+
+    @property
+    def tasks(self) -> list[str]:
+        first = next(iter(self.results.orders), None)
+        return first.split(">") if first else []
+
+    def label(self, setting: Setting) -> str:
+        """Short name of a setting: the method is named only where several are compared."""
+        return setting_label(setting, self.results.axes, self.results.orders, method=len(self.methods) > 1)
+
+    def rows(self, setting: Setting, order: str | None = None) -> list[Row]:
+        """The finished trials of a setting, of one order if given."""
+        return [
+            row
+            for row in self.results.finished
+            if setting_of(row, self.results.axes) == setting and order in (None, row["order"])
+        ]
+
+    def axis_values(self, axis: str) -> list[Any]:
+        """The values of an axis among trials that are not references: numbers by size, others as declared."""
+        found = list(dict.fromkeys(row.get(axis) for row in self._studied()))
+        if all(is_number(value) for value in found):
+            return sorted(found)
+        declared = self.results.axes.get(axis) or []
+        return sorted(found, key=lambda value: (declared.index(value), ()) if value in declared
+                      else (len(declared), value_key(value)))
+
+    def numeric_axes(self) -> list[str]:
+        return [axis for axis in self.results.axes if axis != "order" and self._is_numeric(axis)]
+
+    def categorical_axes(self) -> list[str]:
+        return [axis for axis in self.results.axes if axis != "order" and not self._is_numeric(axis)]
+
+    def _is_numeric(self, axis: str) -> bool:
+        values = self.axis_values(axis)
+        return bool(values) and all(is_number(value) for value in values)
+
+    def _studied(self) -> list[Row]:
+        references = {setting.method for setting in self.settings if setting.is_reference}
+        return [row for row in self.results.trials if row["method"] not in references]
+
+    def axis_is_pooled(self, axis: str) -> bool:
+        return axis not in setting_axes(self.results.axes)
+
+    def pick(self, count: int, references: Sequence[str] = ("sequential",)) -> list[Setting]:
+        """At most `count` settings with a finished trial: the named references, the chosen one, the rest evenly."""
+        done = [summary.setting for summary in self.summaries if summary.finished]
+        first = [setting for setting in done if setting.method in references][: max(1, count // 3)]
+        studied = [setting for setting in done if not setting.is_reference]
+        room = count - len(first)
+        if len(studied) > room:
+            positions = {round(i * (len(studied) - 1) / max(1, room - 1)) for i in range(room)}
+            kept = {studied[i] for i in positions}
+            if self.chosen is not None and self.chosen not in kept:
+                middle = sorted(positions)[len(positions) // 2]
+                kept = kept - {studied[middle]} | {self.chosen}
+            studied = [setting for setting in studied if setting in kept]
+        return studied + first
+
+
+def _styles(settings: list[Setting]) -> dict[Setting, Style]:
+    """Neighbouring settings get neighbouring colours where there are too many for a palette of distinct ones."""
+    studied = [setting for setting in settings if not setting.is_reference]
+    ordered = len(studied) > len(PALETTE) or (len(studied) > 1 and _vary_in_one_number(studied))
+    styles = {}
+    for i, setting in enumerate(studied):
+        share = i / max(1, len(studied) - 1)
+        colour = _hex(colormaps["viridis"](0.85 * (1 - share))) if ordered else PALETTE[i]
+        styles[setting] = Style(colour, MARKERS[i % len(MARKERS)])
+    for setting in settings:
+        if setting.is_reference:
+            colour, line = REFERENCE_STYLE[setting.method]
+            styles[setting] = Style(colour, "x", line)
+    return styles
+
+
+def _vary_in_one_number(settings: list[Setting]) -> bool:
+    one_axis = {len(setting.values) for setting in settings} == {1}
+    return one_axis and all(is_number(value) for setting in settings for _, value in setting.values)
+
+
+def _hex(colour: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colour[:3])

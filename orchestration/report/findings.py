@@ -1,0 +1,175 @@
+"""What was run and what came out, in words computed from the numbers."""
+
+from __future__ import annotations
+
+from orchestration.report.context import Context
+from orchestration.results import (
+    HEADLINE,
+    METRIC,
+    REFERENCES,
+    Difference,
+    axis_contrast,
+    baseline_of,
+    format_number,
+    format_value,
+    paired_difference,
+    present,
+    short_axis_names,
+)
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def listing(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
+
+
+def what_was_run(context: Context) -> str:
+    """One paragraph for a reader who has not seen the project."""
+    results = context.results
+    sweep = results.sweep
+    if not results.trials:
+        return f"The sweep “{sweep.get('name', results.folder.name)}” holds no trial yet."
+    tasks = context.tasks
+    parts = [
+        f"A vision-language model (“{sweep.get('model', 'unknown')}”) learned {plural(len(tasks), 'task')} of the benchmark "
+        f"“{sweep.get('benchmark', 'unknown')}” one after another ({', '.join(tasks)}). After every stage, that is after "
+        "each task learned, it was tested on the tasks again, so that one sees what it keeps of the earlier ones.",
+        _what_varied(context),
+    ]
+    references = [method for method in REFERENCES if any(row["method"] == method for row in results.trials)]
+    meaning = {
+        "zero_shot": "zero_shot (the untouched model)",
+        "sequential": "sequential (the same training without any protection)",
+        "direct": "direct (each task learned alone)",
+    }
+    if references:
+        parts.append(f"For reference the sweep also ran {listing([meaning[name] for name in references])}.")
+    parts.append(_how_it_ended(context))
+    return " ".join(parts)
+
+
+def _what_varied(context: Context) -> str:
+    studied = [row for row in context.results.trials if row["method"] not in REFERENCES]
+    if not studied:
+        return "The sweep ran references only."
+    seeds, orders = {row["seed"] for row in studied}, {row["order"] for row in studied}
+    axes = [
+        f"{axis} ({', '.join(format_value(value) for value in context.axis_values(axis))})"
+        for axis in context.results.axes
+        if axis != "order"
+    ]
+    varied = f", varying {listing(axes)}" if axes else ""
+    return (f"The method is {listing(context.methods)}{varied}; every setting was run with {plural(len(seeds), 'seed')} and "
+            f"{plural(len(orders), 'order')} of the tasks.")
+
+
+def _how_it_ended(context: Context) -> str:
+    trials = context.results.trials
+    done = len(context.results.finished)
+    failed = sum(row["status"] == "FAILED" for row in trials)
+    rest = len(trials) - done - failed
+    text = f"{done} of {plural(len(trials), 'trial')} finished"
+    text += f", {failed} failed" if failed else ""
+    return text + (f", {rest} did not get to the end." if rest else ".")
+
+
+def in_words(metric: str, difference: Difference) -> str:
+    """A paired difference as a clause: points, interval, number of pairs."""
+    if difference.mean is None:
+        return "no pair of finished trials"
+    text = f"{format_number(metric, difference.mean, signed=True)} points"
+    if difference.interval is None:
+        return f"{text} (one pair, so no interval)"
+    low, high = (format_number(metric, end, signed=True) for end in difference.interval)
+    return f"{text} (95 % interval {low} to {high}, {difference.n} pairs)"
+
+
+def verdict(metric: str, difference: Difference) -> str:
+    """better, worse, or no clear difference: decided by whether the interval leaves out zero."""
+    if difference.mean is None:
+        return ""
+    if difference.interval is None:
+        return "too few pairs to tell"
+    low, high = difference.interval
+    if low <= 0 <= high:
+        return "no clear difference"
+    return "better" if (low > 0) == (METRIC[metric].better == "higher") else "worse"
+
+
+def findings(context: Context) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Groups of (claim, [(metric, difference in words, verdict)])."""
+    return [*_axis_findings(context), *_chosen_findings(context)]
+
+
+def _axis_findings(context: Context) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    short = short_axis_names(context.results.axes)
+    groups = []
+    for axis in context.numeric_axes():
+        values = context.axis_values(axis)
+        if len(values) < 2:
+            continue
+        low, high = values[0], values[-1]
+        claim = f"{short[axis]} {format_value(high)} instead of {format_value(low)}"
+        groups.append((claim, _lines(context, {
+            name: axis_contrast(context.results.trials, context.results.axes, axis, high, low, name) for name in HEADLINE
+        })))
+    return groups
+
+
+def _chosen_findings(context: Context) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    baseline = baseline_of(context.chosen, context.settings) if context.chosen else None
+    if context.chosen is None or baseline is None:
+        return []
+    claim = f"{context.label(context.chosen)} (chosen on the validation split) instead of sequential"
+    chosen = context.chosen
+    return [(claim, _lines(context, {
+        name: paired_difference(context.results.trials, name, chosen, baseline) for name in HEADLINE
+    }))]
+
+
+def _lines(context: Context, differences: dict[str, Difference]) -> list[tuple[str, str, str]]:
+    lines = []
+    for name, difference in differences.items():
+        words = in_words(name, difference) if difference.n else missing_reason(context, name)
+        lines.append((METRIC[name].title, words, verdict(name, difference)))
+    return lines
+
+
+def headline(context: Context) -> str:
+    """The main finding in one sentence."""
+    groups = findings(context)
+    if groups:
+        claim, lines = groups[0]
+        title, words, judged = lines[0]
+        return f"{claim}: {title} {words}" + (f" — {judged}." if judged else ".")
+    if not context.results.finished:
+        return "No trial has finished, so there is no finding."
+    if context.chosen is None:
+        return "There is no setting to compare: no finished trial, references aside, has a validation accuracy."
+    return (f"There is nothing to compare {context.label(context.chosen)} with: no axis has two numeric values and there is "
+            "no sequential reference.")
+
+
+def missing_reason(context: Context, metric: str) -> str:
+    """Why a metric (or a difference in it) is not there."""
+    ran = {row["method"] for row in context.results.finished}
+    if not ran:
+        return "no trial has finished"
+    if metric == "forward_transfer" and not _untouched_known(context):
+        return "no zero_shot reference: forward transfer undefined"
+    if metric in ("transfer_to_direct", "intransigence") and "direct" not in ran:
+        return f"no direct reference: {METRIC[metric].title} undefined"
+    if len(context.tasks) == 1 and metric in (
+        "forgetting", "backward_transfer", "forward_transfer", "transfer_to_direct", "content_forgetting"
+    ):
+        return f"only one task: {METRIC[metric].title} undefined"
+    if any(present([row.get(metric)]) for row in context.results.finished):
+        return "no two finished trials that differ in nothing else"
+    return f"{METRIC[metric].title if metric in METRIC else metric} was not measured"
+
+
+def _untouched_known(context: Context) -> bool:
+    return any(row["stage"] == -1 for row in context.results.accuracy)

@@ -113,6 +113,22 @@ class Records:
         row["stages_reused"] = sum(bool(stage["reused"]) for stage in trained)
         return row
 
+    def read(self) -> None:
+        """Take over what the RUN's Parquet files say. Raises FileNotFoundError where it has none."""
+        for row in pq.read_table(self.run / "trials.parquet").to_pylist():
+            record = self.records[row["trial"]]
+            record.status, record.error, record.stages = row["status"], row["error"], []
+        stages: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in pq.read_table(self.run / "stages.parquet").to_pylist():
+            key = (row["trial"], row["stage"])
+            if key not in stages:
+                stages[key] = {"stage": row["stage"], "task": row["task"], "accuracy": [], "metrics": {}, "reused": False}
+                self.records[row["trial"]].stages.append(stages[key])
+            stages[key]["metrics"][row["name"]] = row["value"]
+        for row in pq.read_table(self.run / "accuracy.parquet").to_pylist():
+            cell = {name: row[name] for name in ("task", "split", "accuracy", "content_accuracy", "n")}
+            stages[row["trial"], row["stage"]]["accuracy"].append(cell)
+
     def write(self) -> None:
         """Write accuracy.parquet, stages.parquet and trials.parquet."""
         accuracy, stages = [], []

@@ -56,6 +56,7 @@ class SweepFile(_Strict):
     halving: None = None
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
+    provenance: dict[str, Any] = Field({}, description="written into a RUN's sweep.yaml; not read")
 
 
 def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
@@ -121,7 +122,7 @@ def _top_level(document: Document) -> SweepFile:
                                            f"got {content['tasks']!r}")
             elif fault["type"] == "extra_forbidden":
                 section = {"resources": Resources, "tracking": Tracking}.get(keys[0], SweepFile)
-                valid = list(section.model_fields)
+                valid = [name for name in section.model_fields if name != "provenance"]
                 document.fault(keys, f"unknown key; expected one of {', '.join(valid)}{near(keys[-1], valid)}")
             elif fault["type"] == "missing":
                 document.fault(keys, "is missing; a sweep needs name, benchmark, model and method")

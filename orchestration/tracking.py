@@ -7,6 +7,7 @@ by tag, and only what a run does not have yet is logged. The sweep never waits f
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import queue
 import tempfile
@@ -60,6 +61,8 @@ class Tracker:
             return
         from mlflow.tracking import MlflowClient
 
+        for chatty in ("mlflow", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         client = MlflowClient(self.uri)
         name = self.records.spec.name
         found = client.get_experiment_by_name(name)

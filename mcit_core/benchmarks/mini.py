@@ -13,6 +13,7 @@ import argparse
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def _seed(*parts: str) -> int:
 
 
 def rows(task: str, split: str) -> Iterator[dict[str, object]]:
-    """The rows of one split: image bytes, instruction, answer, content kind. Pixels never repeat across splits."""
+    """The rows of one split, without end: image bytes, instruction, answer, content kind."""
     spec = TASKS[task]
     rng = np.random.default_rng(_seed(task, split))
     look = spec.look
@@ -100,7 +101,7 @@ def rows(task: str, split: str) -> Iterator[dict[str, object]]:
         look = Look(dark=look.dark, handwritten=HANDWRITTEN[split])
     questions = tuple(spec.wordings)
     made = 0
-    while made < SPLITS[split]:
+    while True:
         word = random_word(rng, for_tasks=True) if spec.kind == "text" else None
         picture = random_picture(spec.kind, rng, word=word, most=spec.most)
         question = questions[made % len(questions)]
@@ -131,8 +132,11 @@ class MiniBenchmark:
     #: a whole-answer exact match: one teacher-forced pass decides it
     exact_match = True
 
+    def __init__(self, sizes: dict[str, int] | None = None) -> None:
+        self.sizes = sizes or SPLITS
+
     def table(self, task: str, split: str) -> pa.Table:
-        return pa.Table.from_pylist(list(rows(task, split)), schema=SCHEMA)
+        return pa.Table.from_pylist(list(islice(rows(task, split), self.sizes[split])), schema=SCHEMA)
 
     def score(self, task: str, prediction: str, answer: str) -> float:
         """1.0 where the normalised strings are equal, case included."""

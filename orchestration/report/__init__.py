@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
+
 from orchestration.report.context import Context
+from orchestration.report.drawing import LOOK
 from orchestration.report.page import render
 from orchestration.report.tables import write_csv, write_latex
 from orchestration.results import read_results
@@ -16,5 +19,6 @@ def write_report(run_dir: Path) -> Path:
     write_csv(context, context.results.folder / "tables.csv")
     write_latex(context, context.results.folder / "tables.tex")
     path = context.results.folder / "report.html"
-    path.write_text(render(context), encoding="utf-8")
+    with matplotlib.rc_context(LOOK):
+        path.write_text(render(context), encoding="utf-8")
     return path

@@ -1,0 +1,123 @@
+"""The four headline metrics along one axis of the sweep: curves for numbers, dots for names."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from orchestration.report.context import MARKERS, PALETTE, REFERENCE_STYLE, Context, Style
+from orchestration.report.drawing import (
+    as_html,
+    draw_estimates,
+    draw_trials,
+    fit_limits,
+    legend_below,
+    new_figure,
+    percent,
+    say_missing,
+    title,
+)
+from orchestration.report.findings import missing_reason
+from orchestration.results import (
+    HEADLINE,
+    REFERENCES,
+    Estimate,
+    Row,
+    estimate_rows,
+    format_value,
+    present,
+    setting_axes,
+    short_axis_names,
+)
+
+Group = tuple[str, Style, list[Row]]
+
+
+def axis_figures(context: Context) -> list[str]:
+    """One figure an axis."""
+    figures = [_axis_figure(context, axis, numeric=True) for axis in context.numeric_axes()]
+    return figures + [_axis_figure(context, axis, numeric=False) for axis in context.categorical_axes()]
+
+
+def _axis_figure(context: Context, axis: str, numeric: bool) -> str:
+    values = context.axis_values(axis)
+    groups, pooled = _groups(context, axis)
+    figure, panels = new_figure(7.2, 2, 2)
+    cut = False
+    for panel, metric in zip(panels, HEADLINE, strict=True):
+        if any(present([row.get(metric)]) for _, _, rows in groups for row in rows):
+            cut |= _panel(context, panel, axis, values, groups, metric, numeric)
+        else:
+            say_missing(panel, missing_reason(context, metric))
+        panel.set_title(title(metric))
+    legend_below(figure, panels)
+    notes = [
+        f"<b>{html.escape(axis)}.</b> Means in per cent with 95 % intervals over seeds and orders; faint dots are single trials.",
+        "Values are evenly spaced along the axis, whatever their distance." if numeric else "",
+        f"Averaged over {html.escape(', '.join(pooled))} within each seed and order." if pooled else "",
+        "Some intervals reach beyond their panel and are cut at its edge." if cut else "",
+    ]
+    return as_html(figure, " ".join(note for note in notes if note), f"Headline metrics along {axis}")
+
+
+def _groups(context: Context, axis: str) -> tuple[list[Group], list[str]]:
+    """One line per combination of method and the other axes; more than fit are pooled, and the axes' names returned."""
+    others = [name for name in setting_axes(context.results.axes) if name != axis]
+    short = short_axis_names(context.results.axes)
+    combinations: dict[tuple[Any, ...], list[Row]] = {}
+    for row in context.results.finished:
+        if row["method"] not in REFERENCES:
+            method = row["method"] if axis != "method" else ""
+            combinations.setdefault((method, *(row.get(name) for name in others)), []).append(row)
+    if len(combinations) > len(PALETTE):
+        rows = [row for group in combinations.values() for row in group]
+        return [("all settings", Style(PALETTE[0], MARKERS[0]), rows)], others
+    groups = []
+    for i, ((method, *rest), rows) in enumerate(combinations.items()):
+        words = [f"{short[name]} {format_value(value)}" for name, value in zip(others, rest, strict=True)]
+        label = ", ".join([method, *words] if len(context.methods) > 1 and method else words) or method or "mean"
+        groups.append((label, Style(PALETTE[i], MARKERS[i]), rows))
+    return groups, []
+
+
+def _panel(context: Context, panel: Axes, axis: str, values: list[Any], groups: list[Group], metric: str, numeric: bool) -> bool:
+    """Draw one metric; True where an interval had to be cut."""
+    shown: list[Estimate] = []
+    centres: list[float] = []
+    for i, (label, style, rows) in enumerate(groups):
+        shift = 0.08 * (i - (len(groups) - 1) / 2)
+        line = style if numeric else Style(style.colour, style.marker, "none")
+        found = []
+        for position, value in enumerate(values):
+            here = [row for row in rows if row.get(axis) == value]
+            draw_trials(panel, position + shift, here, metric, style.colour)
+            centres += percent(present(row.get(metric) for row in here))
+            found.append(estimate_rows(here, metric))
+        draw_estimates(panel, [position + shift for position in range(len(values))], found, line, label)
+        shown += found
+    centres += _references(context, panel, axis, values, metric)
+    panel.set_xticks(range(len(values)), [format_value(value) for value in values])
+    panel.set_xlim(-0.4, len(values) - 0.6)
+    panel.set_xlabel(axis)
+    panel.set_ylabel("per cent" if metric == "average_accuracy" else "points")
+    return fit_limits(panel, centres, shown)
+
+
+def _references(context: Context, panel: Axes, axis: str, values: list[Any], metric: str) -> list[float]:
+    """References as level lines, or as curves where the axis applies to them. Returns the heights drawn."""
+    heights = []
+    for method in REFERENCES:
+        rows = [row for row in context.results.finished if row["method"] == method]
+        colour, dashes = REFERENCE_STYLE[method]
+        if any(row.get(axis) is not None for row in rows) and axis != "method":
+            found = [estimate_rows((row for row in rows if row.get(axis) == value), metric).mean for value in values]
+            panel.plot(range(len(values)), percent(found), color=colour, linestyle=dashes, linewidth=1.5, label=method)
+            heights += percent(present(found))
+            continue
+        level = estimate_rows(rows, metric).mean
+        if level is not None:
+            panel.axhline(100 * level, color=colour, linestyle=dashes, linewidth=1.5, label=method, zorder=1)
+            heights.append(100 * level)
+    return heights

@@ -1,0 +1,114 @@
+"""The look of the figures, and how one becomes part of the page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from orchestration.report.context import Style
+from orchestration.results import METRIC, Estimate, Row, present
+
+#: settings that hold while the whole report is drawn; names may contain dollar signs, so no mathematics is parsed
+LOOK = {
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#777777",
+    "axes.labelcolor": "#333333",
+    "xtick.color": "#333333",
+    "ytick.color": "#333333",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.5,
+    "svg.hashsalt": "report",
+    "svg.fonttype": "path",
+}
+WIDTH = 10.4  # inches; as wide as the page's text column
+Estimates = Sequence[Estimate]
+
+
+def new_figure(height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels, row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(panels.flat)
+
+
+def as_html(figure: Figure, caption: str, alt: str) -> str:
+    """The figure as an inlined SVG image with its caption (HTML)."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    width = round(figure.get_figwidth() * 96)
+    return (f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
+            f"<figcaption>{caption}</figcaption></figure>")
+
+
+def percent(values: Sequence[float | None]) -> list[float]:
+    """Values in per cent; NaN where missing, which matplotlib leaves blank."""
+    return [float("nan") if value is None else 100 * value for value in values]
+
+
+def draw_estimates(axes: Axes, positions: Sequence[float], found: Estimates, style: Style, label: str) -> None:
+    """Means joined by a line, with their 95 % intervals as bars."""
+    shown = [(x, e) for x, e in zip(positions, found, strict=True) if e.mean is not None]
+    bars = [100 * (estimate.half_width or 0.0) for _, estimate in shown]
+    axes.errorbar([x for x, _ in shown], percent([e.mean for _, e in shown]), yerr=bars, color=style.colour,
+                  marker=style.marker, linestyle=style.line, capsize=3, elinewidth=1.2, label=label, zorder=3)
+
+
+def draw_trials(axes: Axes, position: float, rows: Sequence[Row], metric: str, colour: str) -> None:
+    """The single trials behind a mean, as faint dots."""
+    values = present(row.get(metric) for row in rows)
+    axes.scatter([position] * len(values), percent(values), s=14, color=colour, alpha=0.35, linewidths=0, zorder=2)
+
+
+def fit_limits(axes: Axes, centres: Sequence[float], found: Estimates, vertical: bool = True) -> bool:
+    """Scale to the means and trials (`centres`, per cent); intervals may stretch it threefold. True if one is cut."""
+    ends = [100 * (e.mean + sign * (e.half_width or 0.0)) for e in found if e.mean is not None for sign in (-1, 1)]
+    if not centres:
+        return False
+    low, high = min(centres), max(centres)
+    room = max(high - low, 4.0)
+    bottom = max(min([low, *ends]), low - room) - 0.08 * room
+    top = min(max([high, *ends]), high + room) + 0.08 * room
+    (axes.set_ylim if vertical else axes.set_xlim)(bottom, top)
+    return any(end < bottom or end > top for end in ends)
+
+
+def title(metric: str) -> str:
+    """A metric's name with the direction that is better."""
+    better = {"higher": "higher is better", "lower": "lower is better", "": ""}[METRIC[metric].better]
+    return f"{METRIC[metric].title} ({better})"
+
+
+def say_missing(axes: Axes, reason: str) -> None:
+    """An empty panel that says why it is empty."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, reason, ha="center", va="center", color="#666666", style="italic", wrap=True,
+              transform=axes.transAxes)
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
+    """One legend for all panels, underneath."""
+    entries: dict[str, Any] = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(columns, len(entries)),
+                      frameon=False, fontsize=9)

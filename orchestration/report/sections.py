@@ -1,0 +1,202 @@
+"""The sections of the page, each a title and HTML. A section whose numbers are missing says why."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import yaml
+
+from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
+from orchestration.report.context import Context
+from orchestration.report.curves import axis_figures
+from orchestration.report.findings import findings, headline, missing_reason, what_was_run
+from orchestration.report.inside import exhausted_words, gradient_figure, stage_lines, usage_figure
+from orchestration.report.matrices import forgetting_curves, heat_maps
+from orchestration.report.tables import comparison_table, costs_table, glossary, html_table, settings_table
+from orchestration.results import METRIC, summary_metrics
+
+Section = tuple[str, str]
+
+
+def sections(context: Context) -> list[Section]:
+    every = [
+        _summary, _metrics, _settings, _against_sequential, _axes, _pareto, _matrices, _forgetting, _subspaces, _prompts,
+        _averaging, _orders, _costs, _failures, _provenance,
+    ]
+    return [section for build in every if (section := build(context)) is not None]
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """A paragraph of plain text."""
+    return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
+
+
+def missing(text: str) -> str:
+    return paragraph(text[:1].upper() + text[1:] + ("" if text.endswith(".") else "."), "missing")
+
+
+def _summary(context: Context) -> Section:
+    parts = [paragraph(what_was_run(context)), paragraph(headline(context), "headline")]
+    for claim, lines in findings(context):
+        rows = [(html.escape(title), html.escape(words), _verdict(judged)) for title, words, judged in lines]
+        parts.append(html_table([html.escape(claim), "paired difference", ""], rows, "words findings"))
+    parts.append(paragraph(
+        "Differences are paired: both sides had the same seed and the same order of tasks. The interval is the 95 % t-interval "
+        "over those pairs; “no clear difference” means that it includes zero. Two or three pairs give very wide intervals.", "note"))
+    return "What was run and what came out", "".join(parts)
+
+
+def _verdict(judged: str) -> str:
+    kind = judged if judged in ("better", "worse") else "open"
+    return f'<span class="verdict {kind}">{judged}</span>' if judged else ""
+
+
+def _metrics(context: Context) -> Section:
+    text = ("All accuracies and differences of accuracies are in per cent (of the test split), transfers and forgetting in "
+            "percentage points. A stage is the learning of one task.")
+    return "How to read the numbers", paragraph(text) + glossary(context)
+
+
+def _settings(context: Context) -> Section:
+    if not context.summaries:
+        return "Settings and metrics", missing("no trial yet")
+    parts = [paragraph("Mean ± half the width of the 95 % t-interval over seeds and orders; n counts finished trials, and one "
+                       "trial alone has no interval. " + _chosen_words(context), "note"), settings_table(context)]
+    shown = {metric.name for metric in summary_metrics(context.summaries)}
+    reasons = [missing_reason(context, metric.name) for metric in METRIC.values()
+               if metric.name not in shown and metric.unit == "percent"]
+    reasons = list(dict.fromkeys(reasons))
+    return "Settings and metrics", "".join(parts) + (missing("Not shown: " + "; ".join(reasons)) if reasons else "")
+
+
+def _chosen_words(context: Context) -> str:
+    if context.chosen is None:
+        return "No setting could be chosen: none has a validation accuracy."
+    return (f"Chosen by average accuracy on the validation split, never on the test split: {context.label(context.chosen)}."
+            if len([s for s in context.settings if not s.is_reference]) > 1 else "")
+
+
+def _against_sequential(context: Context) -> Section:
+    table = comparison_table(context)
+    if not table:
+        ran = any(setting.method == "sequential" for setting in context.settings)
+        why = ("no finished trial shares its seed and order with a finished sequential trial" if ran
+               else "no sequential reference: the comparison is undefined")
+        return "Against sequential", missing(why)
+    text = ("Each setting minus sequential, that is the same training without protection, in points: mean difference, 95 % "
+            "t-interval, p of the paired t-test. The intervals are for one comparison each; the p-values are corrected after Holm "
+            "over all comparisons of this table together.")
+    return "Against sequential", paragraph(text, "note") + table
+
+
+def _axes(context: Context) -> Section | None:
+    names = [axis for axis in context.results.axes if axis != "order"]
+    if not names:
+        return None
+    if not context.results.finished:
+        return "Along the axes", missing("no trial has finished")
+    lines = "Lines mark the references: sequential, direct and zero_shot, where they were run and the metric is defined for them."
+    return "Along the axes", paragraph(lines, "note") + "".join(axis_figures(context))
+
+
+def _pareto(context: Context) -> Section:
+    figure = pareto_figure(context)
+    why = missing_reason(context, "forgetting")
+    return "Accuracy against forgetting", figure or missing(why)
+
+
+def _matrices(context: Context) -> Section:
+    figures, left_out = heat_maps(context)
+    if not figures:
+        return "Accuracy matrices", missing("no finished trial of a sequence has accuracies")
+    text = ("Test accuracy in per cent on every task (columns) after every stage (rows), averaged over seeds. A frame marks the "
+            "task that the stage has just learned; beneath a frame one reads forgetting, above it forward transfer.")
+    return ("Accuracy matrices", paragraph(text, "note") + f'<div class="gallery">{"".join(figures)}</div>'
+            + (missing(left_out) if left_out else ""))
+
+
+def _forgetting(context: Context) -> Section:
+    figures, left_out = forgetting_curves(context)
+    body = "".join(figures) or missing("no finished trial of a sequence has accuracies")
+    return "Forgetting curves", body + (missing(left_out) if left_out else "")
+
+
+def _subspaces(context: Context) -> Section:
+    lines = stage_lines(context, ["subspace/rank", "subspace/dims_left", "pretrained_retention"],
+                        "Rank is the number of directions a stage claims for itself; dimensions left are those that later stages "
+                        "may still use. Means over seeds and orders.")
+    gradient = gradient_figure(context)
+    recorded = any(row["name"].startswith("subspace/") for row in context.results.stages)
+    words = exhausted_words(context)
+    body = (lines or "") + (paragraph(words) if words else "") + (gradient or "")
+    if not recorded:
+        body += missing("no stage recorded a subspace: the finished trials do not project")
+    elif gradient is None:
+        body += missing("no shares of gradient energy were recorded")
+    return "Subspaces, stage by stage", body
+
+
+def _prompts(context: Context) -> Section | None:
+    recorded = {row["name"].split("/")[0] for row in context.results.stages}
+    if not recorded & {"pool", "prompt_usage", "key_drift"}:
+        return None
+    names = sorted({row["name"] for row in context.results.stages if row["name"].startswith("pool/")})
+    lines = stage_lines(context, [*names, "key_drift"], "Means over seeds and orders.")
+    return "Prompts", (usage_figure(context) or missing("prompt usage was not recorded")) + (lines or "")
+
+
+def _averaging(context: Context) -> Section | None:
+    names = sorted({row["name"] for row in context.results.stages if row["name"].startswith("ema/")})
+    figure = stage_lines(context, names, "Means over seeds and orders; the weight is the one on the old average.")
+    return ("Averaging weights", figure) if figure else None
+
+
+def _orders(context: Context) -> Section | None:
+    orders = context.results.orders
+    if len(orders) < 2:
+        return None
+    items = "".join(f"<li>{html.escape(order.replace('>', ' → '))}</li>" for order in orders)
+    return "Orders", f"<ol>{items}</ol>" + (order_figure(context) or missing("no trial has finished"))
+
+
+def _costs(context: Context) -> Section:
+    if not context.results.finished:
+        return "Time and size", missing("no trial has finished")
+    figure = time_figure(context) or missing("no stage recorded its seconds")
+    return "Time and size", figure + costs_table(context)
+
+
+def _failures(context: Context) -> Section:
+    rows = [row for row in context.results.trials if row["status"] != "FINISHED"]
+    if not rows:
+        text = "Every trial finished." if context.results.trials else "There is no trial yet."
+        return "Failed and unfinished trials", paragraph(text)
+    table = [
+        (html.escape(row["trial"]), html.escape(row["method"]), str(row["seed"]), html.escape((row["order"] or "").replace(">", " → ")),
+         row["status"], f"<pre>{html.escape(row['error'])}</pre>" if row["error"] else "–")
+        for row in rows
+    ]
+    return "Failed and unfinished trials", html_table(["trial", "method", "seed", "order", "status", "error"], table, "words")
+
+
+def _provenance(context: Context) -> Section:
+    sweep = dict(context.results.sweep)
+    rows = flatten(sweep.pop("provenance", None) or {})
+    body = (html_table(["what", "value"], [(html.escape(name), html.escape(value)) for name, value in rows], "words")
+            if rows else missing("the sweep file carries no provenance"))
+    if sweep:
+        text = html.escape(yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
+        body += f"<details><summary>The sweep file, resolved</summary><pre>{text}</pre></details>"
+    return "Where the numbers come from", body
+
+
+def flatten(mapping: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as dotted names and texts."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        pairs += flatten(value, name + ".") if isinstance(value, dict) else [(name, str(value))]
+    return pairs
+
+

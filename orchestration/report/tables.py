@@ -1,0 +1,175 @@
+"""The report's tables: as HTML for the page, and settings x metrics as CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestration.report.context import Context
+from orchestration.results import (
+    HEADLINE,
+    METRIC,
+    Comparison,
+    Metric,
+    SettingSummary,
+    compare_with_sequential,
+    format_number,
+    format_value,
+    metric_names,
+    setting_axes,
+    summary_metrics,
+)
+
+COSTS = ("trained_parameters", "memory_bytes")
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "", classes: Sequence[str] = ()) -> str:
+    """A table of cells that are HTML already; `classes` gives each row's class."""
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = []
+    for i, row in enumerate(rows):
+        first, *rest = row
+        name = f' class="{classes[i]}"' if classes and classes[i] else ""
+        body.append(f'<tr{name}><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>")
+    return (f'<div class="scroll"><table class="{kind}"><thead><tr>{top}</tr></thead>'
+            f"<tbody>{''.join(body)}</tbody></table></div>")
+
+
+def glossary(context: Context) -> str:
+    """What each metric of this run means and which way is better."""
+    shown = [metric for metric in summary_metrics(context.summaries) if metric.unit == "percent"]
+    shown = shown or [METRIC[name] for name in HEADLINE]
+    rows = [(html.escape(metric.title), metric.better, html.escape(metric.meaning)) for metric in shown]
+    return html_table(["metric", "better", "meaning"], rows, "words")
+
+
+def settings_table(context: Context) -> str:
+    """Settings x metrics, the references last."""
+    shown = [metric for metric in summary_metrics(context.summaries) if metric.name not in COSTS]
+    return _settings_table(context, shown)
+
+
+def costs_table(context: Context) -> str:
+    shown = [METRIC[name] for name in COSTS if any(summary.metric(name).n for summary in context.summaries)]
+    return _settings_table(context, [*shown, Metric("seconds", "seconds per trial", "", "", "seconds")])
+
+
+def _settings_table(context: Context, metrics: Sequence[Metric]) -> str:
+    arrow = {"higher": " ↑", "lower": " ↓", "": ""}
+    head = ["setting", "n", *(html.escape(metric.title) + arrow[metric.better] for metric in metrics)]
+    rows = [
+        [setting_cell(context, summary), _count(summary), *(_cell(summary, metric.name) for metric in metrics)]
+        for summary in context.summaries
+    ]
+    classes = [
+        "reference" if summary.setting.is_reference else "chosen" if summary.setting == context.chosen else ""
+        for summary in context.summaries
+    ]
+    return html_table(head, rows, "numbers", classes)
+
+
+def setting_cell(context: Context, summary: SettingSummary) -> str:
+    label = html.escape(context.label(summary.setting))
+    if summary.setting.is_reference:
+        return f'{label} <span class="tag">reference</span>'
+    return f'{label} <span class="tag star">chosen</span>' if summary.setting == context.chosen else label
+
+
+def _count(summary: SettingSummary) -> str:
+    return str(summary.finished) if summary.finished == summary.trials else f"{summary.finished} of {summary.trials}"
+
+
+def _cell(summary: SettingSummary, metric: str) -> str:
+    found = summary.metric(metric)
+    text = format_number(metric, found.mean)
+    if found.half_width is not None and (found.half_width > 0 or metric not in COSTS):
+        text += f' <span class="interval">± {format_number(metric, found.half_width)}</span>'
+    return text + (f' <span class="interval">n = {found.n}</span>' if 0 < found.n < summary.finished else "")
+
+
+def comparison_table(context: Context) -> str:
+    """Each setting minus sequential, on the headline metrics; empty where nothing can be compared."""
+    comparisons = [c for c in compare_with_sequential(context.results.trials, context.results.axes) if c.difference.n]
+    metrics = [name for name in HEADLINE if any(c.metric == name for c in comparisons)]
+    by_place = {(c.setting, c.metric): c for c in comparisons}
+    settings = list(dict.fromkeys(c.setting for c in comparisons))
+    if not settings:
+        return ""
+    rows = []
+    for setting in settings:
+        cells = [_difference_cell(by_place.get((setting, name))) for name in metrics]
+        rows.append([html.escape(context.label(setting)), *cells])
+    arrow = {"higher": " ↑", "lower": " ↓", "": ""}
+    head = ["setting minus sequential", *(METRIC[name].title + arrow[METRIC[name].better] for name in metrics)]
+    return html_table(head, rows, "numbers")
+
+
+def _difference_cell(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.difference.mean is None:
+        return "–"
+    found, metric = comparison.difference, comparison.metric
+    text = f"<b>{format_number(metric, found.mean, signed=True)}</b>"
+    if found.interval is None:
+        return f'{text} <span class="interval">one pair</span>'
+    low, high = (format_number(metric, end, signed=True) for end in found.interval)
+    p = "no variation" if comparison.p_holm is None else format_p(comparison.p_holm)
+    return f'{text} <span class="interval">[{low}, {high}]</span><br><span class="interval">{p}, {found.n} pairs</span>'
+
+
+def format_p(p: float) -> str:
+    return "p &lt; 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def write_csv(context: Context, path: Path) -> None:
+    """One row a setting: every metric's mean, spread, half width of the 95 % interval and n, as stored (not per cent)."""
+    axes = setting_axes(context.results.axes)
+    names = [*metric_names(context.results.trials, context.results.axes), "seconds"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        parts = ("mean", "spread", "half_width", "n")
+        writer.writerow(["method", *axes, "trials", "finished", *(f"{name}.{part}" for name in names for part in parts)])
+        for summary in context.summaries:
+            values = [_plain(summary.setting.value(axis)) for axis in axes]
+            found = [summary.metric(name) for name in names]
+            numbers = [part for e in found for part in (e.mean, e.spread, e.half_width, e.n)]
+            writer.writerow([summary.setting.method, *values, summary.trials, summary.finished, *numbers])
+
+
+def _plain(value: object) -> str:
+    return "" if value is None else format_value(value)
+
+
+def write_latex(context: Context, path: Path) -> None:
+    """Settings x metrics in per cent, mean and half width; needs the package booktabs."""
+    metrics = [metric for metric in summary_metrics(context.summaries) if metric.unit == "percent"]
+    arrow = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
+    head = ["setting", "$n$", *(latex(metric.title) + arrow[metric.better] for metric in metrics)]
+    lines = [
+        "% mean and half the 95 % t-interval over seeds and orders, per cent; needs \\usepackage{booktabs}",
+        rf"\begin{{tabular}}{{lr{'r' * len(metrics)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule",
+    ]
+    previous = False
+    for summary in context.summaries:
+        if summary.setting.is_reference and not previous:
+            lines += [r"\midrule"] if lines[-1] != r"\midrule" else []
+            previous = True
+        cells = [_latex_cell(summary, metric.name) for metric in metrics]
+        lines.append(" & ".join([latex(context.label(summary.setting)), str(summary.finished), *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _latex_cell(summary: SettingSummary, metric: str) -> str:
+    found = summary.metric(metric)
+    if found.mean is None:
+        return "--"
+    half = "" if found.half_width is None else rf" \pm {format_number(metric, found.half_width)}"
+    return f"${format_number(metric, found.mean)}{half}$".replace("−", "-")
+
+
+def latex(text: str) -> str:
+    """Text with LaTeX's own characters escaped."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)

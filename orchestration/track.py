@@ -1,0 +1,38 @@
+"""Bring MLflow up to date from a RUN's Parquet files: `python -m orchestration.track runs/threshold`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from orchestration.document import SpecError
+from orchestration.plan import make_trials
+from orchestration.records import Records
+from orchestration.spec import load_spec
+from orchestration.tracking import Tracker, default_uri
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m orchestration.track", description=__doc__)
+    parser.add_argument("run", type=Path, help="a RUN folder, for example runs/threshold")
+    parser.add_argument("--uri", default=None, help="a tracking URI (default: the sweep's own)")
+    args = parser.parse_args()
+    try:
+        spec = load_spec(args.run / "sweep.yaml")
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        return 2
+    records = Records(args.run, spec, make_trials(spec))
+    records.read()
+    provenance = yaml.safe_load((args.run / "sweep.yaml").read_text())["provenance"]
+    uri = args.uri or spec.mlflow or default_uri(args.run.parent)
+    Tracker(uri, records, provenance).sync(final=True)
+    print(f"MLflow at {uri} has everything of {args.run}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

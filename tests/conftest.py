@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+PLUGIN = Path(__file__).parent / "plugin"
+sys.path.insert(0, str(PLUGIN))
+# workers and child processes find the plugin, and this tree, the same way
+os.environ["PYTHONPATH"] = os.pathsep.join([str(PLUGIN), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture(scope="session")
+def bench(features: Path) -> Iterator[object]:
+    """The embedded model on the tiny benchmark, with a feature cache."""
+    from mcit_core.workbench import Workbench
+
+    yield Workbench("tiny", "mini", "cpu", features)

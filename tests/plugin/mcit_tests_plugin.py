@@ -1,0 +1,24 @@
+"""What a third party would ship: a benchmark and a tuner, registered by entry points alone."""
+
+from __future__ import annotations
+
+from mcit_core.benchmarks.mini import MiniBenchmark
+from mcit_core.tuners.prompt_pool import PromptPool
+
+
+class TinyBenchmark(MiniBenchmark):
+    """`mini` with a handful of rows, for tests that train."""
+
+    name = "tiny"
+
+    def __init__(self) -> None:
+        super().__init__({"train": 64, "validation": 10, "test": 30})
+
+
+class FailingTuner(PromptPool):
+    """Fails at the start of the second stage."""
+
+    def begin_stage(self) -> None:
+        if len(self.usage):
+            raise RuntimeError("this tuner fails <on purpose>")
+        super().begin_stage()

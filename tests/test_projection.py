@@ -1,0 +1,213 @@
+"""Laws of the four modes, and of the step that applies them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mcit_core import subspace
+from mcit_core.config import Projection, Train
+from mcit_core.models import FrozenFeatures
+from mcit_core.projection import Space, Statistics, stage_space
+from mcit_core.step import train_step
+from mcit_core.tuners import TunerInputs
+
+D = 12
+
+
+def statistics(rank: int, seed: int, d: int = D) -> Statistics:
+    rows = torch.randn(200, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    mix = torch.randn(rank, d, generator=torch.Generator().manual_seed(seed + 100), dtype=torch.float64)
+    x = rows @ mix
+    return Statistics(x.T @ x, x.sum(0), len(x))
+
+
+def orthonormal(basis: Tensor) -> bool:
+    return bool(torch.allclose(basis.T @ basis, torch.eye(basis.shape[1], dtype=torch.float64), atol=1e-10))
+
+
+TASKS = [statistics(4, seed) for seed in range(4)]
+PRETRAINING = statistics(9, 77)
+
+
+def test_none_allows_everything_and_claims_nothing() -> None:
+    space = stage_space(Projection(mode="none"), TASKS, PRETRAINING, 4)
+    assert space.allowed is None
+    assert space.occupied.shape == (D, 0)
+    rows = torch.randn(3, D)
+    assert torch.equal(space.project(rows), rows.double())
+
+
+@given(st.integers(1, 3), st.floats(0.05, 1.0))
+@settings(max_examples=30, derandomize=True, deadline=None)
+def test_residual_leaves_every_claimed_direction_alone(stage: int, energy: float) -> None:
+    config = Projection(mode="residual", task_energy=energy)
+    space = stage_space(config, TASKS[: stage + 1], PRETRAINING, 4)
+    assert space.allowed is not None
+    assert orthonormal(space.allowed)
+    assert space.allowed.shape[1] == D - space.occupied.shape[1]
+    assert torch.linalg.norm(space.occupied.T @ space.allowed) < 1e-10
+    # what the last stage claims is the leading part of ITS energy outside the occupied space
+    gram = subspace.residual(TASKS[stage].gram, space.occupied)
+    kept = (space.claimed.T @ gram @ space.claimed).trace() / gram.trace() if gram.trace() > 1e-9 else torch.tensor(1.0)
+    assert kept >= energy - 1e-9
+
+
+def test_pretrained_stays_inside_and_claims_nothing() -> None:
+    space = stage_space(Projection(mode="pretrained", pretrained_energy=0.9), TASKS, PRETRAINING, 4)
+    expected = subspace.leading(PRETRAINING.gram, 0.9)
+    assert space.allowed is not None
+    assert torch.allclose(space.allowed @ space.allowed.T, expected @ expected.T, atol=1e-9)
+    assert space.claimed.shape[1] == 0
+
+
+@given(st.integers(0, 3), st.floats(0.05, 1.0), st.sampled_from([0.5, 0.9, 1.0]))
+@settings(max_examples=30, derandomize=True, deadline=None)
+def test_both_is_inside_the_pretrained_space_and_outside_the_occupied(stage: int, energy: float, pretrained: float) -> None:
+    config = Projection(mode="both", task_energy=energy, pretrained_energy=pretrained)
+    space = stage_space(config, TASKS[: stage + 1], PRETRAINING, 4)
+    assert space.allowed is not None
+    assert torch.linalg.norm(space.occupied.T @ space.allowed) < 1e-9
+    if not space.exhausted:
+        basis = subspace.leading(PRETRAINING.gram, pretrained)
+        assert torch.linalg.norm(space.allowed - basis @ (basis.T @ space.allowed)) < 1e-8
+        assert torch.equal(space.claimed, space.allowed)
+
+
+def test_both_grows_with_its_threshold() -> None:
+    ranks = [stage_space(Projection(mode="both", task_energy=e), TASKS[:1], PRETRAINING, 4).claimed.shape[1]
+             for e in (0.3, 0.6, 0.9, 1.0)]
+    assert ranks == sorted(ranks)
+    assert ranks[0] < ranks[-1]
+
+
+def test_equal_budget_leaves_room_for_every_stage() -> None:
+    config = Projection(mode="both", task_energy=1.0, pretrained_energy=1.0, rank_budget="equal")
+    for stage in range(4):
+        space = stage_space(config, TASKS[: stage + 1], PRETRAINING, 4)
+        assert not space.exhausted
+        assert 1 <= space.claimed.shape[1] <= D
+
+
+def test_an_empty_space_is_told_and_falls_back() -> None:
+    whole = statistics(D, 5)
+    config = Projection(mode="both", task_energy=1.0, pretrained_energy=1.0)
+    space = stage_space(config, [whole, whole], whole, 2)
+    assert space.exhausted
+    assert space.allowed is not None
+    assert space.allowed.shape[1] == 0  # nothing is left at all: the prompts freeze
+    assert space.project(torch.randn(2, D)).abs().max() == 0
+    narrow = stage_space(Projection(mode="both", task_energy=1.0, pretrained_energy=0.01), [whole, whole], whole, 2)
+    assert narrow.exhausted
+    assert narrow.allowed is not None
+    assert narrow.allowed.shape[1] == D - narrow.occupied.shape[1]
+
+
+def test_energy_of_total_counts_what_is_already_occupied() -> None:
+    remaining = stage_space(Projection(mode="residual", task_energy=0.6), [TASKS[0], TASKS[0]], PRETRAINING, 2)
+    total = stage_space(Projection(mode="residual", task_energy=0.6, energy_of="total"), [TASKS[0], TASKS[0]], PRETRAINING, 2)
+    assert remaining.claimed.shape[1] > 0  # 60 % of what is left of the same task
+    assert total.claimed.shape[1] == 0  # the occupied space holds 60 % of it already
+
+
+def test_centring_is_a_switch() -> None:
+    rows = torch.randn(100, D, dtype=torch.float64) * 0.01 + 5
+    shifted = Statistics(rows.T @ rows, rows.sum(0), 100)
+    plain = stage_space(Projection(mode="residual", task_energy=0.9), [shifted], PRETRAINING, 1)
+    centred = stage_space(Projection(mode="residual", task_energy=0.9, center=True), [shifted], PRETRAINING, 1)
+    assert plain.claimed.shape[1] == 1
+    assert centred.claimed.shape[1] > 5
+
+
+def test_statistics_add_up_over_workers() -> None:
+    both = TASKS[0] + TASKS[1]
+    assert both.count == 400
+    assert torch.allclose(both.gram, TASKS[0].gram + TASKS[1].gram)
+
+
+class LinearModel:
+    """The least model that a step can train: logits are a fixed linear map of the mean input."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.head = torch.randn(D, 7, generator=torch.Generator().manual_seed(3))
+
+    def encoder(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        return embedded
+
+    def logits(self, encoded: Tensor, labels: Tensor) -> Tensor:
+        return torch.tanh(encoded.mean(1, keepdim=True) @ self.head).expand(-1, labels.shape[1], -1) * 5
+
+
+class OnePrompt:
+    projected = ("prompts",)
+
+    def __init__(self, scale: float) -> None:
+        self.prompts = nn.Parameter(torch.randn(3, D, generator=torch.Generator().manual_seed(1)) * scale)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return {"prompts": self.prompts}
+
+    def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
+        prompts = self.prompts.expand(len(features), -1, -1)
+        embedded = torch.cat([prompts, features.visual], 1)
+        return TunerInputs(embedded, torch.ones(embedded.shape[:2]), torch.zeros(()))
+
+    def frozen_rows(self, name: str) -> Tensor | None:
+        return None
+
+
+def realised(space: Space, train: Train, scale: float = 1.0, steps: int = 5) -> tuple[Tensor, Tensor]:
+    tuner, model = OnePrompt(scale), LinearModel()
+    optimizer = torch.optim.Adam([tuner.prompts], lr=train.lr)
+    start = tuner.prompts.detach().clone()
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(steps):
+        visual = torch.randn(8, 4, D, generator=generator)
+        features = FrozenFeatures(visual, torch.zeros(8, 1), torch.ones(8, 1), visual[:, 0], visual[:, 0])
+        train_step(model, tuner, features, torch.randint(7, (8, 2), generator=generator), optimizer, space, train)  # type: ignore[arg-type]
+    return tuner.prompts.detach() - start, start
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("clip", [None, 0.01, 1.0])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.parametrize("mode", ["residual", "pretrained", "both"])
+def test_the_realised_change_stays_inside(mode: str, scale: float, clip: float | None, precision: str) -> None:
+    config = Projection.model_validate({"mode": mode, "pretrained_energy": 0.9, "task_energy": 0.7})
+    space = stage_space(config, TASKS[:2], PRETRAINING, 4)
+    train = Train.model_validate({"lr": 0.1, "clip": clip, "precision": precision})
+    change, start = realised(space, train, scale, steps=1)
+    norm = change.double().norm()
+    assert norm > 1e-3  # it did move
+    outside = (change.double() - space.project(change)).norm()
+    bound = max(1e-5, 8 * torch.finfo(torch.float32).eps * start.double().norm() / norm)
+    assert outside <= bound * norm
+
+
+def test_projecting_the_gradient_alone_is_not_enough() -> None:
+    """The counter-test: Adam's per-element scaling takes a projected gradient out of the subspace."""
+    space = stage_space(Projection(mode="both", task_energy=0.7), TASKS[:2], PRETRAINING, 4)
+    parameter = nn.Parameter(torch.randn(3, D, generator=torch.Generator().manual_seed(1)))
+    optimizer = torch.optim.Adam([parameter], lr=0.1)
+    before = parameter.detach().clone()
+    parameter.grad = space.project(torch.randn(3, D, generator=torch.Generator().manual_seed(4))).float()
+    optimizer.step()
+    change = parameter.detach() - before
+    assert (change.double() - space.project(change)).norm() > 0.05 * change.norm()
+
+
+def test_energy_shares_add_up() -> None:
+    space = stage_space(Projection(mode="both", task_energy=0.7), TASKS[:2], PRETRAINING, 4)
+    shares = space.energy_shares(torch.randn(5, D))
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    space = stage_space(Projection(), TASKS[:1], PRETRAINING, 1)
+    with pytest.raises(FloatingPointError, match="lower train.lr"):
+        realised(space, Train(), scale=float("nan"))

@@ -25,7 +25,8 @@ class Pool(Section):
     key_lr: float = Field(0.03, gt=0, description="learning rate of the keys")
     standardise: bool = Field(True, description="standardise queries by the pre-training sample's mean and deviation")
     reuse: Literal["share", "penalise", "freeze"] = Field(
-        "share", description="what later stages may do with prompts that earlier stages claimed")
+        "share", description="what later stages may do with prompts that earlier stages claimed"
+    )
     reuse_penalty: float = Field(0.3, ge=0, description="taken off a claimed prompt's score while later stages train")
     claim_share: Share = Field(0.02, description="share of a stage's selections from which a prompt counts as claimed")
 
@@ -43,9 +44,12 @@ class Projection(Section):
     pretrained_energy: Energy = Field(0.99, description="energy threshold of the pre-trained space")
     task_energy: Energy = Field(0.95, description="energy threshold of what a stage claims")
     energy_of: Literal["remaining", "total"] = Field(
-        "remaining", description="a share of what is left after projection, or of the task's whole energy (GPM's rule)")
+        "remaining", description="a share of what is left after projection, or of the task's whole energy (GPM's rule)"
+    )
     rank_budget: Literal["equal"] | None = Field(None, description="equal: at most dims left / stages left per stage")
-    center: bool = Field(False, description="centre features before their spectrum; changes ranks by orders of magnitude")
+    center: bool = Field(
+        False, description="centre features before their spectrum; changes ranks by orders of magnitude"
+    )
 
 
 class Train(Section):
@@ -53,7 +57,9 @@ class Train(Section):
     batch_size: int = Field(32, ge=1, description="rows per step")
     lr: float = Field(0.1, gt=0, description="Adam's learning rate for the tuned tensors")
     clip: float | None = Field(1.0, gt=0, description="global gradient-norm bound; null: none")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; parameters stay float32")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the forward pass; parameters stay float32"
+    )
     threads: int = Field(1, ge=1, description="torch threads of the process")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

@@ -19,7 +19,13 @@ def digest(value: Any) -> str:
 def code_fingerprint(*parts: str) -> str:
     """Digest of the syntax trees of `parts` (files or folders of this package): comments and layout do not matter."""
     root = Path(__file__).parent
-    files = sorted({file for part in parts or (".",)
-                    for file in ((root / part).rglob("*.py") if (root / part).is_dir() else [root / part])})
-    return digest([[file.relative_to(root).as_posix(), ast.dump(ast.parse(file.read_text(encoding="utf-8")))]
-                   for file in files])
+    files = sorted(
+        {
+            file
+            for part in parts or (".",)
+            for file in ((root / part).rglob("*.py") if (root / part).is_dir() else [root / part])
+        }
+    )
+    return digest(
+        [[file.relative_to(root).as_posix(), ast.dump(ast.parse(file.read_text(encoding="utf-8")))] for file in files]
+    )

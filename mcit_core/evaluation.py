@@ -41,8 +41,9 @@ def teacher_forced_exact(model: Model, encoded: Encoded, labels: Tensor) -> Tens
 
 
 @torch.no_grad()
-def evaluate(model: Model, tuner: Tuner | None, rows: Rows, benchmark: Benchmark, task: str, *,
-             teacher_forcing: bool = True) -> Score:
+def evaluate(
+    model: Model, tuner: Tuner | None, rows: Rows, benchmark: Benchmark, task: str, *, teacher_forcing: bool = True
+) -> Score:
     """Mean score and content score of `tuner` (None: the untouched model) on `rows`.
 
     `teacher_forcing=False` generates every answer, which gives the same scores where the scorer is exact match.

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,8 +19,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from mcit_core.models import FrozenFeatures, Model
 from mcit_core.digest import code_fingerprint, digest
+from mcit_core.models import FrozenFeatures, Model
 
 CHUNK = 32
 FORMAT = 1
@@ -28,8 +29,9 @@ FORMAT = 1
 class Rows:
     """One split of one task: `rows[index]` gives frozen features; labels, answers and kinds lie beside them."""
 
-    def __init__(self, model: Model, table: pa.Table, image_shape: tuple[int, int, int],
-                 features: FrozenFeatures | None = None) -> None:
+    def __init__(
+        self, model: Model, table: pa.Table, image_shape: tuple[int, int, int], features: FrozenFeatures | None = None
+    ) -> None:
         self.model, self.image_shape, self._features = model, image_shape, features
         self.answers: list[str] = table["answer"].to_pylist()
         self.content_kinds: list[str] = table["content_kind"].to_pylist()
@@ -51,7 +53,9 @@ class Rows:
             some = where[start : start + CHUNK]
             padded = some + some[:1] * (CHUNK - len(some))
             images = np.stack([np.frombuffer(self._images[i].as_py(), np.uint8) for i in padded])
-            encoded = self.model.encode(images.reshape(CHUNK, *self.image_shape), [self.instructions[i] for i in padded])
+            encoded = self.model.encode(
+                images.reshape(CHUNK, *self.image_shape), [self.instructions[i] for i in padded]
+            )
             parts.append(encoded[torch.arange(len(some), device=self.model.device)])
         return FrozenFeatures(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(FrozenFeatures)))
 
@@ -66,8 +70,13 @@ def table_digest(table: pa.Table) -> str:
     return total.hexdigest()
 
 
-def open_rows(model: Model, key: dict[str, str], make_table, image_shape: tuple[int, int, int],
-              folder: Path | None) -> tuple[Rows, str]:
+def open_rows(
+    model: Model,
+    key: dict[str, str],
+    make_table: Callable[[], pa.Table],
+    image_shape: tuple[int, int, int],
+    folder: Path | None,
+) -> tuple[Rows, str]:
     """The rows of `make_table()` and their data digest, from the cache in `folder` where it has them under `key`.
 
     A damaged cache file is reported and made again.
@@ -96,7 +105,9 @@ def _write(model: Model, path: Path, table: pa.Table, image_shape: tuple[int, in
     for f in fields(FrozenFeatures):
         values = getattr(features, f.name).cpu().numpy()
         shapes[f.name] = list(values.shape[1:])
-        columns[f.name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), int(np.prod(values.shape[1:])))
+        columns[f.name] = pa.FixedSizeListArray.from_arrays(
+            pa.array(values.reshape(-1)), int(np.prod(values.shape[1:]))
+        )
     for name in ("instruction", "answer", "content_kind"):
         columns[f"row_{name}"] = table[name].combine_chunks()
     body = pa.record_batch(columns)

@@ -19,25 +19,35 @@ PRESETS: dict[str, Preset] = {
     "fwd_prompt": Preset(
         {"tuner": "prompt_pool", "projection.mode": "both"},
         "prompt pool chosen by image and instruction; updates kept in the pre-trained and residual space",
-        "Zheng et al., arXiv 2401.09181; details reconstructed"),
+        "Zheng et al., arXiv 2401.09181; details reconstructed",
+    ),
     "sequential": Preset(
-        {"tuner": "prompt_pool", "projection.mode": "none"}, "the same prompt pool, nothing protected: the lower bound"),
+        {"tuner": "prompt_pool", "projection.mode": "none"}, "the same prompt pool, nothing protected: the lower bound"
+    ),
     "direct": Preset(
         {"tuner": "prompt_pool", "projection.mode": "none", "protocol": "direct"},
-        "each task trained alone from the pre-trained model: the upper bound"),
+        "each task trained alone from the pre-trained model: the upper bound",
+    ),
     "zero_shot": Preset({"protocol": "zero_shot"}, "the untouched model"),
 }
 #: methods that a sweep's `references` may name
 REFERENCES = ("zero_shot", "direct", "sequential")
 
 
-def build_experiment(benchmark: str, model: str, method: str, order: tuple[str, ...], seed: int = 0,
-                     settings: dict[str, Any] | None = None) -> Experiment:
+def build_experiment(
+    benchmark: str,
+    model: str,
+    method: str,
+    order: tuple[str, ...],
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+) -> Experiment:
     """The experiment of a preset with dotted `settings` on top. Raises KeyError for an unknown method and pydantic's
     ValidationError for settings that make no sense."""
     dotted = {**PRESETS[method].settings, **(settings or {})}
     return Experiment.model_validate(
-        {"benchmark": benchmark, "model": model, "method": method, "order": order, "seed": seed, **unflatten(dotted)})
+        {"benchmark": benchmark, "model": model, "method": method, "order": order, "seed": seed, **unflatten(dotted)}
+    )
 
 
 def reference_experiment(experiment: Experiment, reference: str, default_order: tuple[str, ...]) -> Experiment:
@@ -46,8 +56,11 @@ def reference_experiment(experiment: Experiment, reference: str, default_order: 
     `direct` and `zero_shot` do not depend on the order, so they run in the default one.
     """
     plain = experiment.model_dump()
-    plain |= {"method": reference, "projection": {"mode": "none"},
-              "protocol": "sequence" if reference == "sequential" else reference}
+    plain |= {
+        "method": reference,
+        "projection": {"mode": "none"},
+        "protocol": "sequence" if reference == "sequential" else reference,
+    }
     if reference != "sequential":
         plain["order"] = default_order
     if reference == "zero_shot":

@@ -36,7 +36,7 @@ class Statistics:
 
 @torch.no_grad()
 def token_statistics(model: Model, features: FrozenFeatures) -> Statistics:
-    """Over ALL tokens that the frozen model feeds its language model: visual tokens and instruction, padding left out."""
+    """Over ALL tokens that the frozen model feeds its language model: visual and instruction, padding left out."""
     words = model.embeddings(features.instruction)[features.instruction_mask.bool()]
     rows = torch.cat([features.visual.flatten(0, 1), words]).double()
     return Statistics((rows.T @ rows).cpu(), rows.sum(0).cpu(), len(rows))

@@ -25,8 +25,10 @@ class Registry:
         for point in entry_points(group=self.group, name=name):
             return point.load()
         close = get_close_matches(name, self.names(), n=1)
-        raise KeyError(f"{self.group} has no {name!r}; it has {', '.join(self.names())}"
-                       + (f" (did you mean {close[0]!r}?)" if close else ""))
+        raise KeyError(
+            f"{self.group} has no {name!r}; it has {', '.join(self.names())}"
+            + (f" (did you mean {close[0]!r}?)" if close else "")
+        )
 
 
 TUNERS = Registry("mcit_core.tuners", {"prompt_pool": "mcit_core.tuners.prompt_pool:PromptPool"})

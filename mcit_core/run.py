@@ -50,8 +50,11 @@ def print_matrix(experiment: Experiment, matrix: list[list[float | None]], zero_
     print("\naccuracy in %, after the stage in the row, on the task in the column")
     print(" " * (width + 2) + " ".join(task.rjust(width) for task in experiment.order))
     for name, row in zip(("untouched", *experiment.order), (zero_shot, *matrix), strict=False):
-        print(name.rjust(width) + "  " + " ".join(
-            ("-" if cell is None else f"{100 * cell:.1f}").rjust(width) for cell in row))
+        print(
+            name.rjust(width)
+            + "  "
+            + " ".join(("-" if cell is None else f"{100 * cell:.1f}").rjust(width) for cell in row)
+        )
 
 
 def main() -> int:
@@ -81,9 +84,12 @@ def main() -> int:
             zero_shot = row
         else:
             matrix.append(row)
-            print(f"stage {result.stage} {result.task}: loss {result.metrics['loss/last']:.3f}, "
-                  f"{result.metrics['seconds/train']:.1f} s training, "
-                  f"{result.metrics['seconds/evaluate']:.1f} s evaluating", flush=True)
+            print(
+                f"stage {result.stage} {result.task}: loss {result.metrics['loss/last']:.3f}, "
+                f"{result.metrics['seconds/train']:.1f} s training, "
+                f"{result.metrics['seconds/evaluate']:.1f} s evaluating",
+                flush=True,
+            )
     print_matrix(experiment, matrix, zero_shot)
     if matrix:
         print()

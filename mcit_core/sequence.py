@@ -66,8 +66,9 @@ def space_of(experiment: Experiment, bench: Workbench, stage: int) -> Space:
     return stage_space(experiment.projection, tasks, bench.statistics("pretraining"), len(experiment.order))
 
 
-def train_stage(experiment: Experiment, bench: Workbench, stage: int,
-                before: StageState | None) -> tuple[StageState, dict[str, float]]:
+def train_stage(
+    experiment: Experiment, bench: Workbench, stage: int, before: StageState | None
+) -> tuple[StageState, dict[str, float]]:
     """Train stage `stage` from the state `before` (None: from the pre-trained model). Returns the state it leaves and
     its metrics. Raises FloatingPointError where the loss is not finite."""
     start = time.perf_counter()
@@ -82,21 +83,37 @@ def train_stage(experiment: Experiment, bench: Workbench, stage: int,
     shares: list[dict[str, float]] = []
     for step, picked in enumerate(data_order(experiment.seed, task, len(rows), train.batch_size, train.steps)):
         index = torch.from_numpy(picked)
-        loss, measured = train_step(bench.model, tuner, rows[index], rows.labels[index.to(rows.labels.device)],
-                                    optimizer, space, train, measure=step % MEASURE == 0)
+        loss, measured = train_step(
+            bench.model,
+            tuner,
+            rows[index],
+            rows.labels[index.to(rows.labels.device)],
+            optimizer,
+            space,
+            train,
+            measure=step % MEASURE == 0,
+        )
         losses.append(loss)
         shares += [measured] if measured else []
     metrics = tuner.end_stage()
     state = tuner.state()
     last = losses[-MEASURE:]
-    metrics |= {"loss/first": losses[0], "loss/last": sum(last) / len(last), "memory_bytes": float(state.bytes),
-                "trained_parameters": float(sum(p.numel() for p in tuner.parameters().values()))}
+    metrics |= {
+        "loss/first": losses[0],
+        "loss/last": sum(last) / len(last),
+        "memory_bytes": float(state.bytes),
+        "trained_parameters": float(sum(p.numel() for p in tuner.parameters().values())),
+    }
     for name in shares[0] if shares else ():
         metrics[f"subspace/gradient_{name}"] = sum(share[name] for share in shares) / len(shares)
     if space.allowed is not None:
-        metrics |= {"subspace/rank": float(space.claimed.shape[1]), "subspace/dims_left": float(space.dims_left),
-                    "subspace/occupied": float(space.occupied.shape[1]), "subspace/exhausted": float(space.exhausted),
-                    "subspace/allowed": float(space.allowed.shape[1])}
+        metrics |= {
+            "subspace/rank": float(space.claimed.shape[1]),
+            "subspace/dims_left": float(space.dims_left),
+            "subspace/occupied": float(space.occupied.shape[1]),
+            "subspace/exhausted": float(space.exhausted),
+            "subspace/allowed": float(space.allowed.shape[1]),
+        }
     metrics["seconds/train"] = time.perf_counter() - start
     return state, metrics
 
@@ -108,8 +125,15 @@ def evaluate_task(bench: Workbench, tuner: Tuner | None, task: str) -> Evaluatio
     accuracy, chosen = [], None
     for split in ("retention",) if task == "pretraining" else SPLITS:
         score = evaluate(bench.model, tuner, bench.rows(task, split), bench.benchmark, task)
-        accuracy.append({"task": task, "split": split, "accuracy": score.accuracy,
-                         "content_accuracy": score.content_accuracy, "n": score.n})
+        accuracy.append(
+            {
+                "task": task,
+                "split": split,
+                "accuracy": score.accuracy,
+                "content_accuracy": score.content_accuracy,
+                "n": score.n,
+            }
+        )
         chosen = None if score.chosen is None else score.chosen.tolist()
     return {"accuracy": accuracy, "chosen": chosen, "seconds": time.perf_counter() - start}
 
@@ -120,8 +144,12 @@ class Sequence:
     def __init__(self, experiment: Experiment, bench: Workbench, store: Store | None = None) -> None:
         self.experiment, self.bench, self.store = experiment, bench, store
         # features of a row depend on the thread count in the last bits, so it is part of the numerics
-        self.common = {"code": code_fingerprint(), "torch": torch.__version__, "device": bench.model.device.type,
-                       "weights": bench.model.digest}
+        self.common = {
+            "code": code_fingerprint(),
+            "torch": torch.__version__,
+            "device": bench.model.device.type,
+            "weights": bench.model.digest,
+        }
         self.chain = stage_chain(experiment, self.common, {task: bench.data_digest(task) for task in experiment.order})
         self._own_choices: dict[str, Any] = {}  # task -> its test choices right after its own stage
         self._pretraining = 0.0
@@ -135,8 +163,16 @@ class Sequence:
 
     def _evaluation(self, key: str | None, tuner: Tuner | None, task: str) -> Evaluation:
         data = {} if task == "pretraining" else {split: self.bench.data_digest(task, split) for split in SPLITS}
-        name = digest({**self.common, "stage": key, "task": task, "data": data, "threads": self.experiment.train.threads,
-                       "precision": self.experiment.train.precision})
+        name = digest(
+            {
+                **self.common,
+                "stage": key,
+                "task": task,
+                "data": data,
+                "threads": self.experiment.train.threads,
+                "precision": self.experiment.train.precision,
+            }
+        )
         found = self.store.get_evaluation(name) if self.store else None
         if found is None:
             found = evaluate_task(self.bench, tuner, task)

@@ -52,8 +52,15 @@ def stage_chain(experiment: Experiment, common: dict[str, Any], data: dict[str, 
     chain: list[StageKey] = []
     parent: str | None = None
     for stage, task in enumerate(experiment.order):
-        made_from = {**common, "parent": parent, "benchmark": experiment.benchmark, "model": experiment.model,
-                     "task": task, "data": data.get(task, ""), "fields": active_fields(experiment, stage)}
+        made_from = {
+            **common,
+            "parent": parent,
+            "benchmark": experiment.benchmark,
+            "model": experiment.model,
+            "task": task,
+            "data": data.get(task, ""),
+            "fields": active_fields(experiment, stage),
+        }
         chain.append(StageKey(digest(made_from), task, made_from))
         parent = None if experiment.protocol == "direct" else chain[-1].key
     return chain

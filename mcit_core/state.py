@@ -26,7 +26,8 @@ class StageState:
     def equals(self, other: StageState) -> bool:
         """Bit-equal tensors of the same names."""
         return self.tensors.keys() == other.tensors.keys() and all(
-            torch.equal(tensor, other.tensors[name]) for name, tensor in self.tensors.items())
+            torch.equal(tensor, other.tensors[name]) for name, tensor in self.tensors.items()
+        )
 
     @property
     def bytes(self) -> int:

@@ -12,8 +12,16 @@ from mcit_core.projection import Space
 from mcit_core.tuners import Tuner
 
 
-def train_step(model: Model, tuner: Tuner, features: FrozenFeatures, labels: Tensor, optimizer: torch.optim.Optimizer,
-               space: Space, train: Train, measure: bool = False) -> tuple[float, dict[str, float]]:
+def train_step(
+    model: Model,
+    tuner: Tuner,
+    features: FrozenFeatures,
+    labels: Tensor,
+    optimizer: torch.optim.Optimizer,
+    space: Space,
+    train: Train,
+    measure: bool = False,
+) -> tuple[float, dict[str, float]]:
     """One optimizer step. Returns the loss and, if asked, the raw gradient's energy shares.
 
     Adam's per-element scaling leaves the subspace, so the change it realised is projected as well as the gradient.

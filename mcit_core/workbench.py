@@ -41,6 +41,7 @@ class Workbench:
     def _open(self, task: str, split: str) -> tuple[Rows, str]:
         """Task `pretraining` is the model's own sample, its splits "statistics" and "retention"."""
         if (task, split) not in self._rows:
+
             def table() -> Any:
                 if task == "pretraining":
                     return self.model.pretraining_table(split)
@@ -61,8 +62,10 @@ class Workbench:
         split = "statistics" if task == "pretraining" else "train"
         if (task, split) not in self._statistics:
             rows = self.rows(task, split)
-            parts = [token_statistics(self.model, rows[torch.arange(s, min(s + 8 * CHUNK, len(rows)))])
-                     for s in range(0, len(rows), 8 * CHUNK)]
+            parts = [
+                token_statistics(self.model, rows[torch.arange(s, min(s + 8 * CHUNK, len(rows)))])
+                for s in range(0, len(rows), 8 * CHUNK)
+            ]
             self._statistics[task, split] = sum(parts[1:], parts[0])
         return self._statistics[task, split]
 

@@ -39,7 +39,9 @@ class Document:
         if node is None or content is None:
             raise SpecError(f"{path}:1: is empty; expected a mapping with at least name, benchmark, model and method")
         if not isinstance(content, dict):
-            raise SpecError(f"{path}:1: expected a mapping of keys (name, benchmark, ...), got {type(content).__name__}")
+            raise SpecError(
+                f"{path}:1: expected a mapping of keys (name, benchmark, ...), got {type(content).__name__}"
+            )
         self.content: dict[str, Any] = content
         self._walk(node, ())
 
@@ -55,7 +57,9 @@ class Document:
         except OSError as error:
             raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
-            raise SpecError(f"{path}: is not text (byte {error.start} is not UTF-8); expected a sweep file in YAML") from None
+            raise SpecError(
+                f"{path}: is not text (byte {error.start} is not UTF-8); expected a sweep file in YAML"
+            ) from None
 
     def _walk(self, node: yaml.Node, path: tuple[str, ...]) -> None:
         if isinstance(node, yaml.MappingNode):

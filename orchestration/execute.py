@@ -18,11 +18,11 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
+import ray
+from ray import tune
 
-from orchestration.plan import SweepSpec, Trial  # noqa: E402
-from orchestration.trainable import StageTrainable  # noqa: E402
+from orchestration.plan import SweepSpec, Trial
+from orchestration.trainable import StageTrainable
 
 
 class Listener(Protocol):
@@ -46,7 +46,9 @@ class _Relay(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.listener.started(self._id(trial))
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         self.listener.stages(self._id(trial), result["stages"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -71,8 +73,13 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
     if address:
         ray.init(address=address, **quiet)
     else:
-        ray.init(num_cpus=max(1, round(workers * cpus)), num_gpus=round(workers * gpus) if gpus else None,
-                 include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        ray.init(
+            num_cpus=max(1, round(workers * cpus)),
+            num_gpus=round(workers * gpus) if gpus else None,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
     try:
         yield
     finally:
@@ -88,11 +95,19 @@ def run_trials(spec: SweepSpec, trials: list[Trial], storage: Path, listener: Li
     try:
         tune.Tuner(
             tune.with_resources(StageTrainable, {"cpu": spec.cpus, "gpu": spec.gpus}),
-            param_space={"trial": tune.grid_search(configs), "features": str(storage / "features"),
-                         "stages": str(storage / "stages")},
+            param_space={
+                "trial": tune.grid_search(configs),
+                "features": str(storage / "features"),
+                "stages": str(storage / "stages"),
+            },
             tune_config=tune.TuneConfig(max_concurrent_trials=workers, reuse_actors=True),
-            run_config=tune.RunConfig(name="tune", storage_path=str(scratch), callbacks=[_Relay(listener)], verbose=0,
-                                      failure_config=tune.FailureConfig(max_failures=0)),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                callbacks=[_Relay(listener)],
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

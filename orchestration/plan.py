@@ -39,7 +39,7 @@ class SweepSpec:
 
 @dataclass(frozen=True)
 class Trial:
-    """One experiment inside a sweep. `settings` holds the swept values; a reference has None where they do not apply."""
+    """One experiment of a sweep. `settings` holds the swept values; a reference has None where they do not apply."""
 
     id: str
     experiment: Experiment
@@ -99,7 +99,7 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
 
 
 def _applies(path: str, reference: str) -> bool:
-    return reference != "zero_shot" and path.split(".")[0] in ("pool", "train", "tuner")
+    return reference != "zero_shot" and path.split(".", maxsplit=1)[0] in ("pool", "train", "tuner")
 
 
 def _trial(experiment: Experiment, settings: dict[str, Any]) -> Trial:
@@ -116,5 +116,8 @@ class Costs:
 def costs(trials: list[Trial]) -> Costs:
     """Counted from the stage tree; keys without data and code digests suffice, since those are equal within a sweep."""
     chains = [(trial, stage_chain(trial.experiment, {}, {})) for trial in trials]
-    return Costs(len(trials), sum(len(chain) for _, chain in chains),
-                 {stage.key: trial.experiment.train.steps for trial, chain in chains for stage in chain})
+    return Costs(
+        len(trials),
+        sum(len(chain) for _, chain in chains),
+        {stage.key: trial.experiment.train.steps for trial, chain in chains for stage in chain},
+    )

@@ -46,9 +46,11 @@ class Progress:
         if trained:
             left = f"{(time.monotonic() - self.begun) / trained * (self.total - self.done):.0f} s left"
         failed = statuses.count("FAILED")
-        return Text(f"trials {statuses.count('FINISHED')} done, {len(self.running)} running, {failed} failed of "
-                    f"{len(statuses)} | stages {self.done} of {self.total} ({self.reused} from the store) | {left}",
-                    style="red" if failed else "")
+        return Text(
+            f"trials {statuses.count('FINISHED')} done, {len(self.running)} running, {failed} failed of "
+            f"{len(statuses)} | stages {self.done} of {self.total} ({self.reused} from the store) | {left}",
+            style="red" if failed else "",
+        )
 
     def started(self, trial: str) -> None:
         self.running.add(trial)

@@ -29,15 +29,23 @@ def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    return {"commit": _git("rev-parse", "HEAD") or "unknown", "dirty": bool(_git("status", "--porcelain")),
-            "versions": versions, "data": {task: bench.data_digest(task)[:16] for task in spec.tasks},
-            "weights": bench.model.digest[:16], "host": platform.node(), "platform": platform.platform(),
-            "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "dirty": bool(_git("status", "--porcelain")),
+        "versions": versions,
+        "data": {task: bench.data_digest(task)[:16] for task in spec.tasks},
+        "weights": bench.model.digest[:16],
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
 
 
 def _git(*words: str) -> str:
     try:
-        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -19,12 +19,30 @@ from orchestration.plan import SweepSpec, Trial
 
 Matrix = list[list[float | None]]
 
-ACCURACY_SCHEMA = pa.schema([
-    ("trial", pa.string()), ("method", pa.string()), ("seed", pa.int64()), ("order", pa.string()), ("stage", pa.int64()),
-    ("stage_task", pa.string()), ("task", pa.string()), ("split", pa.string()), ("accuracy", pa.float64()),
-    ("content_accuracy", pa.float64()), ("n", pa.int64())])
-STAGES_SCHEMA = pa.schema([("trial", pa.string()), ("stage", pa.int64()), ("task", pa.string()), ("name", pa.string()),
-                           ("value", pa.float64())])
+ACCURACY_SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("method", pa.string()),
+        ("seed", pa.int64()),
+        ("order", pa.string()),
+        ("stage", pa.int64()),
+        ("stage_task", pa.string()),
+        ("task", pa.string()),
+        ("split", pa.string()),
+        ("accuracy", pa.float64()),
+        ("content_accuracy", pa.float64()),
+        ("n", pa.int64()),
+    ]
+)
+STAGES_SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("stage", pa.int64()),
+        ("task", pa.string()),
+        ("name", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
 METRICS = tuple(summarise([[0.0]]))
 
 
@@ -70,8 +88,8 @@ class Records:
         return None
 
     def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
-        """The final metrics of a trial, each None where undefined. References that train no sequence (direct, zero_shot)
-        have average_accuracy alone: the mean of each task's accuracy."""
+        """The final metrics of a trial, each None where undefined. References that train no sequence (direct,
+        zero_shot) have average_accuracy alone: the mean of each task's accuracy."""
         values: dict[str, float | None] = dict.fromkeys(METRICS)
         untouched, matrix = record.untouched(split), record.matrix(split)
         if record.status != "FINISHED":
@@ -99,8 +117,15 @@ class Records:
         content = record.matrix("test", "content_accuracy")
         finished = record.status == "FINISHED"
         sequence = finished and trial.experiment.protocol == "sequence"
-        row = {"trial": trial.id, "method": trial.method, "seed": trial.experiment.seed, "order": trial.order,
-               "status": record.status, "error": record.error, "seconds": record.seconds}
+        row = {
+            "trial": trial.id,
+            "method": trial.method,
+            "seed": trial.experiment.seed,
+            "order": trial.order,
+            "status": record.status,
+            "error": record.error,
+            "seconds": record.seconds,
+        }
         row |= {path: trial.settings.get(path) for path in self.spec.axes if path not in row}
         row |= self.metrics(record)
         row |= {f"validation/{name}": value for name, value in self.metrics(record, "validation").items()}
@@ -122,7 +147,13 @@ class Records:
         for row in pq.read_table(self.run / "stages.parquet").to_pylist():
             key = (row["trial"], row["stage"])
             if key not in stages:
-                stages[key] = {"stage": row["stage"], "task": row["task"], "accuracy": [], "metrics": {}, "reused": False}
+                stages[key] = {
+                    "stage": row["stage"],
+                    "task": row["task"],
+                    "accuracy": [],
+                    "metrics": {},
+                    "reused": False,
+                }
                 self.records[row["trial"]].stages.append(stages[key])
             stages[key]["metrics"][row["name"]] = row["value"]
         for row in pq.read_table(self.run / "accuracy.parquet").to_pylist():
@@ -136,11 +167,27 @@ class Records:
             trial = record.trial
             for stage in record.stages:
                 for cell in stage["accuracy"]:
-                    accuracy.append({"trial": trial.id, "method": trial.method, "seed": trial.experiment.seed,
-                                     "order": trial.order, "stage": stage["stage"], "stage_task": stage["task"], **cell})
+                    accuracy.append(
+                        {
+                            "trial": trial.id,
+                            "method": trial.method,
+                            "seed": trial.experiment.seed,
+                            "order": trial.order,
+                            "stage": stage["stage"],
+                            "stage_task": stage["task"],
+                            **cell,
+                        }
+                    )
                 for name, value in stage["metrics"].items():
-                    stages.append({"trial": trial.id, "stage": stage["stage"], "task": stage["task"], "name": name,
-                                   "value": value})
+                    stages.append(
+                        {
+                            "trial": trial.id,
+                            "stage": stage["stage"],
+                            "task": stage["task"],
+                            "name": name,
+                            "value": value,
+                        }
+                    )
         _write_table(self.run / "accuracy.parquet", pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA))
         _write_table(self.run / "stages.parquet", pa.Table.from_pylist(stages, STAGES_SCHEMA))
         rows = [self.trial_row(record) for record in self.records.values()]

@@ -301,7 +301,9 @@ def paired_difference(trials: Iterable[Row], metric: str, setting_a: Setting, se
     return _difference_of_rows(rows_a, rows_b, metric, unit, unit)
 
 
-def axis_contrast(trials: Iterable[Row], axes: Iterable[str], axis: str, high: Any, low: Any, metric: str) -> Difference:
+def axis_contrast(
+    trials: Iterable[Row], axes: Iterable[str], metric: str, *, axis: str, high: Any, low: Any
+) -> Difference:
     """Value `high` of an axis minus value `low`, all else equal, averaged within each (seed, order) first."""
     unit = ("seed",) if axis == "order" else ("seed", "order")
     pair = tuple(dict.fromkeys(("method", *unit, *(name for name in axes if name != axis))))

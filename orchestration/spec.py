@@ -14,16 +14,21 @@ from mcit_core.benchmarks import Benchmark
 from mcit_core.config import Pool, Projection, Train, field_paths, flatten
 from mcit_core.methods import PRESETS, REFERENCES
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
-from orchestration.document import Document, SpecError, near, override
+from orchestration.document import Document, near, override
 from orchestration.plan import Order, SweepSpec, make_orders, make_trials
 
 #: experiment fields that a sweep sets by keys of its own
 OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
 SETTABLE = sorted(field_paths().keys() - OWN_KEYS)
-SECTIONS = {"pool": Pool, "projection": Projection, "train": Train}
+SECTIONS: dict[str, type[BaseModel]] = {"pool": Pool, "projection": Projection, "train": Train}
 #: what each kind of order axis takes beside `kind`
 ORDER_KINDS: dict[str, set[str]] = {
-    "all": set(), "sample": {"n", "seed"}, "reverse": set(), "latin_square": set(), "explicit": {"orders"}}
+    "all": set(),
+    "sample": {"n", "seed"},
+    "reverse": set(),
+    "latin_square": set(),
+    "explicit": {"orders"},
+}
 
 
 class _Strict(BaseModel):
@@ -68,9 +73,19 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     benchmark = _names(document, file)
     document.refuse()
     tasks = _tasks(document, file, benchmark)
-    _check_list(document, "seeds", file.seeds, lambda seed: None if seed >= 0 else f"expected a whole number from 0, got {seed}")
-    _check_list(document, "references", file.references, lambda name: None if name in REFERENCES else (
-        f"there is no reference {name!r}; expected one of {', '.join(REFERENCES)}{near(name, REFERENCES)}"))
+    _check_list(
+        document, "seeds", file.seeds, lambda seed: None if seed >= 0 else f"expected a whole number from 0, got {seed}"
+    )
+    _check_list(
+        document,
+        "references",
+        file.references,
+        lambda name: (
+            None
+            if name in REFERENCES
+            else (f"there is no reference {name!r}; expected one of {', '.join(REFERENCES)}{near(name, REFERENCES)}")
+        ),
+    )
     if not file.seeds:
         document.fault(("seeds",), "is an empty list; expected at least one seed")
     base = flatten(file.base)
@@ -79,10 +94,22 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     axes, orders = _axes(document, file, tasks, base)
     document.refuse()
     spec = SweepSpec(
-        name=file.name, benchmark=file.benchmark, model=file.model, method=file.method, tasks=tasks, base=base,
-        axes=axes, orders=orders, order_swept="order" in file.axes, seeds=tuple(file.seeds),
-        references=tuple(file.references), cpus=file.resources.cpus, gpus=file.resources.gpus,
-        workers=file.resources.workers, mlflow=file.tracking.mlflow)
+        name=file.name,
+        benchmark=file.benchmark,
+        model=file.model,
+        method=file.method,
+        tasks=tasks,
+        base=base,
+        axes=axes,
+        orders=orders,
+        order_swept="order" in file.axes,
+        seeds=tuple(file.seeds),
+        references=tuple(file.references),
+        cpus=file.resources.cpus,
+        gpus=file.resources.gpus,
+        workers=file.resources.workers,
+        mlflow=file.tracking.mlflow,
+    )
     _check_points(document, spec)
     return spec
 
@@ -92,11 +119,21 @@ def resolved(spec: SweepSpec) -> dict[str, Any]:
     axes: dict[str, Any] = dict(spec.axes)
     if spec.order_swept:
         axes["order"] = [list(order) for order in spec.orders]
-    return {"name": spec.name, "benchmark": spec.benchmark, "tasks": list(spec.tasks), "model": spec.model,
-            "method": spec.method, "base": spec.base, "axes": axes, "seeds": list(spec.seeds),
-            "references": list(spec.references), "search": "grid", "halving": None,
-            "resources": {"cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
-            "tracking": {"mlflow": spec.mlflow}}
+    return {
+        "name": spec.name,
+        "benchmark": spec.benchmark,
+        "tasks": list(spec.tasks),
+        "model": spec.model,
+        "method": spec.method,
+        "base": spec.base,
+        "axes": axes,
+        "seeds": list(spec.seeds),
+        "references": list(spec.references),
+        "search": "grid",
+        "halving": None,
+        "resources": {"cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
+        "tracking": {"mlflow": spec.mlflow},
+    }
 
 
 def _wanted(error: Any) -> str:
@@ -110,24 +147,32 @@ def _wanted(error: Any) -> str:
 
 def _top_level(document: Document) -> SweepFile:
     # an empty section in YAML is null; it means the same as leaving it out
-    content = {key: value for key, value in document.content.items()
-               if value is not None or key in ("name", "benchmark", "model", "method")}
+    content = {
+        key: value
+        for key, value in document.content.items()
+        if value is not None or key in ("name", "benchmark", "model", "method")
+    }
     try:
         return SweepFile.model_validate(content)
     except ValidationError as error:
         for fault in error.errors():
             keys = tuple(str(part) for part in fault["loc"])
             if keys[0] == "tasks":
-                document.fault(("tasks",), f"expected null (all), a number (the first n) or a list of names, "
-                                           f"got {content['tasks']!r}")
+                document.fault(
+                    ("tasks",),
+                    f"expected null (all), a number (the first n) or a list of names, got {content['tasks']!r}",
+                )
             elif fault["type"] == "extra_forbidden":
-                section = {"resources": Resources, "tracking": Tracking}.get(keys[0], SweepFile)
+                sections: dict[str, type[_Strict]] = {"resources": Resources, "tracking": Tracking}
+                section = sections.get(keys[0], SweepFile)
                 valid = [name for name in section.model_fields if name != "provenance"]
                 document.fault(keys, f"unknown key; expected one of {', '.join(valid)}{near(keys[-1], valid)}")
             elif fault["type"] == "missing":
                 document.fault(keys, "is missing; a sweep needs name, benchmark, model and method")
             elif keys[0] == "name" and fault["type"] == "string_pattern_mismatch":
-                document.fault(keys, f"expected letters, digits, '.', '_' or '-' (it names a folder), got {fault['input']!r}")
+                document.fault(
+                    keys, f"expected letters, digits, '.', '_' or '-' (it names a folder), got {fault['input']!r}"
+                )
             elif keys[0] == "halving":
                 document.fault(keys, f"expected null (every trial runs to its end), got {fault['input']!r}")
             else:
@@ -169,8 +214,16 @@ def _tasks(document: Document, file: SweepFile, benchmark: Benchmark | None) -> 
     if not file.tasks:
         document.fault(("tasks",), "is an empty list; expected null (all tasks), a number or a list of names")
         return every
-    _check_list(document, "tasks", file.tasks, lambda task: None if task in every else (
-        f"{file.benchmark} has no task {task!r}; expected one of {', '.join(every)}{near(task, every)}"))
+    _check_list(
+        document,
+        "tasks",
+        file.tasks,
+        lambda task: (
+            None
+            if task in every
+            else (f"{file.benchmark} has no task {task!r}; expected one of {', '.join(every)}{near(task, every)}")
+        ),
+    )
     return tuple(file.tasks)
 
 
@@ -191,8 +244,9 @@ def _check_value(document: Document, keys: tuple[str, ...], field: str, value: A
             document.fault(keys, _wanted(error.errors()[0]))
 
 
-def _axes(document: Document, file: SweepFile, tasks: Order,
-          base: dict[str, Any]) -> tuple[dict[str, list[Any]], tuple[Order, ...]]:
+def _axes(
+    document: Document, file: SweepFile, tasks: Order, base: dict[str, Any]
+) -> tuple[dict[str, list[Any]], tuple[Order, ...]]:
     axes: dict[str, list[Any]] = {}
     orders: tuple[Order, ...] = (tasks,)
     for field, values in file.axes.items():
@@ -202,8 +256,11 @@ def _axes(document: Document, file: SweepFile, tasks: Order,
         elif field in ("seed", "seeds"):
             document.fault(keys, "is no axis; seeds are set by the top-level key seeds")
         elif field != "method" and field not in SETTABLE:
-            document.fault(keys, f"unknown key; expected a field of the experiment, method or order"
-                                 f"{near(field, [*SETTABLE, 'method', 'order'])}")
+            document.fault(
+                keys,
+                f"unknown key; expected a field of the experiment, method or order"
+                f"{near(field, [*SETTABLE, 'method', 'order'])}",
+            )
         elif not isinstance(values, list) or not values:
             document.fault(keys, f"expected a list of at least one value, got {values!r}")
         elif field in base:
@@ -225,8 +282,11 @@ def _orders(document: Document, axis: Any, tasks: Order) -> tuple[Order, ...]:
         return _explicit_orders(document, keys, axis, tasks)
     kind = axis.get("kind") if isinstance(axis, dict) else axis
     if kind not in ORDER_KINDS:
-        document.fault(keys, f"expected a list of orders or {{kind: {' | '.join(ORDER_KINDS)}}}, got {kind!r}"
-                             + near(kind, list(ORDER_KINDS)))
+        document.fault(
+            keys,
+            f"expected a list of orders or {{kind: {' | '.join(ORDER_KINDS)}}}, got {kind!r}"
+            + near(kind, list(ORDER_KINDS)),
+        )
         return (tasks,)
     valid = ["kind", *sorted(ORDER_KINDS[kind])]
     for name in axis:
@@ -254,12 +314,16 @@ def _explicit_orders(document: Document, keys: tuple[str, ...], listed: Any, tas
         unknown = [task for task in order if task not in tasks]
         missing = [task for task in tasks if task not in order]
         if unknown:
-            document.fault((*keys, str(i)), f"{unknown[0]!r} is no task of this sweep; expected each of "
-                                            f"{', '.join(tasks)} once{near(unknown[0], tasks)}")
+            document.fault(
+                (*keys, str(i)),
+                f"{unknown[0]!r} is no task of this sweep; expected each of "
+                f"{', '.join(tasks)} once{near(unknown[0], tasks)}",
+            )
         elif missing or len(order) != len(tasks):
             what = f"{', '.join(missing)} missing" if missing else "a task stands twice"
-            document.fault((*keys, str(i)), f"is no order of this sweep's tasks, {what}; expected each of "
-                                            f"{', '.join(tasks)} once")
+            document.fault(
+                (*keys, str(i)), f"is no order of this sweep's tasks, {what}; expected each of {', '.join(tasks)} once"
+            )
         elif order in listed[:i]:
             document.fault((*keys, str(i)), "the same order stands twice")
     return tuple(tuple(order) for order in listed)
@@ -274,6 +338,8 @@ def _check_points(document: Document, spec: SweepSpec) -> None:
         place = ".".join(str(part) for part in fault["loc"])
         words = [field for field in (*spec.axes, *spec.base) if field.startswith(place) and field in fault["msg"]]
         field = words[0] if words else place
-        document.fault(("axes" if field in spec.axes else "base", *([field] if field in spec.axes else field.split("."))),
-                       _wanted(fault))
+        document.fault(
+            ("axes" if field in spec.axes else "base", *([field] if field in spec.axes else field.split("."))),
+            _wanted(fault),
+        )
     document.refuse()

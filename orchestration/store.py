@@ -47,8 +47,9 @@ class DiskStore:
             aside = self.root / "damaged" / f"{key}-{uuid.uuid4().hex[:8]}"
             aside.parent.mkdir(exist_ok=True)
             os.replace(folder, aside)
-            warnings.warn(f"stored stage {key[:12]} is damaged ({error}); set aside in {aside}, it is trained again",
-                          stacklevel=2)
+            warnings.warn(
+                f"stored stage {key[:12]} is damaged ({error}); set aside in {aside}, it is trained again", stacklevel=2
+            )
             return None
 
     def put_stage(self, stage: StageKey, state: StageState, metrics: dict[str, float]) -> None:
@@ -58,8 +59,13 @@ class DiskStore:
         scratch.mkdir()
         weights = scratch / "state.safetensors"
         state.save(weights)
-        record = {"format": FORMAT, "key": stage.key, "made_from": stage.made_from, "metrics": metrics,
-                  "checksum": hashlib.sha256(weights.read_bytes()).hexdigest()}
+        record = {
+            "format": FORMAT,
+            "key": stage.key,
+            "made_from": stage.made_from,
+            "metrics": metrics,
+            "checksum": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        }
         write_atomic(scratch / "record.json", json.dumps(record, indent=1).encode())
         folder.parent.mkdir(exist_ok=True)
         try:

@@ -24,19 +24,31 @@ from orchestration.spec import load_spec, resolved
 if TYPE_CHECKING:
     from orchestration.records import Records
 
-#: seconds of one optimizer step and of one stage's evaluation per task, measured with the embedded model on one core of a laptop CPU
+#: seconds of an optimizer step and of a task's evaluation, measured with the embedded model on one core
 STEP_SECONDS, EVALUATION_SECONDS = 0.12, 2.0
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m orchestration.sweep", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestration.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="a sweep file in YAML, for example sweeps/threshold.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print trials, stages and estimated time; train nothing")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
-                        help="override a key of the file or a field of the experiment, for example train.steps=20")
-    parser.add_argument("--storage", type=Path, default=None, metavar="DIR",
-                        help="where results, stages and mlflow.db go (default: runs)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="override a key of the file or a field of the experiment, for example train.steps=20",
+    )
+    parser.add_argument(
+        "--storage",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where results, stages and mlflow.db go (default: runs)",
+    )
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="trials at a time")
     parser.add_argument("--address", default=None, help="join the Ray cluster at this address instead of starting one")
     parser.add_argument("--quiet", action="store_true", help="print the final table and paths only")
@@ -67,8 +79,10 @@ def choose_storage(storage: Path | None) -> Path:
     """The storage folder. Inside a Ray job a relative one would lie in Ray's temporary copy of the code: refused."""
     chosen = storage or Path("runs")
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not chosen.is_absolute():
-        raise SpecError(f"--storage {chosen}: inside a Ray job a relative folder is lost with the job; "
-                        "give an absolute one that every node can reach")
+        raise SpecError(
+            f"--storage {chosen}: inside a Ray job a relative folder is lost with the job; "
+            "give an absolute one that every node can reach"
+        )
     if "://" in str(chosen) or str(chosen).startswith(("s3:", "gs:", "hdfs:")):
         raise SpecError(f"--storage {chosen}: expected a folder that every worker can reach, got a URI")
     for folder in (chosen, *chosen.parents):
@@ -88,14 +102,19 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
         console.print(f"  {trial.id}  seed {trial.experiment.seed}  {trial.order}  {settings}", markup=False)
     evaluations = counted.stages * (len(spec.tasks) + 1)
     seconds = (sum(counted.distinct.values()) * STEP_SECONDS + evaluations * EVALUATION_SECONDS) / workers
-    console.print(f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
-                  f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps")
-    console.print(f"estimated time {_clock(seconds)} on {workers} worker{'s' * (workers > 1)} (from {STEP_SECONDS:g} s a step and "
-                  f"{EVALUATION_SECONDS:g} s a task's evaluation, measured for model mini on a laptop CPU); nothing was trained")
+    console.print(
+        f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
+        f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps"
+    )
+    console.print(
+        f"estimated time {_clock(seconds)} on {_count(workers, 'worker')} (from {STEP_SECONDS:g} s a step and "
+        f"{EVALUATION_SECONDS:g} s a task's evaluation, measured for model mini on one CPU core); nothing was trained"
+    )
 
 
-def run(args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage: Path, workers: int,
-        console: Console) -> int:
+def run(
+    args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage: Path, workers: int, console: Console
+) -> int:
     """Train what is missing, then write and print everything."""
     from orchestration.provenance import describe, write_sweep
     from orchestration.records import Records
@@ -105,7 +124,9 @@ def run(args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage:
     folder = storage / spec.name
     folder.mkdir(parents=True, exist_ok=True)
     records = Records(folder, spec, trials)
-    console.print(f"{spec.name}: {len(trials)} trials on {workers} worker{'s' * (workers > 1)}; results in {folder}", markup=False)
+    console.print(
+        f"{spec.name}: {_count(len(trials), 'trial')} on {_count(workers, 'worker')}; results in {folder}", markup=False
+    )
     provenance = describe(spec, storage)
     write_sweep(folder, resolved(spec), provenance)
     uri = spec.mlflow or default_uri(storage)
@@ -121,40 +142,56 @@ def run(args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage:
     return conclude(args, folder, report, uri, records, tracked, interrupted)
 
 
-def _train(args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage: Path, workers: int,
-           console: Console, records: Records, tracker: Any) -> bool:
+def _train(
+    args: argparse.Namespace,
+    spec: SweepSpec,
+    trials: list[Trial],
+    storage: Path,
+    workers: int,
+    console: Console,
+    records: Records,
+    tracker: Any,
+) -> bool:
     """Run the trials on Ray. True where the user stopped them."""
     from orchestration.execute import ray_session, run_trials
     from orchestration.progress import Progress
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        with ray_session(args.address or os.environ.get("RAY_ADDRESS"), workers, spec.cpus, spec.gpus), \
-                Progress(console, records, tracker.request) as progress:
+        with (
+            ray_session(args.address or os.environ.get("RAY_ADDRESS"), workers, spec.cpus, spec.gpus),
+            Progress(console, records, tracker.request) as progress,
+        ):
             run_trials(spec, trials, storage, progress, workers)
             return progress.interrupted
     except KeyboardInterrupt:
         return True
 
 
-def conclude(args: argparse.Namespace, folder: Path, report: Path, uri: str, records: Records, tracked: bool,
-             interrupted: bool) -> int:
+def conclude(
+    args: argparse.Namespace, folder: Path, report: Path, uri: str, records: Records, tracked: bool, interrupted: bool
+) -> int:
     """Print the table, where to look, and what to do about what is missing."""
     from orchestration.results import print_summary
 
     out = Console(highlight=False, soft_wrap=False)
     print_summary(folder, out)
-    again = "python -m orchestration.sweep " + shlex.join([a for a in (sys.argv[1:] or [str(args.file)])])
+    again = "python -m orchestration.sweep " + shlex.join(list(sys.argv[1:] or [str(args.file)]))
     statuses = [record.status for record in records.records.values()]
     print(f"\nreport: {report}")
     print(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(uri)}")
     if not tracked:
         print(f"MLflow does not have everything; later: python -m orchestration.track {folder}")
     if "FAILED" in statuses or "UNFINISHED" in statuses or interrupted:
-        print(f"{statuses.count('FAILED')} failed, {statuses.count('UNFINISHED')} unfinished; finished stages are kept. "
-              f"Go on with: {again}")
+        print(
+            f"{statuses.count('FAILED')} failed, {statuses.count('UNFINISHED')} unfinished; finished stages are kept. "
+            f"Go on with: {again}"
+        )
         return 1
     return 0
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + "s" * (n != 1)
 
 
 def _clock(seconds: float) -> str:

@@ -43,7 +43,7 @@ class Tracker:
         self._done: dict[str, str] = {}  # trial -> digest of what has been written
 
     def sync(self, final: bool = False) -> None:
-        """Log every ended trial that MLflow does not have yet. Raises MlflowException or OSError if the server fails."""
+        """Log every ended trial that MLflow does not have yet. Raises what the server raises."""
         self._connect()
         for record in list(self.records.records.values()):
             if record.status == "UNFINISHED":
@@ -80,9 +80,14 @@ class Tracker:
         client.update_run(self._parent, status="RUNNING")
 
     def _tags(self) -> dict[str, str]:
-        flat = flatten({key: self.provenance[key] for key in ("commit", "dirty", "versions", "data") if key in self.provenance})
-        return {"sweep": self.records.spec.name, "host": platform.node(),
-                **{key: str(value) for key, value in flat.items()}}
+        flat = flatten(
+            {key: self.provenance[key] for key in ("commit", "dirty", "versions", "data") if key in self.provenance}
+        )
+        return {
+            "sweep": self.records.spec.name,
+            "host": platform.node(),
+            **{key: str(value) for key, value in flat.items()},
+        }
 
     def _find(self, condition: str, tags: dict[str, str]) -> str:
         """The run that `condition` finds, or a new one with `tags`."""
@@ -95,21 +100,33 @@ class Tracker:
         from mlflow.entities import Metric, Param, RunTag
 
         trial = record.trial
-        tags = {"mlflow.parentRunId": self._parent, "mcit.kind": "trial", "mcit.trial": trial.id, "mlflow.runName": trial.id,
-                "method": trial.method, "order": trial.order, "seed": str(trial.experiment.seed),
-                "experiment_digest": digest(trial.experiment.model_dump(mode="json")), **self._tags()}
+        tags = {
+            "mlflow.parentRunId": self._parent,
+            "mcit.kind": "trial",
+            "mcit.trial": trial.id,
+            "mlflow.runName": trial.id,
+            "method": trial.method,
+            "order": trial.order,
+            "seed": str(trial.experiment.seed),
+            "experiment_digest": digest(trial.experiment.model_dump(mode="json")),
+            **self._tags(),
+        }
         condition = f"tags.`mcit.trial` = '{trial.id}' and tags.`mlflow.parentRunId` = '{self._parent}'"
         run = self._children.setdefault(trial.id, self._find(condition, tags))
         data = self._client.get_run(run).data
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, step, value in self._points(record, row)
-                   if name not in data.metrics]
+        metrics = [
+            Metric(name, value, now, step)
+            for name, step, value in self._points(record, row)
+            if name not in data.metrics
+        ]
         fields = flatten(trial.experiment.model_dump(mode="json"))
         params = [Param(name, _text(value)) for name, value in fields.items() if name not in data.params]
         marks = [RunTag("status", record.status), *([RunTag("error", record.error[:4900])] if record.error else [])]
         for start in range(0, max(1, len(metrics)), 900):  # servers take 1,000 points a batch
-            self._client.log_batch(run, metrics[start : start + 900], params[:100] if not start else (),
-                                   marks if not start else ())
+            self._client.log_batch(
+                run, metrics[start : start + 900], params[:100] if not start else (), marks if not start else ()
+            )
         self._artefacts(run, record)
         self._client.set_terminated(run, "FINISHED" if record.status == "FINISHED" else "FAILED")
 
@@ -120,27 +137,41 @@ class Tracker:
             step = max(0, stage["stage"])
             if stage["stage"] < 0 and record.trial.experiment.protocol != "zero_shot":
                 continue
-            points += [(f"accuracy/{cell['task']}", step, cell["accuracy"]) for cell in stage["accuracy"]
-                       if cell["split"] == "test"]
-            points += [(name, step, value) for name, value in stage["metrics"].items() if name.startswith(STAGE_PREFIXES)]
+            points += [
+                (f"accuracy/{cell['task']}", step, cell["accuracy"])
+                for cell in stage["accuracy"]
+                if cell["split"] == "test"
+            ]
+            points += [
+                (name, step, value) for name, value in stage["metrics"].items() if name.startswith(STAGE_PREFIXES)
+            ]
             if record.trial.experiment.protocol == "sequence":
-                points += [(name, step, value) for name, value in self.records.metrics_at(record, stage["stage"]).items()
-                           if value is not None]
+                points += [
+                    (name, step, value)
+                    for name, value in self.records.metrics_at(record, stage["stage"]).items()
+                    if value is not None
+                ]
         known = {name for name, _, _ in points}
         last = max((stage["stage"] for stage in record.stages), default=0)
-        points += [(name, max(0, last), value) for name, value in row.items()
-                   if isinstance(value, float) and name not in known and name not in self.records.spec.axes]
+        points += [
+            (name, max(0, last), value)
+            for name, value in row.items()
+            if isinstance(value, float) and name not in known and name not in self.records.spec.axes
+        ]
         return points
 
     def _artefacts(self, run: str, record: TrialRecord) -> None:
         order = record.trial.experiment.order
         lines = ["stage," + ",".join(order)]
-        for name, cells in zip(("untouched", *order), [record.untouched("test") or [], *record.matrix("test")], strict=False):
+        for name, cells in zip(
+            ("untouched", *order), [record.untouched("test") or [], *record.matrix("test")], strict=False
+        ):
             lines.append(",".join([name, *("" if cell is None else f"{cell:.6f}" for cell in cells)]))
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "accuracy_matrix.csv").write_text("\n".join(lines) + "\n")
             (Path(folder) / "experiment.yaml").write_text(
-                yaml.safe_dump(record.trial.experiment.model_dump(mode="json"), sort_keys=False))
+                yaml.safe_dump(record.trial.experiment.model_dump(mode="json"), sort_keys=False)
+            )
             _matrix_picture(Path(folder) / "accuracy_matrix.png", record)
             self._client.log_artifacts(run, folder)
 
@@ -166,7 +197,9 @@ def _matrix_picture(path: Path, record: TrialRecord) -> None:
         return
     figure = Figure(figsize=(1 + len(order), 1 + len(matrix)), layout="constrained")
     axis = figure.subplots()
-    axis.imshow([[float("nan") if cell is None else cell for cell in row] for row in matrix], vmin=0, vmax=1, cmap="viridis")
+    axis.imshow(
+        [[float("nan") if cell is None else cell for cell in row] for row in matrix], vmin=0, vmax=1, cmap="viridis"
+    )
     for i, row in enumerate(matrix):
         for j, cell in enumerate(row):
             if cell is not None:

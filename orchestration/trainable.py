@@ -29,7 +29,8 @@ class StageTrainable(tune.Trainable):
         return True
 
     def _start(self, config: dict[str, Any]) -> None:
-        self._config, self._results = config, None
+        self._config = config
+        self._results: Iterator[StageResult] | None = None
         self._left = 0
 
     def step(self) -> dict[str, Any]:
@@ -37,7 +38,7 @@ class StageTrainable(tune.Trainable):
             experiment = Experiment.model_validate_json(self._config["trial"]["experiment"])
             bench = workbench_for(experiment, Path(self._config["features"]))
             sequence = Sequence(experiment, bench, DiskStore(Path(self._config["stages"])))
-            self._results: Iterator[StageResult] | None = iter(sequence)
+            self._results = iter(sequence)
             self._left = len(sequence.chain)
             shown = [next(self._results)]
         else:

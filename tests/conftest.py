@@ -11,7 +11,9 @@ import torch
 PLUGIN = Path(__file__).parent / "plugin"
 sys.path.insert(0, str(PLUGIN))
 # workers and child processes find the plugin, and this tree, the same way
-os.environ["PYTHONPATH"] = os.pathsep.join([str(PLUGIN), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(PLUGIN), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -29,4 +31,4 @@ def bench(features: Path) -> Iterator[object]:
     """The embedded model on the tiny benchmark, with a feature cache."""
     from mcit_core.workbench import Workbench
 
-    yield Workbench("tiny", "mini", "cpu", features)
+    return Workbench("tiny", "mini", "cpu", features)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_tables_are_deterministic_and_disjoint(task: str) -> None:
 
 def test_real_digits_are_split_before_anything_is_drawn() -> None:
     ranges = [range(*HANDWRITTEN[split]) for split in ("train", "validation", "test")]
-    assert all(a.stop <= b.start for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a.stop <= b.start for a, b in pairwise(ranges))
     images, labels = handwritten_digits()
     assert ranges[-1].stop == len(images) == len(labels)
 

@@ -23,8 +23,14 @@ ORDER = ("attribute", "ground")
 
 
 def experiment(**settings: object) -> Experiment:
-    return build_experiment("tiny", "mini", "fwd_prompt", ORDER, 0,
-                            {"train.steps": 4, "train.batch_size": 8, "pool.size": 6, "pool.top_k": 2, **settings})
+    return build_experiment(
+        "tiny",
+        "mini",
+        "fwd_prompt",
+        ORDER,
+        0,
+        {"train.steps": 4, "train.batch_size": 8, "pool.size": 6, "pool.top_k": 2, **settings},
+    )
 
 
 def test_the_checkpoint_is_what_its_card_says(tmp_path: Path) -> None:
@@ -44,7 +50,7 @@ def test_the_checkpoint_is_what_its_card_says(tmp_path: Path) -> None:
 
 def test_features_are_bit_equal_with_the_cache_off(bench: Workbench) -> None:
     fresh = Workbench("tiny", "mini", "cpu", None)
-    for index in (torch.arange(64), torch.tensor([5]), torch.tensor([63, 2, 40] + list(range(3, 40)))):
+    for index in (torch.arange(64), torch.tensor([5]), torch.tensor([63, 2, 40, *list(range(3, 40))])):
         cached, encoded = bench.rows("attribute", "train")[index], fresh.rows("attribute", "train")[index]
         for name in ("visual", "instruction", "instruction_mask", "query_image", "query_text"):
             assert torch.equal(getattr(cached, name), getattr(encoded, name)), name
@@ -80,8 +86,9 @@ def test_teacher_forcing_gives_the_verdict_of_greedy_generation(task: str, bench
 def test_the_model_answers_its_own_mixture(bench: Workbench) -> None:
     score = evaluate(bench.model, None, bench.rows("pretraining", "retention"), bench.benchmark, "pretraining")
     assert score.accuracy > 0.5
-    slow = evaluate(bench.model, None, bench.rows("pretraining", "retention"), bench.benchmark, "pretraining",
-                    teacher_forcing=False)
+    slow = evaluate(
+        bench.model, None, bench.rows("pretraining", "retention"), bench.benchmark, "pretraining", teacher_forcing=False
+    )
     assert score.accuracy == slow.accuracy
 
 
@@ -99,8 +106,13 @@ def test_selection_depends_on_image_and_instruction(bench: Workbench) -> None:
     tuner = build_tuner(experiment(**{"pool.size": 20, "pool.top_k": 4}), bench, None)
     features = bench.rows("attribute", "train")[torch.arange(32)]
     chosen = tuner.inputs(features, training=False).chosen
-    swapped = type(features)(features.visual, features.instruction, features.instruction_mask, features.query_image,
-                             features.query_text.roll(1, 0))
+    swapped = type(features)(
+        features.visual,
+        features.instruction,
+        features.instruction_mask,
+        features.query_image,
+        features.query_text.roll(1, 0),
+    )
     assert chosen is not None
     other = tuner.inputs(swapped, training=False).chosen
     assert other is not None
@@ -113,7 +125,12 @@ def test_the_same_experiment_twice_is_bit_equal(bench: Workbench) -> None:
     runs = []
     for _ in range(2):
         results = list(Sequence(experiment(), bench))
-        runs.append([(r.stage, r.accuracy, {k: v for k, v in r.metrics.items() if not k.startswith("seconds")}) for r in results])
+        runs.append(
+            [
+                (r.stage, r.accuracy, {k: v for k, v in r.metrics.items() if not k.startswith("seconds")})
+                for r in results
+            ]
+        )
     assert runs[0] == runs[1]
     assert [stage for stage, _, _ in runs[0]] == [-1, 0, 1]
 
@@ -184,14 +201,34 @@ def test_a_damaged_stage_is_set_aside_and_trained_again(bench: Workbench, tmp_pa
 
 
 CHANGES = {
-    "pool.size": 7, "pool.length": 3, "pool.top_k": 3, "pool.image_weight": 0.9, "pool.pull": 0.1, "pool.key_lr": 0.5,
-    "pool.standardise": False, "pool.reuse": "freeze", "pool.reuse_penalty": 0.9, "pool.claim_share": 0.5,
-    "projection.mode": "residual", "projection.pretrained_energy": 0.5, "projection.task_energy": 0.3,
-    "projection.energy_of": "total", "projection.rank_budget": "equal", "projection.center": True,
-    "train.steps": 3, "train.batch_size": 4, "train.lr": 0.01, "train.clip": 0.001, "train.precision": "bfloat16",
+    "pool.size": 7,
+    "pool.length": 3,
+    "pool.top_k": 3,
+    "pool.image_weight": 0.9,
+    "pool.pull": 0.1,
+    "pool.key_lr": 0.5,
+    "pool.standardise": False,
+    "pool.reuse": "freeze",
+    "pool.reuse_penalty": 0.9,
+    "pool.claim_share": 0.5,
+    "projection.mode": "residual",
+    "projection.pretrained_energy": 0.5,
+    "projection.task_energy": 0.3,
+    "projection.energy_of": "total",
+    "projection.rank_budget": "equal",
+    "projection.center": True,
+    "train.steps": 3,
+    "train.batch_size": 4,
+    "train.lr": 0.01,
+    "train.clip": 0.001,
+    "train.precision": "bfloat16",
 }
-BASES: list[dict[str, object]] = [{}, {"projection.mode": "none"}, {"projection.mode": "residual"},
-                                  {"projection.mode": "pretrained", "pool.reuse": "freeze"}]
+BASES: list[dict[str, object]] = [
+    {},
+    {"projection.mode": "none"},
+    {"projection.mode": "residual"},
+    {"projection.mode": "pretrained", "pool.reuse": "freeze"},
+]
 
 
 @pytest.mark.parametrize("field", CHANGES)
@@ -204,7 +241,9 @@ def test_equal_key_means_bit_equal_state(field: str, bench: Workbench) -> None:
             if keys[0] == keys[1] and one != other:
                 before_one = train_stage(one, bench, 0, None)[0] if stage else None
                 before_other = train_stage(other, bench, 0, None)[0] if stage else None
-                assert train_stage(one, bench, stage, before_one)[0].equals(train_stage(other, bench, stage, before_other)[0])
+                assert train_stage(one, bench, stage, before_one)[0].equals(
+                    train_stage(other, bench, stage, before_other)[0]
+                )
 
 
 def test_an_active_field_changes_the_key() -> None:

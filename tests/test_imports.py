@@ -46,14 +46,18 @@ def test_tuners_models_and_benchmarks_do_not_import_one_another() -> None:
 
 
 def test_mcit_core_runs_where_ray_mlflow_and_optuna_are_missing() -> None:
-    code = ("import sys\n"
-            "for name in ('ray', 'mlflow', 'optuna'): sys.modules[name] = None\n"
-            "import mcit_core.sequence, mcit_core.run, mcit_core.workbench, mcit_core.models.mini, mcit_core.benchmarks.mini\n")
+    code = (
+        "import sys\n"
+        "for name in ('ray', 'mlflow', 'optuna'): sys.modules[name] = None\n"
+        "import mcit_core.sequence, mcit_core.run, mcit_core.models.mini, mcit_core.benchmarks.mini\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_reading_a_sweep_loads_no_heavy_library() -> None:
-    code = ("import sys\nfrom pathlib import Path\nfrom orchestration.sweep import load_spec, make_trials\n"
-            "make_trials(load_spec(Path('sweeps/threshold.yaml')))\n"
-            "assert not {'torch', 'ray', 'mlflow', 'transformers'} & sys.modules.keys()\n")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom orchestration.sweep import load_spec, make_trials\n"
+        "make_trials(load_spec(Path('sweeps/threshold.yaml')))\n"
+        "assert not {'torch', 'ray', 'mlflow', 'transformers'} & sys.modules.keys()\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

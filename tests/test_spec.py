@@ -43,10 +43,24 @@ BROKEN = {
     "negative_seed": ("[0, 1]", "[-1]", 9, ["seeds", "whole number from 0"]),
     "threshold_above_one": ("0.99]", "1.5]", 8, ["less than or equal to 1", "1.5"]),
     "threshold_zero": ("0.99]", "0]", 8, ["greater than 0"]),
-    "order_missing_task": ("  projection.task_energy: [0.5, 0.99]", "  order: [[attribute, ground]]", 8, ["bars missing"]),
-    "order_unknown_task": ("  projection.task_energy: [0.5, 0.99]", "  order: [[attribute, ground, bras]]", 8,
-                           ["did you mean 'bars'"]),
-    "order_bad_kind": ("  projection.task_energy: [0.5, 0.99]", "  order: {kind: latin_sqare}", 8, ["did you mean 'latin_square'"]),
+    "order_missing_task": (
+        "  projection.task_energy: [0.5, 0.99]",
+        "  order: [[attribute, ground]]",
+        8,
+        ["bars missing"],
+    ),
+    "order_unknown_task": (
+        "  projection.task_energy: [0.5, 0.99]",
+        "  order: [[attribute, ground, bras]]",
+        8,
+        ["did you mean 'bars'"],
+    ),
+    "order_bad_kind": (
+        "  projection.task_energy: [0.5, 0.99]",
+        "  order: {kind: latin_sqare}",
+        8,
+        ["did you mean 'latin_square'"],
+    ),
     "order_too_many": ("  projection.task_energy: [0.5, 0.99]", "  order: {kind: sample, n: 7}", 8, ["only 6 orders"]),
     "top_k_above_pool": ("train.steps: 5", "pool.size: 3, pool.top_k: 4", 6, ["pool.top_k is 4", "only 3 prompts"]),
     "too_many_tasks": ("[attribute, ground, bars]", "99", 3, ["from 1 to 8"]),
@@ -54,7 +68,12 @@ BROKEN = {
     "swept_and_set": ("train.steps: 5", "projection.task_energy: 0.5", 8, ["also set in base"]),
     "bad_name": ("name: good", "name: ../evil", 1, ["names a folder"]),
     "no_method": ("method: fwd_prompt\n", "", 1, ["method", "missing"]),
-    "no_workers": ("seeds: [0, 1]", "seeds: [0]\nresources: {workers: 0}", 10, ["resources.workers", "greater than or equal to 1"]),
+    "no_workers": (
+        "seeds: [0, 1]",
+        "seeds: [0]\nresources: {workers: 0}",
+        10,
+        ["resources.workers", "greater than or equal to 1"],
+    ),
     "unknown_resource": ("seeds: [0, 1]", "seeds: [0]\nresources: {gpu: 1}", 10, ["did you mean 'gpus'"]),
     "search": ("seeds: [0, 1]", "seeds: [0]\nsearch: bayes", 10, ["expected 'grid'"]),
     "not_yaml": ("[0, 1]", "[0, 1", 10, ["not YAML"]),
@@ -81,8 +100,11 @@ def test_broken_files_name_file_line_key_and_remedy(name: str, tmp_path: Path) -
 def test_what_is_no_sweep_file_at_all(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01" * 20)
     (tmp_path / "good.yaml").write_text(GOOD)
-    for path, fragment in ((tmp_path, "is a directory"), (tmp_path / "binary.yaml", "not text"),
-                           (tmp_path / "god.yaml", "no such file")):
+    for path, fragment in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "binary.yaml", "not text"),
+        (tmp_path / "god.yaml", "no such file"),
+    ):
         with pytest.raises(SpecError, match=fragment):
             load_spec(path)
     with pytest.raises(SpecError, match="did you mean"):
@@ -92,8 +114,12 @@ def test_what_is_no_sweep_file_at_all(tmp_path: Path) -> None:
 def test_the_command_refuses_with_code_2_and_no_traceback(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(GOOD.replace("0.99]", "1.5]"))
-    done = subprocess.run([sys.executable, "-m", "orchestration.sweep", str(path), "--storage", str(tmp_path / "runs")],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestration.sweep", str(path), "--storage", str(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert f"{path}:8: axes.projection.task_energy" in done.stderr
@@ -108,9 +134,12 @@ def test_overrides(tmp_path: Path) -> None:
     assert spec.seeds == (3,)
     assert spec.axes["projection.task_energy"] == [0.7]
     assert spec.tasks == ("caption", "attribute")
-    for assignment, fragment in (("train.stpes=1", "did you mean 'train.steps'"), ("train.steps", "expected KEY=VALUE"),
-                                 ("train.steps=x", "expected a valid integer"),
-                                 ("projection.task_energy=0.5", "swept by this file")):
+    for assignment, fragment in (
+        ("train.stpes=1", "did you mean 'train.steps'"),
+        ("train.steps", "expected KEY=VALUE"),
+        ("train.steps=x", "expected a valid integer"),
+        ("projection.task_energy=0.5", "swept by this file"),
+    ):
         with pytest.raises(SpecError, match=fragment):
             load_spec(path, [assignment])
 
@@ -128,9 +157,12 @@ def test_a_resolved_spec_reads_back(tmp_path: Path) -> None:
 
 def test_orders_and_shared_stages_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
-    path.write_text(GOOD.replace("method: fwd_prompt", "method: sequential").replace(
-        "  projection.task_energy: [0.5, 0.99]", "  order: {kind: all}").replace(
-        "references: [zero_shot, direct, sequential]", "").replace("seeds: [0, 1]", "seeds: [0]"))
+    path.write_text(
+        GOOD.replace("method: fwd_prompt", "method: sequential")
+        .replace("  projection.task_energy: [0.5, 0.99]", "  order: {kind: all}")
+        .replace("references: [zero_shot, direct, sequential]", "")
+        .replace("seeds: [0, 1]", "seeds: [0]")
+    )
     trials = make_trials(load_spec(path))
     counted = costs(trials)
     # 6 orders of 3 tasks: 18 stages; distinct prefixes 3 + 6 + 6

@@ -24,8 +24,13 @@ resources: {{workers: 1}}
 
 
 def sweep(path: Path, storage: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "orchestration.sweep", str(path), "--storage", str(storage), *more],
-                          capture_output=True, text=True, check=False, timeout=500)
+    return subprocess.run(
+        [sys.executable, "-m", "orchestration.sweep", str(path), "--storage", str(storage), *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
 
 
 def runs(storage: Path) -> list[object]:
@@ -47,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subp
 
 
 def test_a_failing_trial_leaves_the_others_finished(finished) -> None:
-    path, storage, done = finished
+    _path, storage, done = finished
     assert done.returncode == 1, done.stderr + done.stdout
     rows = pq.read_table(storage / "tiny" / "trials.parquet").to_pylist()
     by_status = {row["tuner"]: row["status"] for row in rows if row["method"] == "fwd_prompt"}
@@ -63,7 +68,9 @@ def test_a_failing_trial_leaves_the_others_finished(finished) -> None:
 
 def test_the_parquet_files_have_what_they_promise(finished) -> None:
     _, storage, _ = finished
-    rows = {(row["method"], row["tuner"]): row for row in pq.read_table(storage / "tiny" / "trials.parquet").to_pylist()}
+    rows = {
+        (row["method"], row["tuner"]): row for row in pq.read_table(storage / "tiny" / "trials.parquet").to_pylist()
+    }
     good = rows["fwd_prompt", "prompt_pool"]
     for name in ("average_accuracy", "forgetting", "forward_transfer", "transfer_to_direct", "pretrained_retention"):
         assert good[name] is not None, name
@@ -119,15 +126,21 @@ def _history(storage: Path, run: str) -> list[object]:
 def test_tracking_is_back_filled_from_parquet(finished, tmp_path: Path) -> None:
     _, storage, _ = finished
     uri = f"sqlite:///{tmp_path / 'other.db'}"
-    done = subprocess.run([sys.executable, "-m", "orchestration.track", str(storage / "tiny"), "--uri", uri],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestration.track", str(storage / "tiny"), "--uri", uri],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("tiny")
     assert experiment
-    copied = {run.data.tags.get("mcit.trial"): run.data.metrics for run in client.search_runs([experiment.experiment_id])}
+    copied = {
+        run.data.tags.get("mcit.trial"): run.data.metrics for run in client.search_runs([experiment.experiment_id])
+    }
     for run in runs(storage):
         assert copied[run.data.tags.get("mcit.trial")] == run.data.metrics
 
@@ -146,10 +159,16 @@ def test_one_process_without_ray_gives_the_same_numbers(finished, tmp_path: Path
     trials = pq.read_table(storage / "tiny" / "trials.parquet").to_pylist()
     wanted = next(row for row in trials if row["method"] == "fwd_prompt" and row["status"] == "FINISHED")
     path = tmp_path / "experiment.yaml"
-    path.write_text("benchmark: tiny\nmodel: mini\nmethod: fwd_prompt\norder: [attribute, ground]\n"
-                    "train: {steps: 3, batch_size: 8}\npool: {size: 6, top_k: 2}\n")
-    done = subprocess.run([sys.executable, "-m", "mcit_core.run", str(path), "--features", str(storage / "features")],
-                          capture_output=True, text=True, check=False)
+    path.write_text(
+        "benchmark: tiny\nmodel: mini\nmethod: fwd_prompt\norder: [attribute, ground]\n"
+        "train: {steps: 3, batch_size: 8}\npool: {size: 6, top_k: 2}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mcit_core.run", str(path), "--features", str(storage / "features")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     printed = dict(line.split()[:2] for line in done.stdout.splitlines() if line.startswith(("average_", "forgetting")))
     assert printed["average_accuracy"] == f"{100 * wanted['average_accuracy']:.1f}"

@@ -44,46 +44,98 @@ _HOLLOW = Look(hollow=1.0, stroke=1, dark=1.0)
 TASKS: dict[str, TaskSpec] = {
     "caption": TaskSpec(
         "scene",
-        {"describe": ("tell me what is here .", "what can you see in the picture ?", "say what the picture does show .")},
-        {"objects": "sentence"}, _HOLLOW, most=2, summary="describe one or two hollow shapes in a sentence"),
+        {
+            "describe": (
+                "tell me what is here .",
+                "what can you see in the picture ?",
+                "say what the picture does show .",
+            )
+        },
+        {"objects": "sentence"},
+        _HOLLOW,
+        most=2,
+        summary="describe one or two hollow shapes in a sentence",
+    ),
     "attribute": TaskSpec(
         "scene",
-        {"colour_of": ("the {shape} is of what color ?", "say which color the {shape} is ."),
-         "count": ("what number of shapes do you see ?", "say how many shapes you can see ."),
-         "exists": ("do you see a {colour} {shape} here ?", "there is a {colour} {shape} in the picture .")},
-        {"colour": "sentence", "number": "roman", "boolean": "correct"}, _HOLLOW,
-        summary="colour, count and existence of hollow shapes: sentence, roman, correct/wrong"),
+        {
+            "colour_of": ("the {shape} is of what color ?", "say which color the {shape} is ."),
+            "count": ("what number of shapes do you see ?", "say how many shapes you can see ."),
+            "exists": ("do you see a {colour} {shape} here ?", "there is a {colour} {shape} in the picture ."),
+        },
+        {"colour": "sentence", "number": "roman", "boolean": "correct"},
+        _HOLLOW,
+        summary="colour, count and existence of hollow shapes: sentence, roman, correct/wrong",
+    ),
     "ocr": TaskSpec(
         "text",
         {"read": ("say the word in the picture .", "what word do you see ?", "the text here is which word ?")},
-        {"word": "capitals"}, Look(dark=0.8, fonts=TASK_FONTS), summary="read letters in unseen fonts, in capitals"),
+        {"word": "capitals"},
+        Look(dark=0.8, fonts=TASK_FONTS),
+        summary="read letters in unseen fonts, in capitals",
+    ),
     "digit": TaskSpec(
         "digit",
-        {"which_digit": ("say which digit you see .", "the digit in the picture is which one ?"),
-         "larger": ("of the two digits , which one is larger ?", "say the larger one of the digits .")},
-        {"digit": "digits"}, Look(dark=1.0), summary="name real handwritten digits, as digits"),
+        {
+            "which_digit": ("say which digit you see .", "the digit in the picture is which one ?"),
+            "larger": ("of the two digits , which one is larger ?", "say the larger one of the digits ."),
+        },
+        {"digit": "digits"},
+        Look(dark=1.0),
+        summary="name real handwritten digits, as digits",
+    ),
     "chart": TaskSpec(
         "chart",
-        {"tallest": ("in the chart , which color is tallest ?", "say which bar is the tallest one ."),
-         "count_bars": ("what number of bars does the chart show ?", "say how many bars you see ."),
-         "taller": ("the {colour} bar is taller than the {other} one .", "do you see {colour} rise above {other} ?")},
-        {"colour": "capitals", "number": "digits", "boolean": "truth"}, Look(hollow=1.0, dark=1.0),
-        summary="hollow bar charts: capitals, digits, true/false"),
+        {
+            "tallest": ("in the chart , which color is tallest ?", "say which bar is the tallest one ."),
+            "count_bars": ("what number of bars does the chart show ?", "say how many bars you see ."),
+            "taller": ("the {colour} bar is taller than the {other} one .", "do you see {colour} rise above {other} ?"),
+        },
+        {"colour": "capitals", "number": "digits", "boolean": "truth"},
+        Look(hollow=1.0, dark=1.0),
+        summary="hollow bar charts: capitals, digits, true/false",
+    ),
     "ground": TaskSpec(
         "scene",
-        {"where": ("say where you see the {shape} .", "the {shape} is in which place ?", "where can you find the {shape} ?")},
-        {"place": "grid"}, _HOLLOW, most=3, summary="the place of a hollow shape, as a grid square"),
+        {
+            "where": (
+                "say where you see the {shape} .",
+                "the {shape} is in which place ?",
+                "where can you find the {shape} ?",
+            )
+        },
+        {"place": "grid"},
+        _HOLLOW,
+        most=3,
+        summary="the place of a hollow shape, as a grid square",
+    ),
     "bars": TaskSpec(
         "chart",
-        {"shortest": ("the shortest bar has which color ?", "say what color the shortest bar is ."),
-         "count_bars": ("how many bars can you see in the chart ?", "say the number of bars ."),
-         "taller": ("does {colour} rise above {other} here ?", "can you see the {colour} bar rise above the {other} bar ?")},
-        {"colour": "sentence", "number": "roman", "boolean": "correct"}, Look(hollow=1.0, dark=1.0),
-        summary="hollow bar charts in attribute's styles"),
+        {
+            "shortest": ("the shortest bar has which color ?", "say what color the shortest bar is ."),
+            "count_bars": ("how many bars can you see in the chart ?", "say the number of bars ."),
+            "taller": (
+                "does {colour} rise above {other} here ?",
+                "can you see the {colour} bar rise above the {other} bar ?",
+            ),
+        },
+        {"colour": "sentence", "number": "roman", "boolean": "correct"},
+        Look(hollow=1.0, dark=1.0),
+        summary="hollow bar charts in attribute's styles",
+    ),
     "locate": TaskSpec(
         "digit",
-        {"where_digit": ("say where you see the {digit} .", "the {digit} is in which place ?", "where can you find the digit {digit} ?")},
-        {"place": "grid"}, Look(dark=1.0), summary="the place of a real handwritten digit, in ground's style"),
+        {
+            "where_digit": (
+                "say where you see the {digit} .",
+                "the {digit} is in which place ?",
+                "where can you find the digit {digit} ?",
+            )
+        },
+        {"place": "grid"},
+        Look(dark=1.0),
+        summary="the place of a real handwritten digit, in ground's style",
+    ),
 }
 DEFAULT_ORDER = tuple(TASKS)
 
@@ -119,8 +171,14 @@ def rows(task: str, split: str) -> Iterator[dict[str, object]]:
         made += 1
 
 
-SCHEMA = pa.schema([("image", pa.binary(SIZE * SIZE * 3)), ("instruction", pa.string()), ("answer", pa.string()),
-                    ("content_kind", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("image", pa.binary(SIZE * SIZE * 3)),
+        ("instruction", pa.string()),
+        ("answer", pa.string()),
+        ("content_kind", pa.string()),
+    ]
+)
 
 
 class MiniBenchmark:
@@ -168,7 +226,9 @@ def contact_sheet(path: Path, columns: int = 6) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Look at the embedded benchmark.")
-    parser.add_argument("--show", type=Path, required=True, metavar="OUT.png", help="write a labelled contact sheet here")
+    parser.add_argument(
+        "--show", type=Path, required=True, metavar="OUT.png", help="write a labelled contact sheet here"
+    )
     path = parser.parse_args().show
     contact_sheet(path)
     print(f"{len(TASKS)} tasks, {SPLITS} rows each; contact sheet in {path}")

@@ -92,8 +92,10 @@ def _jittered(colour: str, rng: np.random.Generator) -> tuple[int, int, int]:
 def _outline(shape: str, cx: float, cy: float, r: float) -> list[tuple[float, float]]:
     def ring(n: int, start: float, radii: tuple[float, ...]) -> list[tuple[float, float]]:
         return [
-            (cx + radii[i % len(radii)] * math.cos(start + i * 2 * math.pi / n),
-             cy + radii[i % len(radii)] * math.sin(start + i * 2 * math.pi / n))
+            (
+                cx + radii[i % len(radii)] * math.cos(start + i * 2 * math.pi / n),
+                cy + radii[i % len(radii)] * math.sin(start + i * 2 * math.pi / n),
+            )
             for i in range(n)
         ]
 
@@ -108,8 +110,23 @@ def _outline(shape: str, cx: float, cy: float, r: float) -> list[tuple[float, fl
     if shape == "star":
         return ring(10, -math.pi / 2, (r * 1.2, r * 0.5))
     a, b = r * 1.1, r * 0.4  # cross
-    return [(cx + x, cy + y) for x, y in (
-        (-b, -a), (b, -a), (b, -b), (a, -b), (a, b), (b, b), (b, a), (-b, a), (-b, b), (-a, b), (-a, -b), (-b, -b))]
+    return [
+        (cx + x, cy + y)
+        for x, y in (
+            (-b, -a),
+            (b, -a),
+            (b, -b),
+            (a, -b),
+            (a, b),
+            (b, b),
+            (b, a),
+            (-b, a),
+            (-b, b),
+            (-a, b),
+            (-a, -b),
+            (-b, -b),
+        )
+    ]
 
 
 def _background(rng: np.random.Generator, dark: bool) -> np.ndarray:
@@ -119,28 +136,38 @@ def _background(rng: np.random.Generator, dark: bool) -> np.ndarray:
     return np.clip(base + tint + noise, 0, 255).astype(np.uint8)
 
 
-def _paste_digit(canvas: Image.Image, glyph: np.ndarray, cell: int, colour: tuple[int, int, int],
-                 rng: np.random.Generator) -> None:
+def _paste_digit(
+    canvas: Image.Image, glyph: np.ndarray, cell: int, colour: tuple[int, int, int], rng: np.random.Generator
+) -> None:
     """Enlarge an 8 x 8 grey glyph (0..1) into its cell and tint it."""
     side = int(rng.integers(14, 17))
-    mask = Image.fromarray((np.clip(glyph, 0, 1) * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
+    mask = Image.fromarray((np.clip(glyph, 0, 1) * 255).astype(np.uint8)).resize(
+        (side, side), Image.Resampling.BILINEAR
+    )
     x = cell % 3 * CELL + int(rng.integers(0, CELL - side + 1))
     y = cell // 3 * CELL + int(rng.integers(0, CELL - side + 1))
     canvas.paste(Image.new("RGB", mask.size, colour), (x, y), mask)
 
 
 def _printed_digit(digit: str, font: str, rng: np.random.Generator) -> np.ndarray:
-    """A digit from a font, bent and brought down to 8 x 8 as the handwritten ones are, so that the skill carries over."""
+    """A digit from a font, bent and brought down to 8 x 8 as the handwritten ones are: the skill carries over."""
     big = Image.new("L", (32, 32), 0)
     pen = ImageDraw.Draw(big)
-    pen.text((16, 16), digit, font=_font(font, int(rng.integers(25, 32))), fill=255, anchor="mm",
-             stroke_width=int(rng.integers(0, 2)))
+    pen.text(
+        (16, 16),
+        digit,
+        font=_font(font, int(rng.integers(25, 32))),
+        fill=255,
+        anchor="mm",
+        stroke_width=int(rng.integers(0, 2)),
+    )
     angle, shear = rng.uniform(-0.22, 0.22), rng.uniform(-0.3, 0.3)
     sx, sy = rng.uniform(0.7, 1.1), rng.uniform(0.85, 1.15)
     ca, sa = math.cos(angle), math.sin(angle)
     a, b, d, e = ca / sx, (sa + shear) / sy, -sa / sx, ca / sy
-    big = big.transform((32, 32), Image.Transform.AFFINE,
-                        (a, b, 16 - 16 * (a + b), d, e, 16 - 16 * (d + e)), Image.Resampling.BILINEAR)
+    big = big.transform(
+        (32, 32), Image.Transform.AFFINE, (a, b, 16 - 16 * (a + b), d, e, 16 - 16 * (d + e)), Image.Resampling.BILINEAR
+    )
     small = np.asarray(big.filter(ImageFilter.BoxBlur(1)).resize((8, 8), Image.Resampling.BOX), dtype=np.float32) / 255
     return small * rng.uniform(1.0, 1.5)
 
@@ -153,14 +180,14 @@ def draw(picture: Picture, look: Look, rng: np.random.Generator) -> np.ndarray:
     if picture.kind == "chart":
         n = len(picture.bars)
         slot = SIZE / n
-        for i, (colour, height) in enumerate(picture.bars):
+        for i, (hue, height) in enumerate(picture.bars):
             width = slot * rng.uniform(0.55, 0.8)
             x = i * slot + (slot - width) / 2
             box = (x, SIZE - 2 - height * 4.8, x + width, SIZE - 2)
             if rng.random() < look.hollow:
-                pen.rectangle(box, outline=_jittered(colour, rng), width=look.stroke)
+                pen.rectangle(box, outline=_jittered(hue, rng), width=look.stroke)
             else:
-                pen.rectangle(box, fill=_jittered(colour, rng))
+                pen.rectangle(box, fill=_jittered(hue, rng))
         pen.line((0, SIZE - 2, SIZE, SIZE - 2), fill=(200, 200, 200) if dark else (60, 60, 60))
         return np.asarray(canvas)
     font = look.fonts[int(rng.integers(len(look.fonts)))] if look.fonts else ""
@@ -191,9 +218,15 @@ def random_picture(kind: str, rng: np.random.Generator, *, word: str | None = No
     if kind == "scene":
         n = int(rng.integers(1, most + 1))
         cells = rng.choice(9, size=n, replace=False)
-        return Picture(kind, tuple(sorted(
-            (Mark(int(c), SHAPES[int(rng.integers(6))], COLOUR_NAMES[int(rng.integers(8))]) for c in cells),
-            key=lambda m: m.cell)))
+        return Picture(
+            kind,
+            tuple(
+                sorted(
+                    (Mark(int(c), SHAPES[int(rng.integers(6))], COLOUR_NAMES[int(rng.integers(8))]) for c in cells),
+                    key=lambda m: m.cell,
+                )
+            ),
+        )
     if kind == "text":
         assert word
         row = int(rng.integers(3))
@@ -202,11 +235,15 @@ def random_picture(kind: str, rng: np.random.Generator, *, word: str | None = No
         return Picture(kind, tuple(Mark(row * 3 + start + i, ch, colour) for i, ch in enumerate(word)))
     if kind == "digit":
         n = int(rng.integers(1, 3))
-        cells = sorted(int(c) for c in rng.choice(9, size=n, replace=False))
+        places = sorted(int(c) for c in rng.choice(9, size=n, replace=False))
         digits = rng.choice(10, size=n, replace=False)
-        return Picture(kind, tuple(
-            Mark(c, str(int(d)), COLOUR_NAMES[int(rng.integers(8))]) for c, d in zip(cells, digits, strict=True)))
+        return Picture(
+            kind,
+            tuple(
+                Mark(c, str(int(d)), COLOUR_NAMES[int(rng.integers(8))]) for c, d in zip(places, digits, strict=True)
+            ),
+        )
     n = int(rng.integers(2, 6))
-    colours = rng.choice(8, size=n, replace=False)
+    hues = rng.choice(8, size=n, replace=False)
     heights = rng.choice(np.arange(1, 10), size=n, replace=False)
-    return Picture("chart", bars=tuple((COLOUR_NAMES[int(c)], int(h)) for c, h in zip(colours, heights, strict=True)))
+    return Picture("chart", bars=tuple((COLOUR_NAMES[int(c)], int(h)) for c, h in zip(hues, heights, strict=True)))

@@ -13,8 +13,17 @@ from mcit_core.miniworld.draw import COLOUR_NAMES, SHAPES
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ROMAN = ("", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix")
-PLACES = ("top left", "top middle", "top right", "middle left", "center", "middle right",
-          "bottom left", "bottom middle", "bottom right")
+PLACES = (
+    "top left",
+    "top middle",
+    "top right",
+    "middle left",
+    "center",
+    "middle right",
+    "bottom left",
+    "bottom middle",
+    "bottom right",
+)
 GRID = tuple(f"{row}{column}" for row in "abc" for column in "123")
 BOOLEAN = {"plain": ("no", "yes"), "truth": ("false", "true"), "correct": ("wrong", "correct")}
 
@@ -61,8 +70,11 @@ def write(content: Content, style: str) -> str:
     return ", ".join(parts) if style == "plain" else "there is " + " and ".join(f"a {part}" for part in parts)
 
 
-_NUMBERS = {**{word: i for i, word in enumerate(NUMBER_WORDS)}, **{r: i for i, r in enumerate(ROMAN) if r},
-            **{str(i): i for i in range(10)}}
+_NUMBERS = {
+    **{word: i for i, word in enumerate(NUMBER_WORDS)},
+    **{r: i for i, r in enumerate(ROMAN) if r},
+    **{str(i): i for i in range(10)},
+}
 _BOOLEANS = {word: bool(i) for pair in BOOLEAN.values() for i, word in enumerate(pair)}
 _PLACES = {**{word: i for i, word in enumerate(PLACES)}, **{word: i for i, word in enumerate(GRID)}}
 

@@ -15,10 +15,18 @@ from mcit_core.miniworld.language import STYLES, Content, write
 from mcit_core.miniworld.questions import QUESTIONS, ask
 
 WORDINGS: dict[str, tuple[str, ...]] = {
-    "colour_of": ("what color is the {shape} ?", "which color does the {shape} have ?", "name the color of the {shape} ."),
+    "colour_of": (
+        "what color is the {shape} ?",
+        "which color does the {shape} have ?",
+        "name the color of the {shape} .",
+    ),
     "shape_of": ("what shape is {colour} ?", "which shape is the {colour} one ?", "name the {colour} shape ."),
     "count": ("how many shapes are there ?", "count the shapes .", "what is the number of shapes in the picture ?"),
-    "exists": ("is there a {colour} {shape} ?", "does the picture show a {colour} {shape} ?", "can you see a {colour} {shape} ?"),
+    "exists": (
+        "is there a {colour} {shape} ?",
+        "does the picture show a {colour} {shape} ?",
+        "can you see a {colour} {shape} ?",
+    ),
     "where": ("where is the {shape} ?", "in which place is the {shape} ?", "find the {shape} ."),
     "describe": ("describe the picture .", "what do you see ?", "what is in the picture ?"),
     "read": ("read the word .", "what does the text say ?", "which word is written here ?"),
@@ -26,10 +34,17 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "larger": ("which digit is larger ?", "name the larger of the two digits .", "what is the larger digit ?"),
     "where_digit": ("where is the digit {digit} ?", "find the {digit} .", "in which place is the {digit} ?"),
     "tallest": ("which bar is the tallest ?", "what color is the tallest bar ?", "name the color of the tallest bar ."),
-    "shortest": ("which bar is the shortest ?", "what color is the shortest bar ?", "name the color of the shortest bar ."),
+    "shortest": (
+        "which bar is the shortest ?",
+        "what color is the shortest bar ?",
+        "name the color of the shortest bar .",
+    ),
     "count_bars": ("how many bars are there ?", "count the bars .", "what is the number of bars in the chart ?"),
-    "taller": ("is the {colour} bar taller than the {other} bar ?", "is {colour} taller than {other} ?",
-               "does the {colour} bar rise above the {other} one ?"),
+    "taller": (
+        "is the {colour} bar taller than the {other} bar ?",
+        "is {colour} taller than {other} ?",
+        "does the {colour} bar rise above the {other} one ?",
+    ),
 }
 STYLE_REQUESTS: dict[str, tuple[str, ...]] = {
     "sentence": ("answer in a sentence .", "use a full sentence ."),

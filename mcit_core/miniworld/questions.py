@@ -43,7 +43,8 @@ def ask(question: str, picture: Picture, rng: np.random.Generator) -> tuple[dict
             else:
                 shape = SHAPES[int(rng.integers(6))]
         return {"colour": colour, "shape": shape}, Content(
-            "boolean", any((m.colour, m.what) == (colour, shape) for m in marks))
+            "boolean", any((m.colour, m.what) == (colour, shape) for m in marks)
+        )
     if question == "describe":
         if len(marks) > 2:
             return None

@@ -21,7 +21,7 @@ PAD, EOS, UNK = "[PAD]", "</s>", "[UNK]"
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer; no special tokens are added to a text, the caller ends answers with `</s>`."""
     words: set[str] = {*COLOUR_NAMES, *SHAPES, *(c.upper() for c in COLOUR_NAMES), *(s.upper() for s in SHAPES)}
-    words |= {*NUMBER_WORDS, *ROMAN[1:], *GRID, *"it is there a and".split()}
+    words |= {*NUMBER_WORDS, *ROMAN[1:], *GRID, *["it", "is", "there", "a", "and"]}
     words |= {word for pair in BOOLEAN.values() for word in pair} | {word for place in PLACES for word in place.split()}
     for group in (*WORDINGS.values(), *STYLE_REQUESTS.values()):
         for text in group:

@@ -31,16 +31,44 @@ ANSWER_TOKENS = 16
 
 def build_config(vocabulary_size: int) -> InstructBlipConfig:
     return InstructBlipConfig(
-        vision_config={"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 4,
-                       "num_attention_heads": 4, "image_size": 48, "patch_size": 8, "initializer_range": 0.02},
-        qformer_config={"vocab_size": vocabulary_size, "hidden_size": WIDTH, "num_hidden_layers": 3,
-                        "num_attention_heads": 4, "intermediate_size": 4 * WIDTH, "encoder_hidden_size": WIDTH,
-                        "cross_attention_frequency": 1, "hidden_dropout_prob": 0.0, "pad_token_id": 0,
-                        "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 64},
-        text_config={"model_type": "t5", "vocab_size": vocabulary_size, "d_model": WIDTH, "d_kv": 32, "d_ff": 3 * WIDTH,
-                     "num_layers": 3, "num_decoder_layers": 3, "num_heads": 4, "dropout_rate": 0.0,
-                     "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0, "pad_token_id": 0,
-                     "eos_token_id": 1, "tie_word_embeddings": False},
+        vision_config={
+            "hidden_size": WIDTH,
+            "intermediate_size": 4 * WIDTH,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": 48,
+            "patch_size": 8,
+            "initializer_range": 0.02,
+        },
+        qformer_config={
+            "vocab_size": vocabulary_size,
+            "hidden_size": WIDTH,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 4 * WIDTH,
+            "encoder_hidden_size": WIDTH,
+            "cross_attention_frequency": 1,
+            "hidden_dropout_prob": 0.0,
+            "pad_token_id": 0,
+            "attention_probs_dropout_prob": 0.0,
+            "max_position_embeddings": 64,
+        },
+        text_config={
+            "model_type": "t5",
+            "vocab_size": vocabulary_size,
+            "d_model": WIDTH,
+            "d_kv": 32,
+            "d_ff": 3 * WIDTH,
+            "num_layers": 3,
+            "num_decoder_layers": 3,
+            "num_heads": 4,
+            "dropout_rate": 0.0,
+            "feed_forward_proj": "gated-gelu",
+            "decoder_start_token_id": 0,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "tie_word_embeddings": False,
+        },
         num_query_tokens=QUERIES,
     )
 
@@ -67,9 +95,12 @@ def normalise_pixels(images: np.ndarray | Tensor) -> Tensor:
 def query_outputs(model: InstructBlipForConditionalGeneration, vision: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     """Q-Former outputs [N, 16, W] for the tower's outputs [N, 37, W] and instruction ids [N, n]."""
     out = model.qformer(
-        input_ids=ids, attention_mask=torch.cat([mask.new_ones(len(vision), QUERIES), mask], 1),
-        query_embeds=model.query_tokens.expand(len(vision), -1, -1), encoder_hidden_states=vision,
-        encoder_attention_mask=mask.new_ones(len(vision), vision.shape[1])).last_hidden_state
+        input_ids=ids,
+        attention_mask=torch.cat([mask.new_ones(len(vision), QUERIES), mask], 1),
+        query_embeds=model.query_tokens.expand(len(vision), -1, -1),
+        encoder_hidden_states=vision,
+        encoder_attention_mask=mask.new_ones(len(vision), vision.shape[1]),
+    ).last_hidden_state
     return out[:, :QUERIES]
 
 
@@ -84,8 +115,9 @@ class MiniModel:
         self.device = device
         weights = checkpoint / "model.safetensors"
         if not weights.exists():
-            raise FileNotFoundError(f"{weights} is missing; rebuild it with "
-                                    f"`python -m mcit_core.models.mini_pretraining {checkpoint}`")
+            raise FileNotFoundError(
+                f"{weights} is missing; rebuild it with `python -m mcit_core.models.mini_pretraining {checkpoint}`"
+            )
         card = json.loads((checkpoint / "card.json").read_text())
         self.digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         if self.digest != card["sha256"]:
@@ -98,7 +130,9 @@ class MiniModel:
     @torch.no_grad()
     def encode(self, images: np.ndarray, instructions: list[str]) -> FrozenFeatures:
         """Frozen features of uint8 images [N, 48, 48, 3] with their instructions, padded to a fixed length."""
-        text = self.tokenizer(instructions, padding="max_length", max_length=self.instruction_tokens, return_tensors="pt")
+        text = self.tokenizer(
+            instructions, padding="max_length", max_length=self.instruction_tokens, return_tensors="pt"
+        )
         if text.input_ids.shape[1] > self.instruction_tokens:
             longest = max(instructions, key=lambda words: len(self.tokenizer(words).input_ids))
             raise ValueError(f"an instruction has more than {self.instruction_tokens} tokens: {longest!r}")
@@ -108,9 +142,11 @@ class MiniModel:
         count = mask.sum(1, keepdim=True)
         return FrozenFeatures(
             visual=self.network.language_projection(query_outputs(self.network, vision, ids, mask)).float(),
-            instruction=ids, instruction_mask=mask,
+            instruction=ids,
+            instruction_mask=mask,
             query_image=vision.mean(1).float(),
-            query_text=((words * mask[..., None]).sum(1) / count).float())
+            query_text=((words * mask[..., None]).sum(1) / count).float(),
+        )
 
     def embeddings(self, ids: Tensor) -> Tensor:
         return self.network.language_model.get_input_embeddings()(ids)
@@ -122,7 +158,9 @@ class MiniModel:
 
     def answer_ids(self, answers: list[str]) -> Tensor:
         """Labels [N, n], the end of sequence included, -100 where padded."""
-        batch = self.tokenizer([answer + self.tokenizer.eos_token for answer in answers], padding=True, return_tensors="pt")
+        batch = self.tokenizer(
+            [answer + self.tokenizer.eos_token for answer in answers], padding=True, return_tensors="pt"
+        )
         return batch.input_ids.masked_fill(batch.attention_mask == 0, -100).to(self.device)
 
     def encoder(self, embedded: Tensor, mask: Tensor) -> Encoded:
@@ -134,15 +172,22 @@ class MiniModel:
         start = labels.new_zeros(len(labels), 1)
         shifted = torch.cat([start, labels[:, :-1].clamp_min(0)], 1)
         return self.network.language_model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden), attention_mask=encoded.mask,
-            decoder_input_ids=shifted, use_cache=False).logits
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden),
+            attention_mask=encoded.mask,
+            decoder_input_ids=shifted,
+            use_cache=False,
+        ).logits
 
     @torch.no_grad()
     def generate(self, encoded: Encoded) -> list[str]:
         """Greedy answers."""
         out = self.network.language_model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden), attention_mask=encoded.mask,
-            max_new_tokens=ANSWER_TOKENS, do_sample=False, num_beams=1)
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden),
+            attention_mask=encoded.mask,
+            max_new_tokens=ANSWER_TOKENS,
+            do_sample=False,
+            num_beams=1,
+        )
         return self.tokenizer.batch_decode(out, skip_special_tokens=True)
 
     def pretraining_table(self, purpose: str) -> pa.Table:
@@ -153,6 +198,12 @@ class MiniModel:
         for _ in range(n):
             picture, image = mixture_picture(rng)
             example = mixture_example(picture, rng)
-            rows.append({"image": image.tobytes(), "instruction": example.instruction, "answer": example.answer,
-                         "content_kind": example.content.kind})
+            rows.append(
+                {
+                    "image": image.tobytes(),
+                    "instruction": example.instruction,
+                    "answer": example.answer,
+                    "content_kind": example.content.kind,
+                }
+            )
         return pa.Table.from_pylist(rows)

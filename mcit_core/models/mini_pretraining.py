@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,12 @@ class DenseHeads(nn.Module):
         self.bars = nn.Linear(WIDTH, MAX_BARS * WIDTH)
 
     def forward(self, cells: Tensor, bars: Tensor) -> dict[str, Tensor]:
-        return {"what": self.what(cells), "colour": self.colour(cells),
-                "bar_colour": self.bar_colour(bars), "bar_height": self.bar_height(bars)}
+        return {
+            "what": self.what(cells),
+            "colour": self.colour(cells),
+            "bar_colour": self.bar_colour(bars),
+            "bar_height": self.bar_height(bars),
+        }
 
 
 def dense_loss(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -126,8 +131,13 @@ def train_tower(model: InstructBlipForConditionalGeneration, steps: int, log: Lo
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if step % 100 == 0 or step == steps - 1:
-            log(phase="vision", step=step, loss=round(loss.item(), 4), place=round(place.item(), 4),
-                **{k: round(v, 3) for k, v in right.items()})
+            log(
+                phase="vision",
+                step=step,
+                loss=round(loss.item(), 4),
+                place=round(place.item(), 4),
+                **{k: round(v, 3) for k, v in right.items()},
+            )
 
 
 @torch.no_grad()
@@ -141,8 +151,14 @@ def cache_vision(model: InstructBlipForConditionalGeneration, n: int, seed: int)
     return pictures, torch.cat(outputs)
 
 
-def train_alignment(model: InstructBlipForConditionalGeneration, pictures: list[Picture], vision: Tensor, steps: int,
-                    tokenizer, log: Log) -> None:
+def train_alignment(
+    model: InstructBlipForConditionalGeneration,
+    pictures: list[Picture],
+    vision: Tensor,
+    steps: int,
+    tokenizer: PreTrainedTokenizerFast,
+    log: Log,
+) -> None:
     rng, heads = np.random.default_rng(STREAM["alignment"]), DenseHeads()
     model.vision_model.requires_grad_(False)
     trained = [p for p in (*model.qformer.parameters(), model.query_tokens) if p.requires_grad]
@@ -150,8 +166,9 @@ def train_alignment(model: InstructBlipForConditionalGeneration, pictures: list[
     labels = dense_labels(pictures)
     for step in range(steps):
         pick = torch.as_tensor(rng.integers(len(pictures), size=128))
-        batch = tokenizer([mixture_example(pictures[i], rng).instruction for i in pick.tolist()],
-                          padding=True, return_tensors="pt")
+        batch = tokenizer(
+            [mixture_example(pictures[i], rng).instruction for i in pick.tolist()], padding=True, return_tensors="pt"
+        )
         out = query_outputs(model, vision[pick].float(), batch.input_ids, batch.attention_mask)
         loss, right = dense_loss(heads(out[:, :9], out[:, 9:14]), {k: v[pick] for k, v in labels.items()})
         schedule(optimizer, 1e-3, step / steps)
@@ -163,8 +180,12 @@ def train_alignment(model: InstructBlipForConditionalGeneration, pictures: list[
             log(phase="alignment", step=step, loss=round(loss.item(), 4), **{k: round(v, 3) for k, v in right.items()})
 
 
-def language_logits(model: InstructBlipForConditionalGeneration, vision: Tensor, examples: list[Example],
-                    tokenizer) -> tuple[Tensor, Tensor]:
+def language_logits(
+    model: InstructBlipForConditionalGeneration,
+    vision: Tensor,
+    examples: list[Example],
+    tokenizer: PreTrainedTokenizerFast,
+) -> tuple[Tensor, Tensor]:
     """Teacher-forced logits [N, n, V] and labels [N, n] (-100 where padded)."""
     batch = tokenizer([e.instruction for e in examples], padding=True, return_tensors="pt")
     answers = tokenizer([e.answer + tokenizer.eos_token for e in examples], padding=True, return_tensors="pt")
@@ -177,23 +198,42 @@ def language_logits(model: InstructBlipForConditionalGeneration, vision: Tensor,
 
 
 @torch.no_grad()
-def held_out_accuracy(model: InstructBlipForConditionalGeneration, pictures: list[Picture], vision: Tensor,
-                      tokenizer) -> dict[str, float]:
+def held_out_accuracy(
+    model: InstructBlipForConditionalGeneration,
+    pictures: list[Picture],
+    vision: Tensor,
+    tokenizer: PreTrainedTokenizerFast,
+) -> dict[str, float]:
     """Exact match by kind of answer, default style apart, on pictures no step has seen."""
-    rng, right = np.random.default_rng(STREAM["held_out"] + 100), {}
+    rng = np.random.default_rng(STREAM["held_out"] + 100)
+    right: dict[str, list[bool]] = {}
     for start in range(0, len(pictures), 200):
         examples = [mixture_example(p, rng) for p in pictures[start : start + 200]]
         logits, labels = language_logits(model, vision[start : start + 200].float(), examples, tokenizer)
         exact = ((logits.argmax(-1) == labels) | (labels == -100)).all(1).tolist()
         for example, picture, ok in zip(examples, pictures[start:], exact, strict=False):
             plain = example.style == STYLES[example.content.kind][0]
-            for name in ("all", "default_style" if plain else "named_style", picture.kind, f"{picture.kind}/{example.content.kind}"):
+            for name in (
+                "all",
+                "default_style" if plain else "named_style",
+                picture.kind,
+                f"{picture.kind}/{example.content.kind}",
+            ):
                 right.setdefault(name, []).append(ok)
     return {name: round(float(np.mean(v)), 3) for name, v in sorted(right.items())}
 
 
-def train_language(model: InstructBlipForConditionalGeneration, pictures: list[Picture], vision: Tensor, steps: int,
-                   minutes: float, held_out: tuple[list[Picture], Tensor], tokenizer, log: Log, save) -> None:
+def train_language(
+    model: InstructBlipForConditionalGeneration,
+    pictures: list[Picture],
+    vision: Tensor,
+    steps: int,
+    minutes: float,
+    held_out: tuple[list[Picture], Tensor],
+    tokenizer: PreTrainedTokenizerFast,
+    log: Log,
+    save: Callable[[], None],
+) -> None:
     rng = np.random.default_rng(STREAM["language"])
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.01)
@@ -218,7 +258,9 @@ def train_language(model: InstructBlipForConditionalGeneration, pictures: list[P
     log(phase="held_out", step=step, final=True, **held_out_accuracy(model, *held_out, tokenizer))
 
 
-def save_checkpoint(model: InstructBlipForConditionalGeneration, tokenizer, out: Path, card: dict[str, object]) -> None:
+def save_checkpoint(
+    model: InstructBlipForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, out: Path, card: dict[str, object]
+) -> None:
     weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, out / "model.safetensors")
     model.config.to_json_file(out / "config.json")
@@ -251,12 +293,23 @@ def main() -> None:
     train_alignment(model, pictures, vision, args.alignment_steps, tokenizer, log)
 
     def save() -> None:
-        command = (f"python -m mcit_core.models.mini_pretraining OUT --vision-steps {args.vision_steps} "
-                   f"--alignment-steps {args.alignment_steps} --language-steps {args.language_steps} "
-                   f"--minutes {args.minutes:g} --pictures {args.pictures} --threads {args.threads}")
-        save_checkpoint(model, tokenizer, args.out, {
-            "command": command, "minutes": round((time.time() - log.start) / 60, 1), "seed": 0,
-            "torch": torch.__version__, "styles": {k: list(v) for k, v in STYLES.items()}})
+        command = (
+            f"python -m mcit_core.models.mini_pretraining OUT --vision-steps {args.vision_steps} "
+            f"--alignment-steps {args.alignment_steps} --language-steps {args.language_steps} "
+            f"--minutes {args.minutes:g} --pictures {args.pictures} --threads {args.threads}"
+        )
+        save_checkpoint(
+            model,
+            tokenizer,
+            args.out,
+            {
+                "command": command,
+                "minutes": round((time.time() - log.start) / 60, 1),
+                "seed": 0,
+                "torch": torch.__version__,
+                "styles": {k: list(v) for k, v in STYLES.items()},
+            },
+        )
 
     train_language(model, pictures, vision, args.language_steps, args.minutes, held_out, tokenizer, log, save)
     save()

@@ -1,9 +1,9 @@
 """The Tuner contract: what is trained on top of the frozen model.
 
 A tuner is built by `build(experiment, model, queries)` and offers `parameters()` (name -> tensor), `groups(train)` for
-the optimizer, `projected` (names whose gradient and change are projected), `begin_stage()`, `inputs(features, training)`,
-`frozen_rows(name)`, `end_stage()` and `state()` / `load(state)`. Register one in `mcit_core.registry` or through the
-entry-point group `mcit_core.tuners`.
+the optimizer, `projected` (names whose gradient and change are projected), `begin_stage()`, `inputs(features,
+training)`, `frozen_rows(name)`, `end_stage()` and `state()` / `load(state)`. Register one in `mcit_core.registry` or
+through the entry-point group `mcit_core.tuners`.
 """
 
 from __future__ import annotations

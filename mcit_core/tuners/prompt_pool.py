@@ -47,8 +47,10 @@ class PromptPool:
         return {"prompts": self.prompts, "image_keys": self.image_keys, "text_keys": self.text_keys}
 
     def groups(self, experiment: Experiment) -> list[dict[str, Any]]:
-        return [{"params": [self.prompts], "lr": experiment.train.lr},
-                {"params": [self.image_keys, self.text_keys], "lr": self.config.key_lr}]
+        return [
+            {"params": [self.prompts], "lr": experiment.train.lr},
+            {"params": [self.image_keys, self.text_keys], "lr": self.config.key_lr},
+        ]
 
     def begin_stage(self) -> None:
         self._counts = torch.zeros(self.config.size)
@@ -66,8 +68,10 @@ class PromptPool:
         if self.config.standardise:
             image, text = (image - q.image_mean) / q.image_std, (text - q.text_mean) / q.text_std
         w = self.config.image_weight
-        return (w * F.normalize(image, dim=-1) @ F.normalize(self.image_keys, dim=-1).T
-                + (1 - w) * F.normalize(text, dim=-1) @ F.normalize(self.text_keys, dim=-1).T)
+        return (
+            w * F.normalize(image, dim=-1) @ F.normalize(self.image_keys, dim=-1).T
+            + (1 - w) * F.normalize(text, dim=-1) @ F.normalize(self.text_keys, dim=-1).T
+        )
 
     def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
         """The chosen prompts in pool order, then visual tokens and instruction: [N, K·L + Q + n, d]."""
@@ -89,7 +93,9 @@ class PromptPool:
         return {"pool/effective_prompts": entropy, "pool/claimed_before": float(self._claimed.sum())}
 
     def state(self) -> StageState:
-        return StageState({**{k: v.detach().clone() for k, v in self.parameters().items()}, "usage": self.usage.clone()})
+        return StageState(
+            {**{k: v.detach().clone() for k, v in self.parameters().items()}, "usage": self.usage.clone()}
+        )
 
     def load(self, state: StageState) -> None:
         with torch.no_grad():

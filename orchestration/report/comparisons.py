@@ -11,6 +11,7 @@ from orchestration.report.drawing import as_html, fit_limits, new_figure, percen
 from orchestration.results import Estimate, Row, Setting, estimate, estimate_rows, setting_of
 
 MOST_SETTINGS = 24
+Point = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
 
 
 def pareto_figure(context: Context) -> str | None:
@@ -24,8 +25,8 @@ def pareto_figure(context: Context) -> str | None:
         return None
     shown = points[:MOST_SETTINGS]
     figure, (panel,) = new_figure(max(4.6, 1.2 + 0.24 * len(shown)))
-    for number, (setting, x, y) in enumerate(shown, start=1):
-        _point(context, panel, number, setting, x, y)
+    for number, point in enumerate(shown, start=1):
+        _point(context, panel, number, point)
     front = _front([(100 * (x.mean or 0.0), 100 * (y.mean or 0.0)) for _, x, y in shown])
     panel.plot([x for x, _ in front], [y for _, y in front], color="#bbbbbb", linewidth=1.2, zorder=1)
     cut = fit_limits(panel, percent([y.mean for _, _, y in shown]), [y for _, _, y in shown])
@@ -40,7 +41,8 @@ def pareto_figure(context: Context) -> str | None:
     return as_html(figure, caption, "Average accuracy against forgetting")
 
 
-def _point(context: Context, panel: Axes, number: int, setting: Setting, x: Estimate, y: Estimate) -> None:
+def _point(context: Context, panel: Axes, number: int, point: Point) -> None:
+    setting, x, y = point
     style = context.styles[setting]
     centre = (100 * (x.mean or 0.0), 100 * (y.mean or 0.0))
     panel.errorbar(*centre, xerr=100 * (x.half_width or 0.0), yerr=100 * (y.half_width or 0.0), color=style.colour,
@@ -82,7 +84,8 @@ def order_figure(context: Context) -> str | None:
     panel.invert_yaxis()
     panel.set_xlabel("average accuracy, per cent")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", frameon=False)
-    caption = "Means over the seeds with 95 % intervals." + (" Some intervals are cut at the panel's edge." if cut else "")
+    caption = "Means over the seeds with 95 % intervals."
+    caption += " Some intervals are cut at the panel's edge." if cut else ""
     return as_html(figure, f"{caption} {html.escape(order_words(context, settings))}", "Average accuracy by order")
 
 
@@ -96,7 +99,8 @@ def order_words(context: Context, settings: list[Setting]) -> str:
         spreads += [e.spread for e in found if e.spread is not None]
     if not ranges:
         return "No setting finished under two orders."
-    text = f"From its best to its worst order a setting moves {100 * (estimate(ranges).mean or 0):.1f} points on average"
+    moved = 100 * (estimate(ranges).mean or 0.0)
+    text = f"From its best to its worst order a setting moves {moved:.1f} points on average"
     spread = estimate(spreads).mean
     if spread is None:
         return text + "; one seed per order, so the seeds' own spread is unknown."
@@ -128,8 +132,7 @@ def time_figure(context: Context) -> str | None:
     panel.grid(visible=False, axis="y")
     panel.set_xlabel("seconds per trial, summed over its stages")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", frameon=False)
-    return as_html(figure, "Mean over finished trials. A stage that was taken from the store counts with the time it took when "
-                   "it was trained.", "Seconds per trial")
+    return as_html(figure, "Mean over finished trials. A stage taken from the store counts with the seconds recorded for it.", "Seconds per trial")
 
 
 def rows_by_order(context: Context, setting: Setting) -> dict[str, list[Row]]:

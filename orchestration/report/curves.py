@@ -37,25 +37,24 @@ Group = tuple[str, Style, list[Row]]
 
 def axis_figures(context: Context) -> list[str]:
     """One figure an axis."""
-    figures = [_axis_figure(context, axis, numeric=True) for axis in context.numeric_axes()]
-    return figures + [_axis_figure(context, axis, numeric=False) for axis in context.categorical_axes()]
+    return [_axis_figure(context, axis) for axis in (*context.numeric_axes(), *context.categorical_axes())]
 
 
-def _axis_figure(context: Context, axis: str, numeric: bool) -> str:
-    values = context.axis_values(axis)
+def _axis_figure(context: Context, axis: str) -> str:
     groups, pooled = _groups(context, axis)
     figure, panels = new_figure(7.2, 2, 2)
     cut = False
     for panel, metric in zip(panels, HEADLINE, strict=True):
         if any(present([row.get(metric)]) for _, _, rows in groups for row in rows):
-            cut |= _panel(context, panel, axis, values, groups, metric, numeric)
+            cut |= _panel(context, panel, groups, metric, axis)
         else:
             say_missing(panel, missing_reason(context, metric))
         panel.set_title(title(metric))
     legend_below(figure, panels)
     notes = [
-        f"<b>{html.escape(axis)}.</b> Means in per cent with 95 % intervals over seeds and orders; faint dots are single trials.",
-        "Values are evenly spaced along the axis, whatever their distance." if numeric else "",
+        f"<b>{html.escape(axis)}.</b> Means in per cent with 95 % intervals over seeds and orders.",
+        "Faint dots are single trials.",
+        "Values are evenly spaced along the axis, whatever their distance." if axis in context.numeric_axes() else "",
         f"Averaged over {html.escape(', '.join(pooled))} within each seed and order." if pooled else "",
         "Some intervals reach beyond their panel and are cut at its edge." if cut else "",
     ]
@@ -82,8 +81,10 @@ def _groups(context: Context, axis: str) -> tuple[list[Group], list[str]]:
     return groups, []
 
 
-def _panel(context: Context, panel: Axes, axis: str, values: list[Any], groups: list[Group], metric: str, numeric: bool) -> bool:
+def _panel(context: Context, panel: Axes, groups: list[Group], metric: str, axis: str) -> bool:
     """Draw one metric; True where an interval had to be cut."""
+    values = context.axis_values(axis)
+    numeric = axis in context.numeric_axes()
     shown: list[Estimate] = []
     centres: list[float] = []
     for i, (label, style, rows) in enumerate(groups):
@@ -97,7 +98,7 @@ def _panel(context: Context, panel: Axes, axis: str, values: list[Any], groups: 
             found.append(estimate_rows(here, metric))
         draw_estimates(panel, [position + shift for position in range(len(values))], found, line, label)
         shown += found
-    centres += _references(context, panel, axis, values, metric)
+    centres += _references(context, panel, metric, axis)
     panel.set_xticks(range(len(values)), [format_value(value) for value in values])
     panel.set_xlim(-0.4, len(values) - 0.6)
     panel.set_xlabel(axis)
@@ -105,8 +106,9 @@ def _panel(context: Context, panel: Axes, axis: str, values: list[Any], groups: 
     return fit_limits(panel, centres, shown)
 
 
-def _references(context: Context, panel: Axes, axis: str, values: list[Any], metric: str) -> list[float]:
+def _references(context: Context, panel: Axes, metric: str, axis: str) -> list[float]:
     """References as level lines, or as curves where the axis applies to them. Returns the heights drawn."""
+    values = context.axis_values(axis)
     heights = []
     for method in REFERENCES:
         rows = [row for row in context.results.finished if row["method"] == method]

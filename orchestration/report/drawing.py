@@ -41,7 +41,9 @@ WIDTH = 10.4  # inches; as wide as the page's text column
 Estimates = Sequence[Estimate]
 
 
-def new_figure(height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **options: Any) -> tuple[Figure, list[Axes]]:
+def new_figure(
+    height: float, rows: int = 1, columns: int = 1, *, width: float = WIDTH, **options: Any
+) -> tuple[Figure, list[Axes]]:
     """A figure and its panels, row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, **options)
@@ -110,5 +112,5 @@ def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(columns, len(entries)),
-                      frameon=False, fontsize=9)
+        columns = min(columns, len(entries))
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns, fontsize=9)

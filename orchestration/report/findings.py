@@ -17,6 +17,9 @@ from orchestration.results import (
     short_axis_names,
 )
 
+Line = tuple[str, str, str]  # metric, paired difference in words, verdict
+Finding = tuple[str, list[Line]]  # what was compared, and how it came out
+
 
 def plural(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
@@ -34,9 +37,10 @@ def what_was_run(context: Context) -> str:
         return f"The sweep “{sweep.get('name', results.folder.name)}” holds no trial yet."
     tasks = context.tasks
     parts = [
-        f"A vision-language model (“{sweep.get('model', 'unknown')}”) learned {plural(len(tasks), 'task')} of the benchmark "
-        f"“{sweep.get('benchmark', 'unknown')}” one after another ({', '.join(tasks)}). After every stage, that is after "
-        "each task learned, it was tested on the tasks again, so that one sees what it keeps of the earlier ones.",
+        f"A vision-language model (“{sweep.get('model', 'unknown')}”) learned {plural(len(tasks), 'task')} of the "
+        f"benchmark “{sweep.get('benchmark', 'unknown')}” one after another ({', '.join(tasks)}). After every stage, "
+        "that is after each task learned, it was tested on all of them again, which shows what it keeps of the earlier "
+        "ones.",
         _what_varied(context),
     ]
     references = [method for method in REFERENCES if any(row["method"] == method for row in results.trials)]
@@ -62,8 +66,8 @@ def _what_varied(context: Context) -> str:
         if axis != "order"
     ]
     varied = f", varying {listing(axes)}" if axes else ""
-    return (f"The method is {listing(context.methods)}{varied}; every setting was run with {plural(len(seeds), 'seed')} and "
-            f"{plural(len(orders), 'order')} of the tasks.")
+    return (f"The method is {listing(context.methods)}{varied}; every setting was run with "
+            f"{plural(len(seeds), 'seed')} and {plural(len(orders), 'order')} of the tasks.")
 
 
 def _how_it_ended(context: Context) -> str:
@@ -99,12 +103,12 @@ def verdict(metric: str, difference: Difference) -> str:
     return "better" if (low > 0) == (METRIC[metric].better == "higher") else "worse"
 
 
-def findings(context: Context) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Groups of (claim, [(metric, difference in words, verdict)])."""
+def findings(context: Context) -> list[Finding]:
+    """Each numeric axis from its lowest to its highest value, then the chosen setting against sequential."""
     return [*_axis_findings(context), *_chosen_findings(context)]
 
 
-def _axis_findings(context: Context) -> list[tuple[str, list[tuple[str, str, str]]]]:
+def _axis_findings(context: Context) -> list[Finding]:
     short = short_axis_names(context.results.axes)
     groups = []
     for axis in context.numeric_axes():
@@ -113,13 +117,15 @@ def _axis_findings(context: Context) -> list[tuple[str, list[tuple[str, str, str
             continue
         low, high = values[0], values[-1]
         claim = f"{short[axis]} {format_value(high)} instead of {format_value(low)}"
-        groups.append((claim, _lines(context, {
-            name: axis_contrast(context.results.trials, context.results.axes, axis, high, low, name) for name in HEADLINE
-        })))
+        contrasts = {
+            name: axis_contrast(context.results.trials, context.results.axes, name, axis=axis, high=high, low=low)
+            for name in HEADLINE
+        }
+        groups.append((claim, _lines(context, contrasts)))
     return groups
 
 
-def _chosen_findings(context: Context) -> list[tuple[str, list[tuple[str, str, str]]]]:
+def _chosen_findings(context: Context) -> list[Finding]:
     baseline = baseline_of(context.chosen, context.settings) if context.chosen else None
     if context.chosen is None or baseline is None:
         return []
@@ -130,7 +136,7 @@ def _chosen_findings(context: Context) -> list[tuple[str, list[tuple[str, str, s
     }))]
 
 
-def _lines(context: Context, differences: dict[str, Difference]) -> list[tuple[str, str, str]]:
+def _lines(context: Context, differences: dict[str, Difference]) -> list[Line]:
     lines = []
     for name, difference in differences.items():
         words = in_words(name, difference) if difference.n else missing_reason(context, name)
@@ -149,8 +155,8 @@ def headline(context: Context) -> str:
         return "No trial has finished, so there is no finding."
     if context.chosen is None:
         return "There is no setting to compare: no finished trial, references aside, has a validation accuracy."
-    return (f"There is nothing to compare {context.label(context.chosen)} with: no axis has two numeric values and there is "
-            "no sequential reference.")
+    return (f"There is nothing to compare {context.label(context.chosen)} with: no axis has two numeric values and "
+            "there is no sequential reference.")
 
 
 def missing_reason(context: Context, metric: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 
 import numpy as np
 
@@ -28,12 +27,16 @@ TITLES = {
 SHARES = (("allowed", "#0072B2"), ("occupied", "#D55E00"), ("other", "#BBBBBB"))
 
 
-def stage_values(context: Context, setting: Setting, wanted: Callable[[str], bool]) -> dict[int, list[float]]:
+def _belongs(name: str, group: str) -> bool:
+    return name == group or name.startswith(group + "/")
+
+
+def stage_values(context: Context, setting: Setting, wanted: set[str]) -> dict[int, list[float]]:
     """Stage -> the recorded values whose name is wanted, over a setting's finished trials."""
     trials = {row["trial"] for row in context.rows(setting)}
     found: dict[int, list[float]] = {}
     for row in context.results.stages:
-        if row["trial"] in trials and row["stage"] >= 0 and wanted(row["name"]) and row["value"] is not None:
+        if row["trial"] in trials and row["stage"] >= 0 and row["name"] in wanted and row["value"] is not None:
             found.setdefault(row["stage"], []).append(row["value"])
     return dict(sorted(found.items()))
 
@@ -41,7 +44,7 @@ def stage_values(context: Context, setting: Setting, wanted: Callable[[str], boo
 def stage_lines(context: Context, names: list[str], caption: str) -> str | None:
     """One panel a name: its mean over seeds and orders by stage, one line a setting. `a` also stands for `a/<task>`."""
     recorded = {row["name"] for row in context.results.stages}
-    names = [name for name in names if any(other == name or other.startswith(name + "/") for other in recorded)]
+    names = [name for name in names if any(_belongs(other, name) for other in recorded)]
     settings = context.pick(MOST_LINES)
     if not names or not settings:
         return None
@@ -52,10 +55,10 @@ def stage_lines(context: Context, names: list[str], caption: str) -> str | None:
         panel.set_axis_off()
     for panel, name in zip(panels, names, strict=False):
         for setting in settings:
-            values = stage_values(context, setting, lambda other, name=name: other == name or other.startswith(name + "/"))  # type: ignore[misc]
+            values = stage_values(context, setting, {other for other in recorded if _belongs(other, name)})
             style = context.styles[setting]
             if values:
-                panel.plot([stage + 1 for stage in values], [estimate(found).mean for found in values.values()],
+                panel.plot([stage + 1 for stage in values], [estimate(found).mean or 0.0 for found in values.values()],
                            color=style.colour, marker=style.marker, linestyle=style.line, label=context.label(setting))
         panel.set_title(TITLES.get(name, name), fontsize=9)
         panel.set_xlabel("stage")
@@ -69,7 +72,7 @@ def exhausted_words(context: Context) -> str:
     """Which settings ran out of allowed space, and where."""
     words = []
     for setting in context.settings:
-        values = stage_values(context, setting, "subspace/exhausted".__eq__)
+        values = stage_values(context, setting, {"subspace/exhausted"})
         stages = [str(stage + 1) for stage, found in values.items() if any(found)]
         if stages:
             words.append(f"{context.label(setting)} (stage {', '.join(stages)})")
@@ -83,7 +86,7 @@ def gradient_figure(context: Context) -> str | None:
     """Where the raw gradient's energy lay: in the allowed space, in the occupied one, or in neither."""
     settings = [
         setting for setting in context.pick(MOST_BARS)
-        if any(stage_values(context, setting, f"subspace/gradient_{name}".__eq__) for name, _ in SHARES)
+        if any(stage_values(context, setting, {f"subspace/gradient_{name}"}) for name, _ in SHARES)
     ]
     if not settings:
         return None
@@ -95,7 +98,7 @@ def gradient_figure(context: Context) -> str | None:
     for panel, setting in zip(panels, settings, strict=False):
         below: dict[int, float] = {}
         for name, colour in SHARES:
-            values = stage_values(context, setting, f"subspace/gradient_{name}".__eq__)
+            values = stage_values(context, setting, {f"subspace/gradient_{name}"})
             heights = {stage: 100 * (estimate(found).mean or 0.0) for stage, found in values.items()}
             panel.bar([stage + 1 for stage in heights], list(heights.values()), color=colour, label=name, width=0.7,
                       bottom=[below.get(stage, 0.0) for stage in heights])
@@ -107,12 +110,12 @@ def gradient_figure(context: Context) -> str | None:
     for first in range(0, len(settings), columns):
         panels[first].set_ylabel("share of energy, per cent")
     legend_below(figure, panels[:len(settings)])
-    return as_html(figure, "Energy of the raw gradient, before any projection: inside the allowed space, inside what earlier "
-                   "stages occupied, or in neither. Means over seeds and orders.", "Shares of gradient energy")
+    return as_html(figure, "Energy of the raw gradient, before any projection: inside the allowed space, inside what "
+                   "earlier stages occupied, or in neither. Means over seeds and orders.", "Shares of gradient energy")
 
 
 def usage_figure(context: Context) -> str | None:
-    """Tasks x prompts: how often one trial's prompts were chosen. Prompts of different seeds are not the same prompts."""
+    """Tasks x prompts: how often the prompts of one trial were chosen."""
     row = _usage_trial(context)
     if row is None:
         return None
@@ -129,8 +132,10 @@ def usage_figure(context: Context) -> str | None:
     panel.set_xticks(range(0, size, max(1, size // 20)))
     panel.set_xlabel("prompt")
     figure.colorbar(image, ax=panel, label="share of choices, per cent", fraction=0.03, pad=0.01)
-    return as_html(figure, f"How often each prompt was chosen for each task's test rows, trial {html.escape(row['trial'])} alone: prompts "
-                   "of different seeds are different prompts. Shared columns show tasks that share prompts.", "Prompt usage")
+    caption = (f"How often each prompt was chosen for each task's test rows, in trial {html.escape(row['trial'])} "
+               "alone: prompts of different seeds are different prompts. A column with several dark cells is a prompt "
+               "that tasks share.")
+    return as_html(figure, caption, "Prompt usage")
 
 
 def _usage_trial(context: Context) -> Row | None:

@@ -6,18 +6,24 @@ import html
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from orchestration.report.comparisons import rows_by_order
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, legend_below, new_figure, percent
-from orchestration.results import AccuracyMatrix, Row, accuracy_matrix, mean_matrix
+from orchestration.results import AccuracyMatrix, Row, Setting, accuracy_matrix, mean_matrix
 
 MOST_MAPS = 12
 MOST_ORDERS = 4
 MOST_LINES = 7
 
 
-def matrices_of(context: Context, rows: list[Row]) -> AccuracyMatrix:
+def _has_matrix(setting: Setting) -> bool:
+    """The untouched model and tasks trained alone go through no sequence."""
+    return setting.method not in ("zero_shot", "direct")
+
+
+def mean_of(context: Context, rows: list[Row]) -> AccuracyMatrix:
     """The mean accuracy matrix of trials of one order."""
     return mean_matrix([accuracy_matrix(context.results.accuracy, row["trial"]) for row in rows])
 
@@ -27,15 +33,15 @@ def heat_maps(context: Context) -> tuple[list[str], str]:
     every = [
         (setting, order, rows)
         for setting in context.settings
-        if setting.method not in ("zero_shot", "direct")
+        if _has_matrix(setting)
         for order, rows in rows_by_order(context, setting).items()
     ]
     picked = context.pick(MOST_MAPS)
-    shown = sorted((item for item in every if item[0] in picked), key=lambda item: context.results.orders.index(item[1]))
-    shown = shown[:MOST_MAPS]
+    orders = context.results.orders
+    shown = sorted((item for item in every if item[0] in picked), key=lambda item: orders.index(item[1]))[:MOST_MAPS]
     figures = []
     for setting, order, rows in shown:
-        matrix = matrices_of(context, rows)
+        matrix = mean_of(context, rows)
         if not matrix.tasks:
             continue
         where = f", order {context.results.orders.index(order) + 1}" if len(context.results.orders) > 1 else ""
@@ -45,7 +51,7 @@ def heat_maps(context: Context) -> tuple[list[str], str]:
         figures.append(_heat_map(matrix, caption, f"Accuracy matrix of {label}{where}"))
     if len(every) <= len(shown):
         return figures, ""
-    return figures, f"{len(shown)} of {len(every)} matrices (setting and order) are shown; accuracy.parquet has them all."
+    return figures, f"{len(shown)} of {len(every)} matrices are shown; accuracy.parquet has them all."
 
 
 def _heat_map(matrix: AccuracyMatrix, caption: str, alt: str) -> str:
@@ -63,7 +69,8 @@ def _heat_map(matrix: AccuracyMatrix, caption: str, alt: str) -> str:
     _write_cells(panel, grid, size)
     first = 1 if untouched else 0
     for t in range(count):
-        panel.add_patch(_frame(t - 0.5, t + first - 0.5))
+        frame = Rectangle((t - 0.5, t + first - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.4)
+        panel.add_patch(frame)
     panel.set_xticks(range(count), matrix.tasks, rotation=35, ha="left", rotation_mode="anchor", fontsize=size)
     panel.xaxis.tick_top()
     panel.set_yticks(range(len(stages)), stages, fontsize=size)
@@ -78,34 +85,28 @@ def _write_cells(panel: Axes, grid: np.ndarray, size: float) -> None:
             panel.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=size, color=colour)
 
 
-def _frame(x: float, y: float) -> object:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x, y), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.4)
-
-
 def forgetting_curves(context: Context) -> tuple[list[str], str]:
     """Accuracy of every task over the stages, one figure an order."""
-    settings = [setting for setting in context.pick(MOST_LINES) if setting.method not in ("zero_shot", "direct")]
+    settings = [setting for setting in context.pick(MOST_LINES) if _has_matrix(setting)]
     orders = context.results.orders
     figures = [figure for order in orders[:MOST_ORDERS] if (figure := _order_curves(context, order, settings))]
     left = len(orders) - MOST_ORDERS
     note = f"The first {MOST_ORDERS} of {len(orders)} orders are drawn." if left > 0 and figures else ""
-    total = sum(1 for summary in context.summaries if summary.finished and summary.setting.method not in ("zero_shot", "direct"))
+    total = sum(bool(summary.finished) and _has_matrix(summary.setting) for summary in context.summaries)
     if figures and len(settings) < total:
         note += f" {len(settings)} of {total} settings are drawn."
     return figures, note.strip()
 
 
-def _order_curves(context: Context, order: str, settings: list) -> str | None:
+def _order_curves(context: Context, order: str, settings: list[Setting]) -> str | None:
     tasks = order.split(">")
-    lines = [(setting, matrices_of(context, rows)) for setting in settings if (rows := context.rows(setting, order))]
+    lines = [(setting, mean_of(context, rows)) for setting in settings if (rows := context.rows(setting, order))]
     lines = [(setting, matrix) for setting, matrix in lines if matrix.tasks == tasks]
     if not lines:
         return None
     columns = min(4, len(tasks))
-    rows = -(-len(tasks) // columns)
-    figure, panels = new_figure(0.9 + 2.0 * rows, rows, columns, sharey=True)
+    height = -(-len(tasks) // columns)
+    figure, panels = new_figure(0.9 + 2.0 * height, height, columns, sharey=True)
     for panel in panels[len(tasks):]:
         panel.set_axis_off()
     for j, task in enumerate(tasks):
@@ -113,8 +114,8 @@ def _order_curves(context: Context, order: str, settings: list) -> str | None:
         for setting, matrix in lines:
             style = context.styles[setting]
             heights = [matrix.untouched[j], *(row[j] for row in matrix.values)]
-            panels[j].plot(range(-1, len(tasks)), percent(heights), color=style.colour, marker=style.marker, markersize=4,
-                           linestyle=style.line, linewidth=1.4, label=context.label(setting))
+            panels[j].plot(range(-1, len(tasks)), percent(heights), color=style.colour, marker=style.marker,
+                           markersize=4, linestyle=style.line, linewidth=1.4, label=context.label(setting))
         panels[j].set_title(f"{j + 1} {task}")
         panels[j].set_xticks(range(-1, len(tasks)), ["0", *(str(t + 1) for t in range(len(tasks)))])
         panels[j].set_ylim(-3, 103)
@@ -122,6 +123,7 @@ def _order_curves(context: Context, order: str, settings: list) -> str | None:
         panels[j].set_ylabel("accuracy, per cent")
     legend_below(figure, panels, columns=5)
     number = f"Order {context.results.orders.index(order) + 1}: " if len(context.results.orders) > 1 else ""
-    caption = (f"{number}{html.escape(' → '.join(tasks))}. One panel a task, after each stage (0: the untouched model); the shaded "
-               "stage is the one that learns the task, and what is lost to its right is forgetting. Means over seeds.")
+    words = html.escape(number + " → ".join(tasks))
+    caption = (f"{words}. One panel a task, after each stage (0: the untouched model); the "
+               "shaded stage learns the task, and what is lost to its right is forgetting. Means over seeds.")
     return as_html(figure, caption, f"Accuracy of each task over the stages, {order}")

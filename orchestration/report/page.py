@@ -19,10 +19,12 @@ h1 { margin: .1em 0 .2em; font-size: 36px; line-height: 1.2; font-weight: 650; o
 h2 { margin: 0 0 .6em; padding-top: 1.1em; font-size: 22px; font-weight: 650; border-top: 1px solid var(--line); }
 section { margin-top: 2.4em; }
 p { max-width: 76ch; }
-nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 18px 0 0; padding: 0; font-size: 14px; }
+nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 18px 0 0;
+  padding: 0; font-size: 14px; }
 a { color: var(--blue); text-decoration: none; }
 a:hover { text-decoration: underline; }
-.headline { font-size: 19px; line-height: 1.45; padding: 14px 18px; border-left: 4px solid var(--blue); background: var(--wash); }
+.headline { font-size: 19px; line-height: 1.45; padding: 14px 18px; border-left: 4px solid var(--blue);
+  background: var(--wash); }
 .note, figcaption { color: var(--soft); font-size: 14px; }
 .missing { color: var(--soft); font-size: 14px; font-style: italic; }
 .scroll { overflow-x: auto; margin: 1em 0; }
@@ -42,7 +44,8 @@ tbody th { text-align: left; font-weight: 500; white-space: nowrap; }
 .interval { color: var(--soft); }
 tr.reference { background: var(--wash); }
 tr.chosen { background: #fff8e8; }
-.tag { margin-left: 4px; padding: 1px 6px; border-radius: 8px; background: #e4e7eb; color: var(--soft); font-size: 12px; }
+.tag { margin-left: 4px; padding: 1px 6px; border-radius: 8px; background: #e4e7eb; color: var(--soft);
+  font-size: 12px; }
 .tag.star { background: #f3dfae; color: #5f4708; }
 .verdict.better { color: var(--blue); font-weight: 600; }
 .verdict.worse { color: var(--red); font-weight: 600; }
@@ -52,7 +55,8 @@ figure img { max-width: 100%; height: auto; display: block; }
 figcaption { margin-top: .5em; max-width: 100ch; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(460px, 1fr)); gap: 8px 28px; }
 .gallery figure { margin: .6em 0; display: flex; flex-direction: column-reverse; justify-content: flex-end; }
-pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
+pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
+  font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
 details { margin-top: 1em; } summary { cursor: pointer; color: var(--blue); font-size: 14px; }
 details pre { padding: 14px 18px; background: var(--wash); margin-top: .6em; }
 footer { margin-top: 4em; padding-bottom: 48px; color: var(--soft); font-size: 14px; }

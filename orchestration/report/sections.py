@@ -14,15 +14,15 @@ from orchestration.report.findings import findings, headline, missing_reason, wh
 from orchestration.report.inside import exhausted_words, gradient_figure, stage_lines, usage_figure
 from orchestration.report.matrices import forgetting_curves, heat_maps
 from orchestration.report.tables import comparison_table, costs_table, glossary, html_table, settings_table
-from orchestration.results import METRIC, summary_metrics
+from orchestration.results import METRIC, Row, summary_metrics
 
 Section = tuple[str, str]
 
 
 def sections(context: Context) -> list[Section]:
     every = [
-        _summary, _metrics, _settings, _against_sequential, _axes, _pareto, _matrices, _forgetting, _subspaces, _prompts,
-        _averaging, _orders, _costs, _failures, _provenance,
+        _summary, _metrics, _settings, _against_sequential, _axes, _pareto, _matrices, _forgetting, _subspaces,
+        _prompts, _averaging, _orders, _costs, _failures, _provenance,
     ]
     return [section for build in every if (section := build(context)) is not None]
 
@@ -42,8 +42,9 @@ def _summary(context: Context) -> Section:
         rows = [(html.escape(title), html.escape(words), _verdict(judged)) for title, words, judged in lines]
         parts.append(html_table([html.escape(claim), "paired difference", ""], rows, "words findings"))
     parts.append(paragraph(
-        "Differences are paired: both sides had the same seed and the same order of tasks. The interval is the 95 % t-interval "
-        "over those pairs; “no clear difference” means that it includes zero. Two or three pairs give very wide intervals.", "note"))
+        "Differences are paired: both sides had the same seed and the same order of tasks. The interval is the 95 % "
+        "t-interval over those pairs; “no clear difference” means that it includes zero. Two or three pairs give very "
+        "wide intervals.", "note"))
     return "What was run and what came out", "".join(parts)
 
 
@@ -53,16 +54,17 @@ def _verdict(judged: str) -> str:
 
 
 def _metrics(context: Context) -> Section:
-    text = ("All accuracies and differences of accuracies are in per cent (of the test split), transfers and forgetting in "
-            "percentage points. A stage is the learning of one task.")
+    text = ("Accuracies are in per cent of the test split, differences of accuracies (forgetting, transfers) in "
+            "percentage points. A stage is the learning of one task; an order is the sequence of tasks.")
     return "How to read the numbers", paragraph(text) + glossary(context)
 
 
 def _settings(context: Context) -> Section:
     if not context.summaries:
         return "Settings and metrics", missing("no trial yet")
-    parts = [paragraph("Mean ± half the width of the 95 % t-interval over seeds and orders; n counts finished trials, and one "
-                       "trial alone has no interval. " + _chosen_words(context), "note"), settings_table(context)]
+    text = ("Mean ± half the width of the 95 % t-interval over seeds and orders; n counts finished trials, and one "
+            "trial alone has no interval. ")
+    parts = [paragraph(text + _chosen_words(context), "note"), settings_table(context)]
     shown = {metric.name for metric in summary_metrics(context.summaries)}
     reasons = [missing_reason(context, metric.name) for metric in METRIC.values()
                if metric.name not in shown and metric.unit == "percent"]
@@ -73,8 +75,9 @@ def _settings(context: Context) -> Section:
 def _chosen_words(context: Context) -> str:
     if context.chosen is None:
         return "No setting could be chosen: none has a validation accuracy."
-    return (f"Chosen by average accuracy on the validation split, never on the test split: {context.label(context.chosen)}."
-            if len([s for s in context.settings if not s.is_reference]) > 1 else "")
+    if sum(not setting.is_reference for setting in context.settings) < 2:
+        return ""
+    return f"Chosen by average accuracy on the validation split, not the test split: {context.label(context.chosen)}."
 
 
 def _against_sequential(context: Context) -> Section:
@@ -84,9 +87,9 @@ def _against_sequential(context: Context) -> Section:
         why = ("no finished trial shares its seed and order with a finished sequential trial" if ran
                else "no sequential reference: the comparison is undefined")
         return "Against sequential", missing(why)
-    text = ("Each setting minus sequential, that is the same training without protection, in points: mean difference, 95 % "
-            "t-interval, p of the paired t-test. The intervals are for one comparison each; the p-values are corrected after Holm "
-            "over all comparisons of this table together.")
+    text = ("Each setting minus sequential, that is the same training without protection, in points: mean difference, "
+            "95 % t-interval, p of the paired t-test. The intervals are for one comparison each; the p-values are "
+            "corrected after Holm over all comparisons of this table together.")
     return "Against sequential", paragraph(text, "note") + table
 
 
@@ -96,7 +99,7 @@ def _axes(context: Context) -> Section | None:
         return None
     if not context.results.finished:
         return "Along the axes", missing("no trial has finished")
-    lines = "Lines mark the references: sequential, direct and zero_shot, where they were run and the metric is defined for them."
+    lines = "Broken lines without dots are the references, where they were run and the metric is defined for them."
     return "Along the axes", paragraph(lines, "note") + "".join(axis_figures(context))
 
 
@@ -110,8 +113,9 @@ def _matrices(context: Context) -> Section:
     figures, left_out = heat_maps(context)
     if not figures:
         return "Accuracy matrices", missing("no finished trial of a sequence has accuracies")
-    text = ("Test accuracy in per cent on every task (columns) after every stage (rows), averaged over seeds. A frame marks the "
-            "task that the stage has just learned; beneath a frame one reads forgetting, above it forward transfer.")
+    text = ("Test accuracy in per cent on every task (columns) after every stage (rows), averaged over seeds. A frame "
+            "marks the task that the stage has just learned; beneath a frame one reads forgetting, above it forward "
+            "transfer.")
     return ("Accuracy matrices", paragraph(text, "note") + f'<div class="gallery">{"".join(figures)}</div>'
             + (missing(left_out) if left_out else ""))
 
@@ -124,8 +128,8 @@ def _forgetting(context: Context) -> Section:
 
 def _subspaces(context: Context) -> Section:
     lines = stage_lines(context, ["subspace/rank", "subspace/dims_left", "pretrained_retention"],
-                        "Rank is the number of directions a stage claims for itself; dimensions left are those that later stages "
-                        "may still use. Means over seeds and orders.")
+                        "Rank is the number of directions a stage claims for itself; dimensions left are those that "
+                        "later stages may still use. Means over seeds and orders.")
     gradient = gradient_figure(context)
     recorded = any(row["name"].startswith("subspace/") for row in context.results.stages)
     words = exhausted_words(context)
@@ -172,12 +176,14 @@ def _failures(context: Context) -> Section:
     if not rows:
         text = "Every trial finished." if context.results.trials else "There is no trial yet."
         return "Failed and unfinished trials", paragraph(text)
-    table = [
-        (html.escape(row["trial"]), html.escape(row["method"]), str(row["seed"]), html.escape((row["order"] or "").replace(">", " → ")),
-         row["status"], f"<pre>{html.escape(row['error'])}</pre>" if row["error"] else "–")
-        for row in rows
-    ]
-    return "Failed and unfinished trials", html_table(["trial", "method", "seed", "order", "status", "error"], table, "words")
+    head = ["trial", "method", "seed", "order", "status", "error"]
+    return "Failed and unfinished trials", html_table(head, [_failure(row) for row in rows], "words")
+
+
+def _failure(row: Row) -> list[str]:
+    order = (row["order"] or "").replace(">", " → ")
+    cells = [html.escape(str(cell)) for cell in (row["trial"], row["method"], row["seed"], order, row["status"])]
+    return [*cells, f"<pre>{html.escape(row['error'])}</pre>" if row["error"] else "–"]
 
 
 def _provenance(context: Context) -> Section:

@@ -123,13 +123,14 @@ def format_p(p: float) -> str:
 
 
 def write_csv(context: Context, path: Path) -> None:
-    """One row a setting: every metric's mean, spread, half width of the 95 % interval and n, as stored (not per cent)."""
+    """One row a setting: each metric's mean, spread, half width of the 95 % interval and n, on the stored scale."""
     axes = setting_axes(context.results.axes)
     names = [*metric_names(context.results.trials, context.results.axes), "seconds"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         parts = ("mean", "spread", "half_width", "n")
-        writer.writerow(["method", *axes, "trials", "finished", *(f"{name}.{part}" for name in names for part in parts)])
+        head = [f"{name}.{part}" for name in names for part in parts]
+        writer.writerow(["method", *axes, "trials", "finished", *head])
         for summary in context.summaries:
             values = [_plain(summary.setting.value(axis)) for axis in axes]
             found = [summary.metric(name) for name in names]

@@ -1,0 +1,253 @@
+"""Reading a RUN and summing it up, against numbers worked by hand."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from rich.console import Console
+
+from orchestration.results import (
+    Setting,
+    accuracy_matrix,
+    axis_contrast,
+    baseline_of,
+    best_setting,
+    compare_with_sequential,
+    difference,
+    estimate,
+    format_number,
+    holm,
+    mean_matrix,
+    metric_names,
+    paired_difference,
+    print_summary,
+    read_results,
+    settings_summary,
+)
+
+AXIS = "projection.task_energy"
+METRICS = ("average_accuracy", "learning_accuracy", "forgetting", "forward_transfer", "transfer_to_direct",
+           "pretrained_retention", "trained_parameters", "memory_bytes", "validation/average_accuracy")
+ORDER = "digits>charts>scenes"
+
+Row = dict[str, Any]
+
+
+def trial(name: str, method: str = "fwd_prompt", seed: int = 0, order: str = ORDER, **values: Any) -> Row:
+    """A row of trials.parquet; every metric that is not given is null. Dots in names are written as `__`."""
+    row: Row = {"trial": name, "method": method, "seed": seed, "order": order, "status": "FINISHED", "error": None,
+                "seconds": 12.5, AXIS: None, **dict.fromkeys(METRICS)}
+    return row | {key.replace("__", "."): value for key, value in values.items()}
+
+
+def cells(row: Row, matrix: list[list[float | None]], untouched: list[float] | None = None) -> list[Row]:
+    """The rows of accuracy.parquet of one trial."""
+    tasks = row["order"].split(">")
+    stages = [(-1, None, untouched)] if untouched else []
+    stages += [(t, tasks[t], values) for t, values in enumerate(matrix)]
+    return [
+        {"trial": row["trial"], "method": row["method"], "seed": row["seed"], "order": row["order"], "stage": stage,
+         "stage_task": stage_task, "task": task, "split": split, "accuracy": value, "content_accuracy": value, "n": 50}
+        for stage, stage_task, values in stages
+        for task, value in zip(tasks, values, strict=True)
+        for split in ("test", "validation")
+        if value is not None
+    ]
+
+
+def write_run(folder: Path, trials: list[Row], accuracy: list[Row] | None = None, stages: list[Row] | None = None,
+              **sweep: Any) -> Path:
+    """A RUN folder. A table without rows is written without columns, which readers must survive as well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("trials", trials), ("accuracy", accuracy or []), ("stages", stages or [])):
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    sweep = {"name": folder.name, "benchmark": "mini", "model": "mini", "method": "fwd_prompt",
+             "axes": {AXIS: [0.5, 0.99]}, "provenance": {"versions": {"torch": "2.0"}, "commit": "abc"}} | sweep
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    return folder
+
+
+def energy(name: str, value: float, seed: int, **values: Any) -> Row:
+    return trial(name, seed=seed, **values) | {AXIS: value}
+
+
+def paired_trials() -> list[Row]:
+    """Differences 0.99 minus 0.5 are 0.10, 0.20, 0.30 over the seeds; sequential lies at 0.2, 0.2, 0.2."""
+    low, high = (0.3, 0.4, 0.5), (0.4, 0.6, 0.8)
+    trials = []
+    for seed in range(3):
+        trials += [
+            energy(f"a{seed}", 0.5, seed, average_accuracy=low[seed]),
+            energy(f"b{seed}", 0.99, seed, average_accuracy=high[seed]),
+            trial(f"s{seed}", "sequential", seed, average_accuracy=0.2),
+        ]
+    return trials
+
+
+def test_estimate_by_hand() -> None:
+    found = estimate([0.1, 0.2, 0.3])
+    assert found.mean == pytest.approx(0.2)
+    assert found.spread == pytest.approx(0.1)
+    assert found.half_width == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
+    assert found.n == 3
+
+
+def test_missing_values_are_left_out_and_counted() -> None:
+    found = estimate([0.5, None, float("nan"), float("inf")])
+    assert (found.mean, found.spread, found.half_width, found.n) == (0.5, None, None, 1)
+    assert estimate([None]).mean is None
+    assert estimate([]).n == 0
+
+
+def test_paired_difference_by_hand() -> None:
+    low, high = Setting("fwd_prompt", ((AXIS, 0.5),)), Setting("fwd_prompt", ((AXIS, 0.99),))
+    found = paired_difference(paired_trials(), "average_accuracy", high, low)
+    assert found.mean == pytest.approx(0.2)
+    assert found.half_width == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
+    assert found.n == 3
+    assert found.p == pytest.approx(0.0741799, rel=1e-5)  # t = 2 sqrt(3), 2 degrees of freedom
+
+
+def test_pairs_need_the_same_seed_and_order_and_both_values() -> None:
+    trials = paired_trials()
+    trials[1]["status"] = "FAILED"
+    trials[4]["average_accuracy"] = None
+    low, high = Setting("fwd_prompt", ((AXIS, 0.5),)), Setting("fwd_prompt", ((AXIS, 0.99),))
+    found = paired_difference(trials, "average_accuracy", high, low)
+    assert (found.n, found.half_width, found.p) == (1, None, None)
+    assert found.mean == pytest.approx(0.3)
+    trials[7]["order"] = "scenes>charts>digits"
+    assert paired_difference(trials, "average_accuracy", high, low).n == 0
+
+
+def test_differences_without_variation() -> None:
+    assert difference([0.0, 0.0]).p == 1.0
+    found = difference([0.25, 0.25])
+    assert (found.mean, found.half_width, found.p) == (0.25, 0.0, None)
+
+
+def test_axis_contrast_averages_other_axes_within_a_seed() -> None:
+    trials = []
+    for seed in range(2):
+        for size, gain in ((10, 0.1), (20, 0.3)):
+            for value in (0.5, 0.99):
+                accuracy = 0.4 + 0.1 * seed + (gain + 0.1 * seed if value == 0.99 else 0.0)
+                name = f"{seed}-{size}-{value}"
+                trials.append(energy(name, value, seed, average_accuracy=accuracy, pool__size=size))
+    found = axis_contrast(trials, [AXIS, "pool.size"], "average_accuracy", axis=AXIS, high=0.99, low=0.5)
+    assert found.n == 2  # seeds, not the four pairs
+    assert found.mean == pytest.approx(0.25)  # 0.2 and 0.3
+
+
+def test_holm_by_hand() -> None:
+    corrected = holm([0.01, None, 0.04, 0.03])
+    assert corrected[1] is None
+    assert [corrected[0], corrected[2], corrected[3]] == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_comparison_with_sequential() -> None:
+    found = compare_with_sequential(paired_trials(), [AXIS], ["average_accuracy"])
+    assert [c.setting.value(AXIS) for c in found] == [0.5, 0.99]
+    assert [c.difference.mean for c in found] == pytest.approx([0.2, 0.4])
+    assert found[0].difference.p == pytest.approx(0.0741799, rel=1e-5)
+    assert found[0].p_holm == pytest.approx(2 * 0.0741799, rel=1e-5)
+    assert compare_with_sequential([row for row in paired_trials() if row["method"] != "sequential"], [AXIS]) == []
+
+
+def test_baseline_shares_the_axes_that_apply_to_it() -> None:
+    settings = [Setting("sequential", (("pool.size", size),)) for size in (10, 20)]
+    mine = Setting("fwd_prompt", ((AXIS, 0.5), ("pool.size", 20)))
+    assert baseline_of(mine, settings) == settings[1]
+    assert baseline_of(mine, [Setting("sequential")]) == Setting("sequential")
+    assert baseline_of(mine, [Setting("direct")]) is None
+
+
+def test_summary_groups_settings_and_counts() -> None:
+    trials = paired_trials()
+    trials[0]["status"] = "FAILED"
+    summaries = settings_summary(trials, [AXIS])
+    assert [s.setting for s in summaries] == [
+        Setting("fwd_prompt", ((AXIS, 0.5),)), Setting("fwd_prompt", ((AXIS, 0.99),)), Setting("sequential")]
+    assert (summaries[0].trials, summaries[0].finished) == (3, 2)
+    assert summaries[0].metric("average_accuracy").mean == pytest.approx(0.45)
+    assert summaries[1].metric("average_accuracy").spread == pytest.approx(0.2)
+    assert summaries[0].metric("forgetting").n == 0
+
+
+def test_orders_are_pooled_unless_they_are_all_that_varies() -> None:
+    trials = [trial(f"{i}", order=order, average_accuracy=0.1 * i) for i, order in enumerate(("a>b", "b>a"))]
+    assert len(settings_summary(trials, ["order"])) == 2
+    pooled = settings_summary(trials, ["order", AXIS])
+    assert [summary.metric("average_accuracy").n for summary in pooled] == [2]
+    first, second = (summary.setting for summary in settings_summary(trials, ["order"]))
+    assert paired_difference(trials, "average_accuracy", second, first).mean == pytest.approx(0.1)
+
+
+def test_best_setting_looks_at_validation_alone() -> None:
+    trials = [
+        energy("a", 0.5, 0, average_accuracy=0.9) | {"validation/average_accuracy": 0.4},
+        energy("b", 0.99, 0, average_accuracy=0.1) | {"validation/average_accuracy": 0.6},
+        trial("s", "sequential") | {"validation/average_accuracy": 0.99},
+    ]
+    best = best_setting(trials, [AXIS])
+    assert best is not None
+    assert best.setting.value(AXIS) == 0.99
+    assert best_setting([], [AXIS]) is None
+    assert best_setting([trials[2]], [AXIS]) is None
+
+
+def test_accuracy_matrix_and_mean() -> None:
+    row, other = trial("a", order="x>y"), trial("b", seed=1, order="x>y")
+    accuracy = [*cells(row, [[0.8, 0.2], [0.6, 0.7]], [0.1, 0.2]), *cells(other, [[0.6, None], [0.2, 0.5]])]
+    first, second = (accuracy_matrix(accuracy, name) for name in "ab")
+    assert first.tasks == ["x", "y"]
+    assert first.values == [[0.8, 0.2], [0.6, 0.7]]
+    assert first.untouched == [0.1, 0.2]
+    assert second.values[0] == [0.6, None]
+    mean = mean_matrix([first, second])
+    assert mean.values[0] == pytest.approx([0.7, 0.2])
+    assert mean.untouched == pytest.approx([0.1, 0.2])
+    assert accuracy_matrix(accuracy, "nobody").tasks == []
+    with pytest.raises(ValueError, match="different orders"):
+        mean_matrix([first, accuracy_matrix(cells(trial("c", order="y>x"), [[0.1, 0.2]] * 2), "c")])
+
+
+def test_metric_names_leave_out_axes_and_text() -> None:
+    assert metric_names([trial("a", pool__size=10, projection__mode="both")], [AXIS, "pool.size", "projection.mode"]) == [
+        *METRICS]
+
+
+def test_numbers_are_printed_with_a_true_minus() -> None:
+    assert format_number("forgetting", -0.0123) == "−1.2"
+    assert format_number("forgetting", 0.0123, signed=True) == "+1.2"
+    assert format_number("forgetting", -1e-9, signed=True) == "0.0"
+    assert format_number("trained_parameters", 12345) == "12,345"
+    assert format_number("forgetting", None) == "–"
+
+
+def test_printed_summary(tmp_path: Path) -> None:
+    trials = paired_trials()
+    trials[0] |= {"status": "FAILED", "error": "ValueError: [bold]broken[/bold]\nmore", "average_accuracy": None}
+    run = write_run(tmp_path / "printed", trials)
+    text = io.StringIO()
+    print_summary(run, Console(file=text, width=160))
+    shown = text.getvalue()
+    assert "45.0 ± 63.5" in shown
+    assert "2/3" in shown
+    assert "ValueError: [bold]broken[/bold]" in shown
+    assert "more" not in shown
+
+
+def test_empty_run_is_read_and_printed(tmp_path: Path) -> None:
+    results = read_results(tmp_path)
+    assert (results.trials, results.axes, results.orders) == ([], {}, [])
+    print_summary(tmp_path, Console(file=io.StringIO()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,8 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
             _node_ip_address="127.0.0.1",
             **quiet,
         )
+    # Tune ends a sweep in good order on SIGINT; a cluster's or a shell's SIGTERM means the same
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -442,18 +443,20 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
     console = console or Console()
     results = read_results(run_dir)
     summaries = settings_summary(results.trials, results.axes)
-    shown = [metric for metric in summary_metrics(summaries) if metric.name in (*HEADLINE, "learning_accuracy")]
+    methods = {summary.setting.method for summary in summaries if not summary.setting.is_reference}
+    shown = [metric for metric in summary_metrics(summaries) if metric.name in HEADLINE]
     arrow = {"higher": " ↑", "lower": " ↓", "": ""}
-    table = Table(title="Mean ± 95 % interval over seeds and orders, per cent (↑ higher is better, ↓ lower is better)")
-    table.add_column("setting")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("setting", vertical="bottom")
     table.add_column("trials", justify="right")
     for metric in shown:
-        table.add_column(metric.title + arrow[metric.better], justify="right")
+        table.add_column(metric.title.replace(" ", "\n", 1) + arrow[metric.better], justify="right", no_wrap=True)
     for summary in summaries:
         cells = [_estimate_with_n(metric.name, summary) for metric in shown]
-        label = setting_label(summary.setting, results.axes, results.orders)
+        label = setting_label(summary.setting, results.axes, results.orders, method=len(methods) > 1)
         table.add_row(Text(label), f"{summary.finished}/{summary.trials}", *cells)
     console.print(table)
+    console.print("per cent, mean ± half the 95 % interval over seeds and orders; ↑ higher, ↓ lower is better")
     if list(results.axes) == ["order"]:
         for number, order in enumerate(results.orders, start=1):
             console.print(Text(f"order {number}: {order}"))
@@ -470,11 +473,16 @@ def _print_unfinished(results: Results, console: Console) -> None:
     rows = [row for row in results.trials if row["status"] != "FINISHED"]
     if not rows:
         return
-    table = Table("trial", "status", "error", title="Trials without a result")
+    console.print("Trials without a result:")
+    table = Table("trial", "status", "error", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(*(Text(text) for text in (row["trial"], row["status"], first_line(row["error"]))))
     console.print(table)
 
 
 def first_line(error: str | None) -> str:
-    return next((line.strip() for line in (error or "").splitlines() if line.strip()), "")
+    """The line of an error that says what went wrong: its first, but the last one of a traceback."""
+    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return lines[-1] if lines[0].startswith("Traceback ") else lines[0]

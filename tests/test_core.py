@@ -37,7 +37,7 @@ def test_the_checkpoint_is_what_its_card_says(tmp_path: Path) -> None:
     card = json.loads((CHECKPOINT / "card.json").read_text())
     assert (CHECKPOINT / "model.safetensors").stat().st_size < 15e6
     assert not [path for path in CHECKPOINT.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
-    assert "mini_pretraining" in card["command"]
+    assert all("mini_pretraining" in command for command in card["commands"])
     assert (CHECKPOINT / "pretraining_log.jsonl").exists()
     for path in CHECKPOINT.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -45,9 +45,9 @@ class Page(HTMLParser):
 
 def stages_of(row: Row) -> list[Row]:
     values = {"subspace/rank": 4, "subspace/dims_left": 20, "subspace/exhausted": 1, "subspace/gradient_allowed": 0.5,
-              "subspace/gradient_occupied": 0.3, "subspace/gradient_other": 0.2, "seconds/train": 3, "seconds/evaluate": 1,
-              "pool/usage_entropy": 1.2, "key_drift/digits": 0.1, "ema/weight": 0.9, "prompt_usage/digits/3": 0.6,
-              "prompt_usage/charts/0": 0.4}
+              "subspace/gradient_occupied": 0.3, "subspace/gradient_other": 0.2, "seconds/train": 3,
+              "seconds/evaluate": 1, "pool/usage_entropy": 1.2, "key_drift/digits": 0.1, "ema/weight": 0.9,
+              "prompt_usage/digits/3": 0.6, "prompt_usage/charts/0": 0.4}
     return [
         {"trial": row["trial"], "stage": stage, "task": task, "name": name, "value": float(value)}
         for stage, task in enumerate(row["order"].split(">"))
@@ -100,7 +100,7 @@ def test_text_is_escaped(full: Path) -> None:
 def test_the_words_follow_from_the_numbers(full: Path) -> None:
     source = (full / "report.html").read_text()
     assert "10 of 11 trials finished, 1 failed." in source
-    assert "task_energy 0.99 instead of 0.5: average accuracy +4.9 points" in source
+    assert "With task_energy 0.99 instead of 0.5, average accuracy changed by +4.9 points" in source
     assert "Chosen by average accuracy on the validation split, not the test split: task_energy 0.99." in source
     assert "exhausted in at least one trial of: task_energy 0.5" in source
     assert "nan" not in re.sub(r"base64,[^\"]*|provenance", "", source).lower()
@@ -137,11 +137,20 @@ def test_nothing_finished(tmp_path: Path) -> None:
     assert "boom" in source
 
 
+def test_only_references_finished(tmp_path: Path) -> None:
+    direct = trial("d", "direct", average_accuracy=0.8)
+    trials = [direct, energy("a", 0.5, 0, status="UNFINISHED")]
+    source = Page(write_report(write_run(tmp_path, trials, stages=stages_of(direct)))).source
+    assert "No trial that learns the tasks in sequence has finished" in source
+    assert "No trial has finished, references aside" in source
+    assert "No finished trial of a sequence recorded prompt usage" in source
+
+
 def test_one_trial_without_axes_or_references(tmp_path: Path) -> None:
     row = trial("only", average_accuracy=0.5, forgetting=0.1) | {"validation/average_accuracy": 0.5}
     run = write_run(tmp_path, [row], cells(row, MATRIX), axes={})
     source = Page(write_report(run)).source
-    assert "No zero_shot reference: forward transfer undefined" in source or "no zero_shot reference" in source
+    assert "no zero_shot reference: forward transfer undefined" in source
     assert "no direct reference: transfer to direct undefined" in source
     assert "No sequential reference" in source
     assert "Along the axes" not in source

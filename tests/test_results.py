@@ -22,6 +22,7 @@ from orchestration.results import (
     compare_with_sequential,
     difference,
     estimate,
+    first_line,
     format_number,
     holm,
     mean_matrix,
@@ -222,8 +223,8 @@ def test_accuracy_matrix_and_mean() -> None:
 
 
 def test_metric_names_leave_out_axes_and_text() -> None:
-    assert metric_names([trial("a", pool__size=10, projection__mode="both")], [AXIS, "pool.size", "projection.mode"]) == [
-        *METRICS]
+    row = trial("a", pool__size=10, projection__mode="both")
+    assert metric_names([row], [AXIS, "pool.size", "projection.mode"]) == [*METRICS]
 
 
 def test_numbers_are_printed_with_a_true_minus() -> None:
@@ -251,3 +252,9 @@ def test_empty_run_is_read_and_printed(tmp_path: Path) -> None:
     results = read_results(tmp_path)
     assert (results.trials, results.axes, results.orders) == ([], {}, [])
     print_summary(tmp_path, Console(file=io.StringIO()))
+
+
+def test_errors_in_one_line() -> None:
+    assert first_line("\nValueError: a\nb") == "ValueError: a"
+    assert first_line("Traceback (most recent call last):\n  File x\nValueError: a\n") == "ValueError: a"
+    assert first_line(None) == ""

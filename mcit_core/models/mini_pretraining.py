@@ -5,6 +5,10 @@ Three steps, because end-to-end training from scratch does not leave the languag
 2. the Q-Former on the same labels through its queries, the vision tower frozen;
 3. Q-Former and language model on question/answer pairs of the mixture, the vision tower frozen and cached.
 
+Step 3 starts with dense labels still asked of the visual tokens, through heads of fixed norm: without that, whatever is
+easy to see (colour) reaches the language model as a direction of next to no variance and is not read for hours.
+`--continue-from FOLDER` runs step 3 again on a finished checkpoint.
+
 Writes model.safetensors (float16), config.json, tokenizer files, pretraining_log.jsonl and card.json with the SHA-256.
 """
 
@@ -21,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import InstructBlipForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -52,7 +56,7 @@ def dense_labels(pictures: list[Picture]) -> dict[str, Tensor]:
 
 
 class DenseHeads(nn.Module):
-    """Throw-away linear heads; `shared` cell heads for the tower, the same ones over queries 0-8 and 9-13."""
+    """Throw-away linear heads, shared by all cells (of the tower, or queries 0-8) and all bars (queries 9-13)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,6 +72,21 @@ class DenseHeads(nn.Module):
             "bar_colour": self.bar_colour(bars),
             "bar_height": self.bar_height(bars),
         }
+
+
+def fixed_norm_logits(heads: DenseHeads, tokens: Tensor) -> dict[str, Tensor]:
+    """As the heads say, with unit rows: to be sure of a label the tokens themselves must differ, not the weights."""
+
+    def logits(head: nn.Linear, x: Tensor) -> Tensor:
+        return F.linear(x, F.normalize(head.weight, dim=1), head.bias)
+
+    cells, bars = tokens[:, :9], tokens[:, 9:14]
+    return {
+        "what": logits(heads.what, cells),
+        "colour": logits(heads.colour, cells),
+        "bar_colour": logits(heads.bar_colour, bars),
+        "bar_height": logits(heads.bar_height, bars),
+    }
 
 
 def dense_loss(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -185,16 +204,17 @@ def language_logits(
     vision: Tensor,
     examples: list[Example],
     tokenizer: PreTrainedTokenizerFast,
-) -> tuple[Tensor, Tensor]:
-    """Teacher-forced logits [N, n, V] and labels [N, n] (-100 where padded)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Teacher-forced logits [N, n, V], labels [N, n] (-100 where padded) and the visual tokens [N, 16, W]."""
     batch = tokenizer([e.instruction for e in examples], padding=True, return_tensors="pt")
     answers = tokenizer([e.answer + tokenizer.eos_token for e in examples], padding=True, return_tensors="pt")
     labels = answers.input_ids.masked_fill(answers.attention_mask == 0, -100)
     queries = query_outputs(model, vision, batch.input_ids, batch.attention_mask)
     language = model.language_model
-    embedded = torch.cat([model.language_projection(queries), language.get_input_embeddings()(batch.input_ids)], 1)
+    visual = model.language_projection(queries)
+    embedded = torch.cat([visual, language.get_input_embeddings()(batch.input_ids)], 1)
     mask = torch.cat([batch.attention_mask.new_ones(len(vision), QUERIES), batch.attention_mask], 1)
-    return language(inputs_embeds=embedded, attention_mask=mask, labels=labels).logits, labels
+    return language(inputs_embeds=embedded, attention_mask=mask, labels=labels).logits, labels, visual
 
 
 @torch.no_grad()
@@ -209,7 +229,7 @@ def held_out_accuracy(
     right: dict[str, list[bool]] = {}
     for start in range(0, len(pictures), 200):
         examples = [mixture_example(p, rng) for p in pictures[start : start + 200]]
-        logits, labels = language_logits(model, vision[start : start + 200].float(), examples, tokenizer)
+        logits, labels, _ = language_logits(model, vision[start : start + 200].float(), examples, tokenizer)
         exact = ((logits.argmax(-1) == labels) | (labels == -100)).all(1).tolist()
         for example, picture, ok in zip(examples, pictures[start:], exact, strict=False):
             plain = example.style == STYLES[example.content.kind][0]
@@ -223,35 +243,43 @@ def held_out_accuracy(
     return {name: round(float(np.mean(v)), 3) for name, v in sorted(right.items())}
 
 
+#: weights of the picture kinds in step 3; scenes and charts are asked more kinds of question
+KIND_WEIGHTS = {"scene": 1.3, "chart": 1.3, "digit": 0.6, "text": 0.6}
+
+
 def train_language(
     model: InstructBlipForConditionalGeneration,
     pictures: list[Picture],
     vision: Tensor,
-    steps: int,
     minutes: float,
     held_out: tuple[list[Picture], Tensor],
     tokenizer: PreTrainedTokenizerFast,
     log: Log,
     save: Callable[[], None],
 ) -> None:
-    rng = np.random.default_rng(STREAM["language"])
+    rng, heads = np.random.default_rng(STREAM["language"]), DenseHeads()
+    model.vision_model.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW([*trained, *heads.parameters()], lr=1e-3, weight_decay=0.01)
+    labels_of = dense_labels(pictures)
+    weights = np.array([KIND_WEIGHTS[picture.kind] for picture in pictures])
+    shares = np.cumsum(weights) / weights.sum()
     start, step, fraction = time.time(), 0, 0.0
     while fraction < 1:
-        pick = rng.integers(len(pictures), size=96).tolist()
-        examples = [mixture_example(pictures[i], rng) for i in pick]
-        logits, labels = language_logits(model, vision[pick].float(), examples, tokenizer)
+        pick = np.searchsorted(shares, rng.random(96)).clip(max=len(pictures) - 1)
+        examples = [mixture_example(pictures[i], rng) for i in pick.tolist()]
+        logits, labels, visual = language_logits(model, vision[pick].float(), examples, tokenizer)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
-        fraction = max(step / steps, (time.time() - start) / (60 * minutes))
+        dense, right = dense_loss(fixed_norm_logits(heads, visual), {k: v[pick] for k, v in labels_of.items()})
+        fraction = (time.time() - start) / (60 * minutes)
         schedule(optimizer, 1e-3, min(fraction, 1.0))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + 0.2 * dense).backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         if step % 100 == 0:
-            log(phase="language", step=step, loss=round(loss.item(), 4))
-        if step % 1000 == 999:
+            log(phase="language", step=step, loss=round(loss.item(), 4), dense=round(dense.item(), 3), **right)
+        if step % 500 == 499:
             log(phase="held_out", step=step, **held_out_accuracy(model, *held_out, tokenizer))
             save()
         step += 1
@@ -270,12 +298,18 @@ def save_checkpoint(
     (out / "card.json").write_text(json.dumps({"sha256": digest, "parameters": parameters, **card}, indent=2) + "\n")
 
 
+def load_checkpoint(folder: Path, tokenizer: PreTrainedTokenizerFast) -> InstructBlipForConditionalGeneration:
+    model = build_model(len(tokenizer))
+    model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
+    return model.train()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pre-train the embedded model.")
     parser.add_argument("out", type=Path, help="folder that receives the checkpoint")
+    parser.add_argument("--continue-from", type=Path, default=None, help="a checkpoint whose step 3 is run again")
     parser.add_argument("--vision-steps", type=int, default=1800)
     parser.add_argument("--alignment-steps", type=int, default=1500)
-    parser.add_argument("--language-steps", type=int, default=20000, help="upper bound; --minutes usually ends it")
     parser.add_argument("--minutes", type=float, default=60, help="time for the language step")
     parser.add_argument("--pictures", type=int, default=60000)
     parser.add_argument("--threads", type=int, default=2)
@@ -284,34 +318,35 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     tokenizer = build_tokenizer()
-    model = build_model(len(tokenizer)).train()
     log = Log(args.out / "pretraining_log.jsonl")
-    train_tower(model, args.vision_steps, log)
+    before: list[str] = []
+    if args.continue_from:
+        model = load_checkpoint(args.continue_from, tokenizer)
+        before = json.loads((args.continue_from / "card.json").read_text())["commands"]
+        (args.out / "earlier_log.jsonl").write_text((args.continue_from / "pretraining_log.jsonl").read_text())
+    else:
+        model = build_model(len(tokenizer)).train()
+        train_tower(model, args.vision_steps, log)
     pictures, vision = cache_vision(model, args.pictures, STREAM["language"])
     held_out = cache_vision(model, 2000, STREAM["held_out"])
     log(phase="cached", pictures=len(pictures))
-    train_alignment(model, pictures, vision, args.alignment_steps, tokenizer, log)
+    if not args.continue_from:
+        train_alignment(model, pictures, vision, args.alignment_steps, tokenizer, log)
 
     def save() -> None:
-        command = (
-            f"python -m mcit_core.models.mini_pretraining OUT --vision-steps {args.vision_steps} "
-            f"--alignment-steps {args.alignment_steps} --language-steps {args.language_steps} "
-            f"--minutes {args.minutes:g} --pictures {args.pictures} --threads {args.threads}"
+        options = " ".join(
+            f"--{k.replace('_', '-')} {v}" for k, v in vars(args).items() if k != "out" and v is not None
         )
-        save_checkpoint(
-            model,
-            tokenizer,
-            args.out,
-            {
-                "command": command,
-                "minutes": round((time.time() - log.start) / 60, 1),
-                "seed": 0,
-                "torch": torch.__version__,
-                "styles": {k: list(v) for k, v in STYLES.items()},
-            },
-        )
+        card = {
+            "commands": [*before, f"python -m mcit_core.models.mini_pretraining OUT {options}"],
+            "minutes": round((time.time() - log.start) / 60, 1),
+            "seed": 0,
+            "torch": torch.__version__,
+            "styles": {kind: list(styles) for kind, styles in STYLES.items()},
+        }
+        save_checkpoint(model, tokenizer, args.out, card)
 
-    train_language(model, pictures, vision, args.language_steps, args.minutes, held_out, tokenizer, log, save)
+    train_language(model, pictures, vision, args.minutes, held_out, tokenizer, log, save)
     save()
 
 

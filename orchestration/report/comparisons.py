@@ -34,8 +34,9 @@ def pareto_figure(context: Context) -> str | None:
     panel.set_xlabel("forgetting, points (further left is better)")
     panel.set_ylabel("average accuracy, per cent (further up is better)")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", fontsize=9, frameon=False)
-    caption = ("Means with 95 % intervals; the grey line joins the settings that no other one beats in both. "
-               "Differences between means may be chance: see the intervals.")
+    caption = "Means with 95 % intervals, which say how much of the differences may be chance."
+    caption += " The grey line joins the settings that no other one beats in both." if len(front) > 1 else (
+        " One setting is best in both." if len(shown) > 1 else "")
     caption += " Some intervals are cut at the panel's edge." if cut else ""
     caption += f" The first {len(shown)} of {len(points)} settings are drawn." if len(points) > len(shown) else ""
     return as_html(figure, caption, "Average accuracy against forgetting")
@@ -132,7 +133,8 @@ def time_figure(context: Context) -> str | None:
     panel.grid(visible=False, axis="y")
     panel.set_xlabel("seconds per trial, summed over its stages")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", frameon=False)
-    return as_html(figure, "Mean over finished trials. A stage taken from the store counts with the seconds recorded for it.", "Seconds per trial")
+    caption = "Mean over finished trials. A stage taken from the store counts with the seconds recorded for it."
+    return as_html(figure, caption, "Seconds per trial")
 
 
 def rows_by_order(context: Context, setting: Setting) -> dict[str, list[Row]]:

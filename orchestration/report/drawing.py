@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,12 +106,12 @@ def say_missing(axes: Axes, reason: str) -> None:
               transform=axes.transAxes)
 
 
-def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """One legend for all panels, underneath."""
     entries: dict[str, Any] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        columns = min(columns, len(entries))
+        columns = math.ceil(len(entries) / math.ceil(len(entries) / 5))
         figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns, fontsize=9)

@@ -150,7 +150,9 @@ def headline(context: Context) -> str:
     if groups:
         claim, lines = groups[0]
         title, words, judged = lines[0]
-        return f"{claim}: {title} {words}" + (f" — {judged}." if judged else ".")
+        if not judged:
+            return f"With {claim}, the difference in {title} is not known: {words}."
+        return f"With {claim}, {title} changed by {words}: {judged}."
     if not context.results.finished:
         return "No trial has finished, so there is no finding."
     if context.chosen is None:
@@ -164,6 +166,8 @@ def missing_reason(context: Context, metric: str) -> str:
     ran = {row["method"] for row in context.results.finished}
     if not ran:
         return "no trial has finished"
+    if ran <= {"zero_shot", "direct"}:
+        return "no trial that learns the tasks in sequence has finished"
     if metric == "forward_transfer" and not _untouched_known(context):
         return "no zero_shot reference: forward transfer undefined"
     if metric in ("transfer_to_direct", "intransigence") and "direct" not in ran:

@@ -19,11 +19,12 @@ TITLES = {
     "pool/usage_entropy": "entropy of prompt usage",
     "pool/prompts_used": "prompts used",
     "pool/claimed_before": "prompts claimed by earlier stages",
-    "key_drift": "share of an earlier task's answers whose prompts changed",
-    "pretrained_retention": "pre-trained retention (share of the original)",
+    "key_drift": "key drift: share of changed selections",
+    "pretrained_retention": "pre-trained retention",
     "loss/last": "training loss at the end of the stage",
     "ema/weight": "weight on the old average",
 }
+COUNTS = ("subspace/", "pool/")  # drawn from zero
 SHARES = (("allowed", "#0072B2"), ("occupied", "#D55E00"), ("other", "#BBBBBB"))
 
 
@@ -63,7 +64,8 @@ def stage_lines(context: Context, names: list[str], caption: str) -> str | None:
         panel.set_title(TITLES.get(name, name), fontsize=9)
         panel.set_xlabel("stage")
         panel.set_xticks(range(1, 1 + max((row["stage"] for row in context.results.stages), default=0) + 1))
-        panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+        if name.startswith(COUNTS):
+            panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.05 * panel.get_ylim()[1])
     legend_below(figure, panels[:len(names)])
     return as_html(figure, html.escape(caption), ", ".join(names))
 
@@ -90,7 +92,7 @@ def gradient_figure(context: Context) -> str | None:
     ]
     if not settings:
         return None
-    columns = min(3, len(settings))
+    columns = 4 if len(settings) == 4 else min(3, len(settings))
     rows = -(-len(settings) // columns)
     figure, panels = new_figure(0.9 + 2.0 * rows, rows, columns, sharey=True)
     for panel in panels[len(settings):]:
@@ -139,10 +141,11 @@ def usage_figure(context: Context) -> str | None:
 
 
 def _usage_trial(context: Context) -> Row | None:
-    """A trial of the chosen setting, else the first one, that recorded prompt usage."""
+    """A trial of the chosen setting, else the first that learned a sequence, that recorded prompt usage."""
     recorded = {row["trial"] for row in context.results.stages if row["name"].startswith("prompt_usage/")}
     chosen = context.rows(context.chosen) if context.chosen else []
-    return next((row for row in [*chosen, *context.results.finished] if row["trial"] in recorded), None)
+    sequences = [row for row in context.results.finished if row["method"] != "direct"]
+    return next((row for row in [*chosen, *sequences] if row["trial"] in recorded), None)
 
 
 def _usage(context: Context, trial: str) -> dict[str, dict[int, float]]:

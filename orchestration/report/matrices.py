@@ -25,7 +25,8 @@ def _has_matrix(setting: Setting) -> bool:
 
 def mean_of(context: Context, rows: list[Row]) -> AccuracyMatrix:
     """The mean accuracy matrix of trials of one order."""
-    return mean_matrix([accuracy_matrix(context.results.accuracy, row["trial"]) for row in rows])
+    matrices = [accuracy_matrix(context.results.accuracy, row["trial"]) for row in rows]
+    return mean_matrix([matrix for matrix in matrices if matrix.tasks])
 
 
 def heat_maps(context: Context) -> tuple[list[str], str]:
@@ -36,8 +37,8 @@ def heat_maps(context: Context) -> tuple[list[str], str]:
         if _has_matrix(setting)
         for order, rows in rows_by_order(context, setting).items()
     ]
-    picked = context.pick(MOST_MAPS)
     orders = context.results.orders
+    picked = context.pick(max(2, MOST_MAPS // max(1, len(orders))))
     shown = sorted((item for item in every if item[0] in picked), key=lambda item: orders.index(item[1]))[:MOST_MAPS]
     figures = []
     for setting, order, rows in shown:
@@ -59,13 +60,12 @@ def _heat_map(matrix: AccuracyMatrix, caption: str, alt: str) -> str:
     untouched = any(value is not None for value in matrix.untouched)
     values = ([matrix.untouched] if untouched else []) + matrix.values
     stages = (["untouched"] if untouched else []) + [f"{t + 1} {task}" for t, task in enumerate(matrix.tasks)]
-    width = min(5.1, 2.4 + 0.5 * count)
-    figure, (panel,) = new_figure(1.5 + 0.32 * len(values), width=width)
+    figure, (panel,) = new_figure(1.0 + 0.27 * len(values), width=min(5.1, 1.0 + 0.36 * count))
     grid = np.array([percent(row) for row in values])
     panel.imshow(np.ma.masked_invalid(grid), cmap="Blues", vmin=0, vmax=100, aspect="auto")
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)
-    size = 8 if count <= 8 else 6.5
+    size = 8 if count <= 8 else 7
     _write_cells(panel, grid, size)
     first = 1 if untouched else 0
     for t in range(count):
@@ -121,7 +121,7 @@ def _order_curves(context: Context, order: str, settings: list[Setting]) -> str 
         panels[j].set_ylim(-3, 103)
     for j in range(0, len(tasks), columns):
         panels[j].set_ylabel("accuracy, per cent")
-    legend_below(figure, panels, columns=5)
+    legend_below(figure, panels)
     number = f"Order {context.results.orders.index(order) + 1}: " if len(context.results.orders) > 1 else ""
     words = html.escape(number + " → ".join(tasks))
     caption = (f"{words}. One panel a task, after each stage (0: the untouched model); the "

@@ -25,6 +25,7 @@ a { color: var(--blue); text-decoration: none; }
 a:hover { text-decoration: underline; }
 .headline { font-size: 19px; line-height: 1.45; padding: 14px 18px; border-left: 4px solid var(--blue);
   background: var(--wash); }
+.note { max-width: 92ch; }
 .note, figcaption { color: var(--soft); font-size: 14px; }
 .missing { color: var(--soft); font-size: 14px; font-style: italic; }
 .scroll { overflow-x: auto; margin: 1em 0; }
@@ -38,9 +39,11 @@ tbody th { text-align: left; font-weight: 500; white-space: nowrap; }
 .numbers thead th:first-child { min-width: 11em; }
 .words { width: 100%; }
 .words td { overflow-wrap: anywhere; }
-.findings { table-layout: fixed; max-width: 860px; }
-.findings thead th:nth-child(1) { width: 40%; white-space: normal; }
-.findings thead th:nth-child(3) { width: 11em; }
+.words tbody th { padding-right: 28px; }
+.pairs tbody th { width: 1%; }
+.findings { table-layout: fixed; }
+.findings thead th:nth-child(1) { width: 38%; white-space: normal; }
+.findings thead th:nth-child(3) { width: 12em; }
 .interval { color: var(--soft); }
 tr.reference { background: var(--wash); }
 tr.chosen { background: #fff8e8; }
@@ -53,7 +56,7 @@ tr.chosen { background: #fff8e8; }
 figure { margin: 1.4em 0; }
 figure img { max-width: 100%; height: auto; display: block; }
 figcaption { margin-top: .5em; max-width: 100ch; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(460px, 1fr)); gap: 8px 28px; }
+.gallery { display: flex; flex-wrap: wrap; gap: 8px 20px; }
 .gallery figure { margin: .6em 0; display: flex; flex-direction: column-reverse; justify-content: flex-end; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
   font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
@@ -61,7 +64,7 @@ details { margin-top: 1em; } summary { cursor: pointer; color: var(--blue); font
 details pre { padding: 14px 18px; background: var(--wash); margin-top: .6em; }
 footer { margin-top: 4em; padding-bottom: 48px; color: var(--soft); font-size: 14px; }
 @media print { section { break-inside: avoid-page; } nav { display: none; } .scroll { overflow: visible; } }
-@media (max-width: 560px) { .gallery { grid-template-columns: 1fr; } header, main, footer { padding: 0 16px; } }
+@media (max-width: 560px) { header, main, footer { padding: 0 16px; } }
 """
 
 

@@ -13,7 +13,14 @@ from orchestration.report.curves import axis_figures
 from orchestration.report.findings import findings, headline, missing_reason, what_was_run
 from orchestration.report.inside import exhausted_words, gradient_figure, stage_lines, usage_figure
 from orchestration.report.matrices import forgetting_curves, heat_maps
-from orchestration.report.tables import comparison_table, costs_table, glossary, html_table, settings_table
+from orchestration.report.tables import (
+    comparison_table,
+    costs_table,
+    further_table,
+    glossary,
+    html_table,
+    settings_table,
+)
 from orchestration.results import METRIC, Row, summary_metrics
 
 Section = tuple[str, str]
@@ -44,7 +51,7 @@ def _summary(context: Context) -> Section:
     parts.append(paragraph(
         "Differences are paired: both sides had the same seed and the same order of tasks. The interval is the 95 % "
         "t-interval over those pairs; “no clear difference” means that it includes zero. Two or three pairs give very "
-        "wide intervals.", "note"))
+        "wide intervals, and none is corrected for the number of comparisons.", "note"))
     return "What was run and what came out", "".join(parts)
 
 
@@ -64,7 +71,7 @@ def _settings(context: Context) -> Section:
         return "Settings and metrics", missing("no trial yet")
     text = ("Mean ± half the width of the 95 % t-interval over seeds and orders; n counts finished trials, and one "
             "trial alone has no interval. ")
-    parts = [paragraph(text + _chosen_words(context), "note"), settings_table(context)]
+    parts = [paragraph(text + _chosen_words(context), "note"), settings_table(context), further_table(context)]
     shown = {metric.name for metric in summary_metrics(context.summaries)}
     reasons = [missing_reason(context, metric.name) for metric in METRIC.values()
                if metric.name not in shown and metric.unit == "percent"]
@@ -97,8 +104,8 @@ def _axes(context: Context) -> Section | None:
     names = [axis for axis in context.results.axes if axis != "order"]
     if not names:
         return None
-    if not context.results.finished:
-        return "Along the axes", missing("no trial has finished")
+    if not any(summary.finished for summary in context.summaries if not summary.setting.is_reference):
+        return "Along the axes", missing("no trial has finished, references aside")
     lines = "Broken lines without dots are the references, where they were run and the metric is defined for them."
     return "Along the axes", paragraph(lines, "note") + "".join(axis_figures(context))
 
@@ -147,7 +154,8 @@ def _prompts(context: Context) -> Section | None:
         return None
     names = sorted({row["name"] for row in context.results.stages if row["name"].startswith("pool/")})
     lines = stage_lines(context, [*names, "key_drift"], "Means over seeds and orders.")
-    return "Prompts", (usage_figure(context) or missing("prompt usage was not recorded")) + (lines or "")
+    usage = usage_figure(context) or missing("no finished trial of a sequence recorded prompt usage")
+    return "Prompts", usage + (lines or "")
 
 
 def _averaging(context: Context) -> Section | None:
@@ -189,8 +197,9 @@ def _failure(row: Row) -> list[str]:
 def _provenance(context: Context) -> Section:
     sweep = dict(context.results.sweep)
     rows = flatten(sweep.pop("provenance", None) or {})
-    body = (html_table(["what", "value"], [(html.escape(name), html.escape(value)) for name, value in rows], "words")
-            if rows else missing("the sweep file carries no provenance"))
+    cells = [(html.escape(name), html.escape(value)) for name, value in rows]
+    body = (html_table(["what", "value"], cells, "words pairs") if rows
+            else missing("the sweep file carries no provenance"))
     if sweep:
         text = html.escape(yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
         body += f"<details><summary>The sweep file, resolved</summary><pre>{text}</pre></details>"

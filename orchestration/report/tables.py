@@ -22,6 +22,7 @@ from orchestration.results import (
     summary_metrics,
 )
 
+MAIN = (*HEADLINE, "learning_accuracy", "pretrained_retention")
 COSTS = ("trained_parameters", "memory_bytes")
 
 
@@ -46,9 +47,14 @@ def glossary(context: Context) -> str:
 
 
 def settings_table(context: Context) -> str:
-    """Settings x metrics, the references last."""
-    shown = [metric for metric in summary_metrics(context.summaries) if metric.name not in COSTS]
-    return _settings_table(context, shown)
+    """Settings x main metrics, the references last."""
+    return _settings_table(context, [m for m in summary_metrics(context.summaries) if m.name in MAIN])
+
+
+def further_table(context: Context) -> str:
+    """Settings x the metrics that refine the main ones; empty where there are none."""
+    further = [m for m in summary_metrics(context.summaries) if m.name not in (*MAIN, *COSTS)]
+    return _settings_table(context, further) if further else ""
 
 
 def costs_table(context: Context) -> str:

@@ -180,7 +180,7 @@ def test_orders(tmp_path: Path) -> None:
     orders = [ORDER, "scenes>charts>digits"]
     trials = [trial(f"{i}", seed=seed, order=order, average_accuracy=0.5 + 0.1 * i + 0.02 * seed, forgetting=0.1)
               for i, order in enumerate(orders) for seed in range(2)]
-    accuracy = [cell for row in trials for cell in cells(row, MATRIX)]
+    accuracy = [cell for row in trials[1:] for cell in cells(row, MATRIX)]  # one trial has none
     run = write_run(tmp_path, trials, accuracy, axes={"order": {"kind": "reverse"}})
     source = Page(write_report(run)).source
     assert "<li>scenes → charts → digits</li>" in source

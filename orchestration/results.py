@@ -41,26 +41,62 @@ class Metric:
 
 METRICS = (
     Metric("average_accuracy", "average accuracy", "higher", "mean accuracy over all tasks after the last stage"),
-    Metric("learning_accuracy", "learning accuracy", "higher",
-           "mean accuracy on each task right after the stage that learned it"),
-    Metric("mean_average_accuracy", "mean average accuracy", "higher",
-           "after every stage the mean over the tasks learned so far, averaged over the stages"),
-    Metric("forgetting", "forgetting", "lower",
-           "how far each earlier task fell from its best accuracy to its accuracy at the end"),
-    Metric("backward_transfer", "backward transfer", "higher",
-           "change of each earlier task between its own stage and the end; negative means it was forgotten"),
-    Metric("forward_transfer", "forward transfer", "higher",
-           "accuracy on a task just before it is learned, minus that of the untouched model (zero_shot)"),
-    Metric("transfer_to_direct", "transfer to direct", "higher",
-           "accuracy right after learning a task, minus that of learning it alone from the untouched model (direct); "
-           "negative means earlier tasks hurt the learning of later ones"),
-    Metric("intransigence", "intransigence", "lower",
-           "accuracy of each task learned alone (direct), minus that right after its stage in the sequence"),
-    Metric("content_average_accuracy", "content accuracy", "higher",
-           "average accuracy when an answer that is right in content counts whatever format was asked for"),
+    Metric(
+        "learning_accuracy",
+        "learning accuracy",
+        "higher",
+        "mean accuracy on each task right after the stage that learned it",
+    ),
+    Metric(
+        "mean_average_accuracy",
+        "mean average accuracy",
+        "higher",
+        "after every stage the mean over the tasks learned so far, averaged over the stages",
+    ),
+    Metric(
+        "forgetting",
+        "forgetting",
+        "lower",
+        "how far each earlier task fell from its best accuracy to its accuracy at the end",
+    ),
+    Metric(
+        "backward_transfer",
+        "backward transfer",
+        "higher",
+        "change of each earlier task between its own stage and the end; negative means it was forgotten",
+    ),
+    Metric(
+        "forward_transfer",
+        "forward transfer",
+        "higher",
+        "accuracy on a task just before it is learned, minus that of the untouched model (zero_shot)",
+    ),
+    Metric(
+        "transfer_to_direct",
+        "transfer to direct",
+        "higher",
+        "accuracy right after learning a task, minus that of learning it alone from the untouched model (direct); "
+        "negative means earlier tasks hurt the learning of later ones",
+    ),
+    Metric(
+        "intransigence",
+        "intransigence",
+        "lower",
+        "accuracy of each task learned alone (direct), minus that right after its stage in the sequence",
+    ),
+    Metric(
+        "content_average_accuracy",
+        "content accuracy",
+        "higher",
+        "average accuracy when an answer that is right in content counts whatever format was asked for",
+    ),
     Metric("content_forgetting", "content forgetting", "lower", "forgetting, measured on content accuracy"),
-    Metric("pretrained_retention", "pre-trained retention", "higher",
-           "accuracy left on a held-out sample of the model's own pre-training mixture, as a share of the original"),
+    Metric(
+        "pretrained_retention",
+        "pre-trained retention",
+        "higher",
+        "accuracy left on a held-out sample of the model's own pre-training mixture, as a share of the original",
+    ),
     Metric("trained_parameters", "trained parameters", "", "number of parameters that training changes", "count"),
     Metric("memory_bytes", "kept state (MiB)", "", "size of what the last stage leaves for a next one", "mebibytes"),
 )
@@ -175,8 +211,9 @@ def read_results(run_dir: Path) -> Results:
     axes = {
         str(name): values if isinstance(values, list) else None for name, values in (sweep.get("axes") or {}).items()
     }
-    return Results(run_dir, sweep, axes, *(_read_rows(run_dir / f"{name}.parquet")
-                                           for name in ("trials", "accuracy", "stages")))
+    return Results(
+        run_dir, sweep, axes, *(_read_rows(run_dir / f"{name}.parquet") for name in ("trials", "accuracy", "stages"))
+    )
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -356,8 +393,7 @@ def compare_with_sequential(
     for setting in settings:
         baseline = None if setting.is_reference else baseline_of(setting, settings)
         if baseline is not None:
-            found += [(setting, baseline, name, paired_difference(trials, name, setting, baseline))
-                      for name in metrics]
+            found += [(setting, baseline, name, paired_difference(trials, name, setting, baseline)) for name in metrics]
     corrected = holm([difference.p for *_, difference in found])
     return [Comparison(*parts, p_holm) for parts, p_holm in zip(found, corrected, strict=True)]
 
@@ -423,7 +459,8 @@ def setting_label(setting: Setting, axes: Iterable[str], orders: Sequence[str], 
     """Readable name of a setting; orders are named by their number in the list of orders."""
     short = short_axis_names(axes)
     parts = [
-        f"order {orders.index(value) + 1}" if axis == "order" and value in orders
+        f"order {orders.index(value) + 1}"
+        if axis == "order" and value in orders
         else f"{short.get(axis, axis)} {format_value(value)}"
         for axis, value in setting.values
     ]

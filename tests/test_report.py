@@ -16,8 +16,16 @@ from test_results import AXIS, ORDER, Row, cells, energy, trial, write_run
 from orchestration.report import write_report
 
 MATRIX = [[0.8, 0.2, 0.1], [0.6, 0.7, 0.2], [0.5, 0.6, 0.9]]
-FINAL = {"average_accuracy": 0.6667, "learning_accuracy": 0.8, "forgetting": 0.2, "forward_transfer": 0.05,
-         "transfer_to_direct": -0.02, "pretrained_retention": 0.97, "trained_parameters": 5000.0, "memory_bytes": 1e6}
+FINAL = {
+    "average_accuracy": 0.6667,
+    "learning_accuracy": 0.8,
+    "forgetting": 0.2,
+    "forward_transfer": 0.05,
+    "transfer_to_direct": -0.02,
+    "pretrained_retention": 0.97,
+    "trained_parameters": 5000.0,
+    "memory_bytes": 1e6,
+}
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -44,10 +52,21 @@ class Page(HTMLParser):
 
 
 def stages_of(row: Row) -> list[Row]:
-    values = {"subspace/rank": 4, "subspace/dims_left": 20, "subspace/exhausted": 1, "subspace/gradient_allowed": 0.5,
-              "subspace/gradient_occupied": 0.3, "subspace/gradient_other": 0.2, "seconds/train": 3,
-              "seconds/evaluate": 1, "pool/usage_entropy": 1.2, "key_drift/digits": 0.1, "ema/weight": 0.9,
-              "prompt_usage/digits/3": 0.6, "prompt_usage/charts/0": 0.4}
+    values = {
+        "subspace/rank": 4,
+        "subspace/dims_left": 20,
+        "subspace/exhausted": 1,
+        "subspace/gradient_allowed": 0.5,
+        "subspace/gradient_occupied": 0.3,
+        "subspace/gradient_other": 0.2,
+        "seconds/train": 3,
+        "seconds/evaluate": 1,
+        "pool/usage_entropy": 1.2,
+        "key_drift/digits": 0.1,
+        "ema/weight": 0.9,
+        "prompt_usage/digits/3": 0.6,
+        "prompt_usage/charts/0": 0.4,
+    }
     return [
         {"trial": row["trial"], "stage": stage, "task": task, "name": name, "value": float(value)}
         for stage, task in enumerate(row["order"].split(">"))
@@ -115,7 +134,12 @@ def test_tables(full: Path) -> None:
     with (full / "tables.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["method"], row[AXIS]) for row in rows] == [
-        ("fwd_prompt", "0.5"), ("fwd_prompt", "0.99"), ("zero_shot", ""), ("sequential", ""), ("direct", "")]
+        ("fwd_prompt", "0.5"),
+        ("fwd_prompt", "0.99"),
+        ("zero_shot", ""),
+        ("sequential", ""),
+        ("direct", ""),
+    ]
     assert float(rows[0]["average_accuracy.mean"]) == pytest.approx(0.66)
     assert (rows[0]["trials"], rows[0]["finished"], rows[0]["average_accuracy.n"]) == ("3", "2", "2")
     assert rows[2]["forgetting.mean"] == ""
@@ -178,8 +202,11 @@ def test_many_settings_say_what_is_left_out(tmp_path: Path) -> None:
 
 def test_orders(tmp_path: Path) -> None:
     orders = [ORDER, "scenes>charts>digits"]
-    trials = [trial(f"{i}", seed=seed, order=order, average_accuracy=0.5 + 0.1 * i + 0.02 * seed, forgetting=0.1)
-              for i, order in enumerate(orders) for seed in range(2)]
+    trials = [
+        trial(f"{i}", seed=seed, order=order, average_accuracy=0.5 + 0.1 * i + 0.02 * seed, forgetting=0.1)
+        for i, order in enumerate(orders)
+        for seed in range(2)
+    ]
     accuracy = [cell for row in trials[1:] for cell in cells(row, MATRIX)]  # one trial has none
     run = write_run(tmp_path, trials, accuracy, axes={"order": {"kind": "reverse"}})
     source = Page(write_report(run)).source
@@ -188,8 +215,10 @@ def test_orders(tmp_path: Path) -> None:
 
 
 def test_report_needs_neither_ray_nor_mlflow_nor_torch() -> None:
-    code = ("import sys, orchestration.results, orchestration.report\n"
-            "print([name for name in ('ray', 'mlflow', 'torch', 'pandas') if name in sys.modules])")
+    code = (
+        "import sys, orchestration.results, orchestration.report\n"
+        "print([name for name in ('ray', 'mlflow', 'torch', 'pandas') if name in sys.modules])"
+    )
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -34,8 +34,17 @@ from orchestration.results import (
 )
 
 AXIS = "projection.task_energy"
-METRICS = ("average_accuracy", "learning_accuracy", "forgetting", "forward_transfer", "transfer_to_direct",
-           "pretrained_retention", "trained_parameters", "memory_bytes", "validation/average_accuracy")
+METRICS = (
+    "average_accuracy",
+    "learning_accuracy",
+    "forgetting",
+    "forward_transfer",
+    "transfer_to_direct",
+    "pretrained_retention",
+    "trained_parameters",
+    "memory_bytes",
+    "validation/average_accuracy",
+)
 ORDER = "digits>charts>scenes"
 
 Row = dict[str, Any]
@@ -43,8 +52,17 @@ Row = dict[str, Any]
 
 def trial(name: str, method: str = "fwd_prompt", seed: int = 0, order: str = ORDER, **values: Any) -> Row:
     """A row of trials.parquet; every metric that is not given is null. Dots in names are written as `__`."""
-    row: Row = {"trial": name, "method": method, "seed": seed, "order": order, "status": "FINISHED", "error": None,
-                "seconds": 12.5, AXIS: None, **dict.fromkeys(METRICS)}
+    row: Row = {
+        "trial": name,
+        "method": method,
+        "seed": seed,
+        "order": order,
+        "status": "FINISHED",
+        "error": None,
+        "seconds": 12.5,
+        AXIS: None,
+        **dict.fromkeys(METRICS),
+    }
     return row | {key.replace("__", "."): value for key, value in values.items()}
 
 
@@ -54,8 +72,19 @@ def cells(row: Row, matrix: list[list[float | None]], untouched: list[float] | N
     stages = [(-1, None, untouched)] if untouched else []
     stages += [(t, tasks[t], values) for t, values in enumerate(matrix)]
     return [
-        {"trial": row["trial"], "method": row["method"], "seed": row["seed"], "order": row["order"], "stage": stage,
-         "stage_task": stage_task, "task": task, "split": split, "accuracy": value, "content_accuracy": value, "n": 50}
+        {
+            "trial": row["trial"],
+            "method": row["method"],
+            "seed": row["seed"],
+            "order": row["order"],
+            "stage": stage,
+            "stage_task": stage_task,
+            "task": task,
+            "split": split,
+            "accuracy": value,
+            "content_accuracy": value,
+            "n": 50,
+        }
         for stage, stage_task, values in stages
         for task, value in zip(tasks, values, strict=True)
         for split in ("test", "validation")
@@ -63,14 +92,21 @@ def cells(row: Row, matrix: list[list[float | None]], untouched: list[float] | N
     ]
 
 
-def write_run(folder: Path, trials: list[Row], accuracy: list[Row] | None = None, stages: list[Row] | None = None,
-              **sweep: Any) -> Path:
+def write_run(
+    folder: Path, trials: list[Row], accuracy: list[Row] | None = None, stages: list[Row] | None = None, **sweep: Any
+) -> Path:
     """A RUN folder. A table without rows is written without columns, which readers must survive as well."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (("trials", trials), ("accuracy", accuracy or []), ("stages", stages or [])):
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
-    sweep = {"name": folder.name, "benchmark": "mini", "model": "mini", "method": "fwd_prompt",
-             "axes": {AXIS: [0.5, 0.99]}, "provenance": {"versions": {"torch": "2.0"}, "commit": "abc"}} | sweep
+    sweep = {
+        "name": folder.name,
+        "benchmark": "mini",
+        "model": "mini",
+        "method": "fwd_prompt",
+        "axes": {AXIS: [0.5, 0.99]},
+        "provenance": {"versions": {"torch": "2.0"}, "commit": "abc"},
+    } | sweep
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     return folder
 
@@ -177,7 +213,10 @@ def test_summary_groups_settings_and_counts() -> None:
     trials[0]["status"] = "FAILED"
     summaries = settings_summary(trials, [AXIS])
     assert [s.setting for s in summaries] == [
-        Setting("fwd_prompt", ((AXIS, 0.5),)), Setting("fwd_prompt", ((AXIS, 0.99),)), Setting("sequential")]
+        Setting("fwd_prompt", ((AXIS, 0.5),)),
+        Setting("fwd_prompt", ((AXIS, 0.99),)),
+        Setting("sequential"),
+    ]
     assert (summaries[0].trials, summaries[0].finished) == (3, 2)
     assert summaries[0].metric("average_accuracy").mean == pytest.approx(0.45)
     assert summaries[1].metric("average_accuracy").spread == pytest.approx(0.2)

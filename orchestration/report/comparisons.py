@@ -35,8 +35,11 @@ def pareto_figure(context: Context) -> str | None:
     panel.set_ylabel("average accuracy, per cent (further up is better)")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", fontsize=9, frameon=False)
     caption = "Means with 95 % intervals, which say how much of the differences may be chance."
-    caption += " The grey line joins the settings that no other one beats in both." if len(front) > 1 else (
-        " One setting is best in both." if len(shown) > 1 else "")
+    caption += (
+        " The grey line joins the settings that no other one beats in both."
+        if len(front) > 1
+        else (" One setting is best in both." if len(shown) > 1 else "")
+    )
     caption += " Some intervals are cut at the panel's edge." if cut else ""
     caption += f" The first {len(shown)} of {len(points)} settings are drawn." if len(points) > len(shown) else ""
     return as_html(figure, caption, "Average accuracy against forgetting")
@@ -46,11 +49,29 @@ def _point(context: Context, panel: Axes, number: int, point: Point) -> None:
     setting, x, y = point
     style = context.styles[setting]
     centre = (100 * (x.mean or 0.0), 100 * (y.mean or 0.0))
-    panel.errorbar(*centre, xerr=100 * (x.half_width or 0.0), yerr=100 * (y.half_width or 0.0), color=style.colour,
-                   marker=style.marker, linestyle="none", elinewidth=0.7, capsize=2, alpha=0.9, zorder=3,
-                   label=f"{number}  {context.label(setting)}")
-    panel.annotate(str(number), centre, xytext=(5, 5), textcoords="offset points", fontsize=9, fontweight="bold",
-                   color=style.colour, zorder=4)
+    panel.errorbar(
+        *centre,
+        xerr=100 * (x.half_width or 0.0),
+        yerr=100 * (y.half_width or 0.0),
+        color=style.colour,
+        marker=style.marker,
+        linestyle="none",
+        elinewidth=0.7,
+        capsize=2,
+        alpha=0.9,
+        zorder=3,
+        label=f"{number}  {context.label(setting)}",
+    )
+    panel.annotate(
+        str(number),
+        centre,
+        xytext=(5, 5),
+        textcoords="offset points",
+        fontsize=9,
+        fontweight="bold",
+        color=style.colour,
+        zorder=4,
+    )
 
 
 def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -75,9 +96,17 @@ def order_figure(context: Context) -> str | None:
         style = context.styles[setting]
         found = [estimate_rows(context.rows(setting, order), "average_accuracy") for order in orders]
         drawn = [(n + 0.07 * (i - len(settings) / 2), e) for n, e in enumerate(found) if e.mean is not None]
-        panel.errorbar(percent([e.mean for _, e in drawn]), [y for y, _ in drawn],
-                       xerr=[100 * (e.half_width or 0.0) for _, e in drawn], color=style.colour, marker=style.marker,
-                       linestyle="none", capsize=2, elinewidth=1, label=context.label(setting))
+        panel.errorbar(
+            percent([e.mean for _, e in drawn]),
+            [y for y, _ in drawn],
+            xerr=[100 * (e.half_width or 0.0) for _, e in drawn],
+            color=style.colour,
+            marker=style.marker,
+            linestyle="none",
+            capsize=2,
+            elinewidth=1,
+            label=context.label(setting),
+        )
         centres += percent([e.mean for _, e in drawn])
         shown += [e for _, e in drawn]
     cut = fit_limits(panel, centres, shown, vertical=False)

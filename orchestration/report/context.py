@@ -85,8 +85,10 @@ class Context:
         if all(is_number(value) for value in found):
             return sorted(found)
         declared = self.results.axes.get(axis) or []
-        return sorted(found, key=lambda value: (declared.index(value), ()) if value in declared
-                      else (len(declared), value_key(value)))
+        return sorted(
+            found,
+            key=lambda value: (declared.index(value), ()) if value in declared else (len(declared), value_key(value)),
+        )
 
     def numeric_axes(self) -> list[str]:
         return [axis for axis in self.results.axes if axis != "order" and self._is_numeric(axis)]

@@ -57,8 +57,10 @@ def as_html(figure: Figure, caption: str, alt: str) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     width = round(figure.get_figwidth() * 96)
-    return (f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
-            f"<figcaption>{caption}</figcaption></figure>")
+    return (
+        f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
 
 
 def percent(values: Sequence[float | None]) -> list[float]:
@@ -70,8 +72,18 @@ def draw_estimates(axes: Axes, positions: Sequence[float], found: Estimates, sty
     """Means joined by a line, with their 95 % intervals as bars."""
     shown = [(x, e) for x, e in zip(positions, found, strict=True) if e.mean is not None]
     bars = [100 * (estimate.half_width or 0.0) for _, estimate in shown]
-    axes.errorbar([x for x, _ in shown], percent([e.mean for _, e in shown]), yerr=bars, color=style.colour,
-                  marker=style.marker, linestyle=style.line, capsize=3, elinewidth=1.2, label=label, zorder=3)
+    axes.errorbar(
+        [x for x, _ in shown],
+        percent([e.mean for _, e in shown]),
+        yerr=bars,
+        color=style.colour,
+        marker=style.marker,
+        linestyle=style.line,
+        capsize=3,
+        elinewidth=1.2,
+        label=label,
+        zorder=3,
+    )
 
 
 def draw_trials(axes: Axes, position: float, rows: Sequence[Row], metric: str, colour: str) -> None:
@@ -102,8 +114,9 @@ def title(metric: str) -> str:
 def say_missing(axes: Axes, reason: str) -> None:
     """An empty panel that says why it is empty."""
     axes.set_axis_off()
-    axes.text(0.5, 0.5, reason, ha="center", va="center", color="#666666", style="italic", wrap=True,
-              transform=axes.transAxes)
+    axes.text(
+        0.5, 0.5, reason, ha="center", va="center", color="#666666", style="italic", wrap=True, transform=axes.transAxes
+    )
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:

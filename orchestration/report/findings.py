@@ -66,8 +66,10 @@ def _what_varied(context: Context) -> str:
         if axis != "order"
     ]
     varied = f", varying {listing(axes)}" if axes else ""
-    return (f"The method is {listing(context.methods)}{varied}; every setting was run with "
-            f"{plural(len(seeds), 'seed')} and {plural(len(orders), 'order')} of the tasks.")
+    return (
+        f"The method is {listing(context.methods)}{varied}; every setting was run with "
+        f"{plural(len(seeds), 'seed')} and {plural(len(orders), 'order')} of the tasks."
+    )
 
 
 def _how_it_ended(context: Context) -> str:
@@ -131,9 +133,14 @@ def _chosen_findings(context: Context) -> list[Finding]:
         return []
     claim = f"{context.label(context.chosen)} (chosen on the validation split) instead of sequential"
     chosen = context.chosen
-    return [(claim, _lines(context, {
-        name: paired_difference(context.results.trials, name, chosen, baseline) for name in HEADLINE
-    }))]
+    return [
+        (
+            claim,
+            _lines(
+                context, {name: paired_difference(context.results.trials, name, chosen, baseline) for name in HEADLINE}
+            ),
+        )
+    ]
 
 
 def _lines(context: Context, differences: dict[str, Difference]) -> list[Line]:
@@ -157,8 +164,10 @@ def headline(context: Context) -> str:
         return "No trial has finished, so there is no finding."
     if context.chosen is None:
         return "There is no setting to compare: no finished trial, references aside, has a validation accuracy."
-    return (f"There is nothing to compare {context.label(context.chosen)} with: no axis has two numeric values and "
-            "there is no sequential reference.")
+    return (
+        f"There is nothing to compare {context.label(context.chosen)} with: no axis has two numeric values and "
+        "there is no sequential reference."
+    )
 
 
 def missing_reason(context: Context, metric: str) -> str:
@@ -173,7 +182,11 @@ def missing_reason(context: Context, metric: str) -> str:
     if metric in ("transfer_to_direct", "intransigence") and "direct" not in ran:
         return f"no direct reference: {METRIC[metric].title} undefined"
     if len(context.tasks) == 1 and metric in (
-        "forgetting", "backward_transfer", "forward_transfer", "transfer_to_direct", "content_forgetting"
+        "forgetting",
+        "backward_transfer",
+        "forward_transfer",
+        "transfer_to_direct",
+        "content_forgetting",
     ):
         return f"only one task: {METRIC[metric].title} undefined"
     if any(present([row.get(metric)]) for row in context.results.finished):

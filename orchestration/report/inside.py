@@ -52,21 +52,27 @@ def stage_lines(context: Context, names: list[str], caption: str) -> str | None:
     columns = min(3, max(2, len(names)))
     rows = -(-len(names) // columns)
     figure, panels = new_figure(0.9 + 2.6 * rows, rows, columns)
-    for panel in panels[len(names):]:
+    for panel in panels[len(names) :]:
         panel.set_axis_off()
     for panel, name in zip(panels, names, strict=False):
         for setting in settings:
             values = stage_values(context, setting, {other for other in recorded if _belongs(other, name)})
             style = context.styles[setting]
             if values:
-                panel.plot([stage + 1 for stage in values], [estimate(found).mean or 0.0 for found in values.values()],
-                           color=style.colour, marker=style.marker, linestyle=style.line, label=context.label(setting))
+                panel.plot(
+                    [stage + 1 for stage in values],
+                    [estimate(found).mean or 0.0 for found in values.values()],
+                    color=style.colour,
+                    marker=style.marker,
+                    linestyle=style.line,
+                    label=context.label(setting),
+                )
         panel.set_title(TITLES.get(name, name), fontsize=9)
         panel.set_xlabel("stage")
         panel.set_xticks(range(1, 1 + max((row["stage"] for row in context.results.stages), default=0) + 1))
         if name.startswith(COUNTS):
             panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.05 * panel.get_ylim()[1])
-    legend_below(figure, panels[:len(names)])
+    legend_below(figure, panels[: len(names)])
     return as_html(figure, html.escape(caption), ", ".join(names))
 
 
@@ -87,7 +93,8 @@ def exhausted_words(context: Context) -> str:
 def gradient_figure(context: Context) -> str | None:
     """Where the raw gradient's energy lay: in the allowed space, in the occupied one, or in neither."""
     settings = [
-        setting for setting in context.pick(MOST_BARS)
+        setting
+        for setting in context.pick(MOST_BARS)
         if any(stage_values(context, setting, {f"subspace/gradient_{name}"}) for name, _ in SHARES)
     ]
     if not settings:
@@ -95,15 +102,21 @@ def gradient_figure(context: Context) -> str | None:
     columns = 4 if len(settings) == 4 else min(3, len(settings))
     rows = -(-len(settings) // columns)
     figure, panels = new_figure(0.9 + 2.0 * rows, rows, columns, sharey=True)
-    for panel in panels[len(settings):]:
+    for panel in panels[len(settings) :]:
         panel.set_axis_off()
     for panel, setting in zip(panels, settings, strict=False):
         below: dict[int, float] = {}
         for name, colour in SHARES:
             values = stage_values(context, setting, {f"subspace/gradient_{name}"})
             heights = {stage: 100 * (estimate(found).mean or 0.0) for stage, found in values.items()}
-            panel.bar([stage + 1 for stage in heights], list(heights.values()), color=colour, label=name, width=0.7,
-                      bottom=[below.get(stage, 0.0) for stage in heights])
+            panel.bar(
+                [stage + 1 for stage in heights],
+                list(heights.values()),
+                color=colour,
+                label=name,
+                width=0.7,
+                bottom=[below.get(stage, 0.0) for stage in heights],
+            )
             below = {stage: below.get(stage, 0.0) + height for stage, height in heights.items()}
         panel.set_title(context.label(setting), fontsize=9)
         panel.grid(visible=False, axis="x")
@@ -111,9 +124,13 @@ def gradient_figure(context: Context) -> str | None:
         panel.set_xlabel("stage")
     for first in range(0, len(settings), columns):
         panels[first].set_ylabel("share of energy, per cent")
-    legend_below(figure, panels[:len(settings)])
-    return as_html(figure, "Energy of the raw gradient, before any projection: inside the allowed space, inside what "
-                   "earlier stages occupied, or in neither. Means over seeds and orders.", "Shares of gradient energy")
+    legend_below(figure, panels[: len(settings)])
+    return as_html(
+        figure,
+        "Energy of the raw gradient, before any projection: inside the allowed space, inside what "
+        "earlier stages occupied, or in neither. Means over seeds and orders.",
+        "Shares of gradient energy",
+    )
 
 
 def usage_figure(context: Context) -> str | None:
@@ -134,9 +151,11 @@ def usage_figure(context: Context) -> str | None:
     panel.set_xticks(range(0, size, max(1, size // 20)))
     panel.set_xlabel("prompt")
     figure.colorbar(image, ax=panel, label="share of choices, per cent", fraction=0.03, pad=0.01)
-    caption = (f"How often each prompt was chosen for each task's test rows, in trial {html.escape(row['trial'])} "
-               "alone: prompts of different seeds are different prompts. A column with several dark cells is a prompt "
-               "that tasks share.")
+    caption = (
+        f"How often each prompt was chosen for each task's test rows, in trial {html.escape(row['trial'])} "
+        "alone: prompts of different seeds are different prompts. A column with several dark cells is a prompt "
+        "that tasks share."
+    )
     return as_html(figure, caption, "Prompt usage")
 
 

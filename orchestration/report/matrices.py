@@ -107,15 +107,23 @@ def _order_curves(context: Context, order: str, settings: list[Setting]) -> str 
     columns = min(4, len(tasks))
     height = -(-len(tasks) // columns)
     figure, panels = new_figure(0.9 + 2.0 * height, height, columns, sharey=True)
-    for panel in panels[len(tasks):]:
+    for panel in panels[len(tasks) :]:
         panel.set_axis_off()
     for j, task in enumerate(tasks):
         panels[j].axvspan(j - 0.5, j + 0.5, color="#f0e6d2", zorder=0, linewidth=0)
         for setting, matrix in lines:
             style = context.styles[setting]
             heights = [matrix.untouched[j], *(row[j] for row in matrix.values)]
-            panels[j].plot(range(-1, len(tasks)), percent(heights), color=style.colour, marker=style.marker,
-                           markersize=4, linestyle=style.line, linewidth=1.4, label=context.label(setting))
+            panels[j].plot(
+                range(-1, len(tasks)),
+                percent(heights),
+                color=style.colour,
+                marker=style.marker,
+                markersize=4,
+                linestyle=style.line,
+                linewidth=1.4,
+                label=context.label(setting),
+            )
         panels[j].set_title(f"{j + 1} {task}")
         panels[j].set_xticks(range(-1, len(tasks)), ["0", *(str(t + 1) for t in range(len(tasks)))])
         panels[j].set_ylim(-3, 103)
@@ -124,6 +132,8 @@ def _order_curves(context: Context, order: str, settings: list[Setting]) -> str 
     legend_below(figure, panels)
     number = f"Order {context.results.orders.index(order) + 1}: " if len(context.results.orders) > 1 else ""
     words = html.escape(number + " → ".join(tasks))
-    caption = (f"{words}. One panel a task, after each stage (0: the untouched model); the "
-               "shaded stage learns the task, and what is lost to its right is forgetting. Means over seeds.")
+    caption = (
+        f"{words}. One panel a task, after each stage (0: the untouched model); the "
+        "shaded stage learns the task, and what is lost to its right is forgetting. Means over seeds."
+    )
     return as_html(figure, caption, f"Accuracy of each task over the stages, {order}")

@@ -28,8 +28,21 @@ Section = tuple[str, str]
 
 def sections(context: Context) -> list[Section]:
     every = [
-        _summary, _metrics, _settings, _against_sequential, _axes, _pareto, _matrices, _forgetting, _subspaces,
-        _prompts, _averaging, _orders, _costs, _failures, _provenance,
+        _summary,
+        _metrics,
+        _settings,
+        _against_sequential,
+        _axes,
+        _pareto,
+        _matrices,
+        _forgetting,
+        _subspaces,
+        _prompts,
+        _averaging,
+        _orders,
+        _costs,
+        _failures,
+        _provenance,
     ]
     return [section for build in every if (section := build(context)) is not None]
 
@@ -48,10 +61,14 @@ def _summary(context: Context) -> Section:
     for claim, lines in findings(context):
         rows = [(html.escape(title), html.escape(words), _verdict(judged)) for title, words, judged in lines]
         parts.append(html_table([html.escape(claim), "paired difference", ""], rows, "words findings"))
-    parts.append(paragraph(
-        "Differences are paired: both sides had the same seed and the same order of tasks. The interval is the 95 % "
-        "t-interval over those pairs; “no clear difference” means that it includes zero. Two or three pairs give very "
-        "wide intervals, and none is corrected for the number of comparisons.", "note"))
+    parts.append(
+        paragraph(
+            "Differences are paired: both sides had the same seed and the same order of tasks. The interval is the "
+            "95 % t-interval over those pairs; “no clear difference” means that it includes zero. Two or three pairs "
+            "give very wide intervals, and none is corrected for the number of comparisons.",
+            "note",
+        )
+    )
     return "What was run and what came out", "".join(parts)
 
 
@@ -61,20 +78,27 @@ def _verdict(judged: str) -> str:
 
 
 def _metrics(context: Context) -> Section:
-    text = ("Accuracies are in per cent of the test split, differences of accuracies (forgetting, transfers) in "
-            "percentage points. A stage is the learning of one task; an order is the sequence of tasks.")
+    text = (
+        "Accuracies are in per cent of the test split, differences of accuracies (forgetting, transfers) in "
+        "percentage points. A stage is the learning of one task; an order is the sequence of tasks."
+    )
     return "How to read the numbers", paragraph(text) + glossary(context)
 
 
 def _settings(context: Context) -> Section:
     if not context.summaries:
         return "Settings and metrics", missing("no trial yet")
-    text = ("Mean ± half the width of the 95 % t-interval over seeds and orders; n counts finished trials, and one "
-            "trial alone has no interval. ")
+    text = (
+        "Mean ± half the width of the 95 % t-interval over seeds and orders; n counts finished trials, and one "
+        "trial alone has no interval. "
+    )
     parts = [paragraph(text + _chosen_words(context), "note"), settings_table(context), further_table(context)]
     shown = {metric.name for metric in summary_metrics(context.summaries)}
-    reasons = [missing_reason(context, metric.name) for metric in METRIC.values()
-               if metric.name not in shown and metric.unit == "percent"]
+    reasons = [
+        missing_reason(context, metric.name)
+        for metric in METRIC.values()
+        if metric.name not in shown and metric.unit == "percent"
+    ]
     reasons = list(dict.fromkeys(reasons))
     return "Settings and metrics", "".join(parts) + (missing("Not shown: " + "; ".join(reasons)) if reasons else "")
 
@@ -91,12 +115,17 @@ def _against_sequential(context: Context) -> Section:
     table = comparison_table(context)
     if not table:
         ran = any(setting.method == "sequential" for setting in context.settings)
-        why = ("no finished trial shares its seed and order with a finished sequential trial" if ran
-               else "no sequential reference: the comparison is undefined")
+        why = (
+            "no finished trial shares its seed and order with a finished sequential trial"
+            if ran
+            else "no sequential reference: the comparison is undefined"
+        )
         return "Against sequential", missing(why)
-    text = ("Each setting minus sequential, that is the same training without protection, in points: mean difference, "
-            "95 % t-interval, p of the paired t-test. The intervals are for one comparison each; the p-values are "
-            "corrected after Holm over all comparisons of this table together.")
+    text = (
+        "Each setting minus sequential, that is the same training without protection, in points: mean difference, "
+        "95 % t-interval, p of the paired t-test. The intervals are for one comparison each; the p-values are "
+        "corrected after Holm over all comparisons of this table together."
+    )
     return "Against sequential", paragraph(text, "note") + table
 
 
@@ -120,11 +149,17 @@ def _matrices(context: Context) -> Section:
     figures, left_out = heat_maps(context)
     if not figures:
         return "Accuracy matrices", missing("no finished trial of a sequence has accuracies")
-    text = ("Test accuracy in per cent on every task (columns) after every stage (rows), averaged over seeds. A frame "
-            "marks the task that the stage has just learned; beneath a frame one reads forgetting, above it forward "
-            "transfer.")
-    return ("Accuracy matrices", paragraph(text, "note") + f'<div class="gallery">{"".join(figures)}</div>'
-            + (missing(left_out) if left_out else ""))
+    text = (
+        "Test accuracy in per cent on every task (columns) after every stage (rows), averaged over seeds. A frame "
+        "marks the task that the stage has just learned; beneath a frame one reads forgetting, above it forward "
+        "transfer."
+    )
+    return (
+        "Accuracy matrices",
+        paragraph(text, "note")
+        + f'<div class="gallery">{"".join(figures)}</div>'
+        + (missing(left_out) if left_out else ""),
+    )
 
 
 def _forgetting(context: Context) -> Section:
@@ -134,9 +169,12 @@ def _forgetting(context: Context) -> Section:
 
 
 def _subspaces(context: Context) -> Section:
-    lines = stage_lines(context, ["subspace/rank", "subspace/dims_left", "pretrained_retention"],
-                        "Rank is the number of directions a stage claims for itself; dimensions left are those that "
-                        "later stages may still use. Means over seeds and orders.")
+    lines = stage_lines(
+        context,
+        ["subspace/rank", "subspace/dims_left", "pretrained_retention"],
+        "Rank is the number of directions a stage claims for itself; dimensions left are those that "
+        "later stages may still use. Means over seeds and orders.",
+    )
     gradient = gradient_figure(context)
     recorded = any(row["name"].startswith("subspace/") for row in context.results.stages)
     words = exhausted_words(context)
@@ -198,8 +236,9 @@ def _provenance(context: Context) -> Section:
     sweep = dict(context.results.sweep)
     rows = flatten(sweep.pop("provenance", None) or {})
     cells = [(html.escape(name), html.escape(value)) for name, value in rows]
-    body = (html_table(["what", "value"], cells, "words pairs") if rows
-            else missing("the sweep file carries no provenance"))
+    body = (
+        html_table(["what", "value"], cells, "words pairs") if rows else missing("the sweep file carries no provenance")
+    )
     if sweep:
         text = html.escape(yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
         body += f"<details><summary>The sweep file, resolved</summary><pre>{text}</pre></details>"
@@ -213,5 +252,3 @@ def flatten(mapping: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         name = f"{prefix}{key}"
         pairs += flatten(value, name + ".") if isinstance(value, dict) else [(name, str(value))]
     return pairs
-
-

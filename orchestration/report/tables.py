@@ -34,8 +34,10 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "
         first, *rest = row
         name = f' class="{classes[i]}"' if classes and classes[i] else ""
         body.append(f'<tr{name}><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>")
-    return (f'<div class="scroll"><table class="{kind}"><thead><tr>{top}</tr></thead>'
-            f"<tbody>{''.join(body)}</tbody></table></div>")
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
 
 
 def glossary(context: Context) -> str:
@@ -155,7 +157,10 @@ def write_latex(context: Context, path: Path) -> None:
     head = ["setting", "$n$", *(latex(metric.title) + arrow[metric.better] for metric in metrics)]
     lines = [
         "% mean and half the 95 % t-interval over seeds and orders, per cent; needs \\usepackage{booktabs}",
-        rf"\begin{{tabular}}{{lr{'r' * len(metrics)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule",
+        rf"\begin{{tabular}}{{lr{'r' * len(metrics)}}}",
+        r"\toprule",
+        " & ".join(head) + r" \\",
+        r"\midrule",
     ]
     previous = False
     for summary in context.summaries:

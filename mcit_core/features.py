@@ -37,6 +37,8 @@ class Rows:
         self.content_kinds: list[str] = table["content_kind"].to_pylist()
         self.instructions: list[str] = table["instruction"].to_pylist()
         self.labels = model.answer_ids(self.answers)
+        # one padding for the whole split: a row's features then do not depend on its batch
+        self.length = model.instruction_length(self.instructions)
         self._images = table["image"] if features is None else None
 
     def __len__(self) -> int:
@@ -54,7 +56,7 @@ class Rows:
             padded = some + some[:1] * (CHUNK - len(some))
             images = np.stack([np.frombuffer(self._images[i].as_py(), np.uint8) for i in padded])
             encoded = self.model.encode(
-                images.reshape(CHUNK, *self.image_shape), [self.instructions[i] for i in padded]
+                images.reshape(CHUNK, *self.image_shape), [self.instructions[i] for i in padded], self.length
             )
             parts.append(encoded[torch.arange(len(some), device=self.model.device)])
         return FrozenFeatures(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(FrozenFeatures)))

@@ -109,7 +109,6 @@ class MiniModel:
 
     name = "mini"
     width = query_image_width = query_text_width = WIDTH
-    instruction_tokens = 24
 
     def __init__(self, device: torch.device, checkpoint: Path = CHECKPOINT) -> None:
         self.device = device
@@ -127,15 +126,14 @@ class MiniModel:
         self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
         self.network.requires_grad_(False).eval().to(device)
 
+    def instruction_length(self, instructions: list[str]) -> int:
+        """Tokens of the longest instruction."""
+        return max(len(ids) for ids in self.tokenizer(instructions).input_ids)
+
     @torch.no_grad()
-    def encode(self, images: np.ndarray, instructions: list[str]) -> FrozenFeatures:
-        """Frozen features of uint8 images [N, 48, 48, 3] with their instructions, padded to a fixed length."""
-        text = self.tokenizer(
-            instructions, padding="max_length", max_length=self.instruction_tokens, return_tensors="pt"
-        )
-        if text.input_ids.shape[1] > self.instruction_tokens:
-            longest = max(instructions, key=lambda words: len(self.tokenizer(words).input_ids))
-            raise ValueError(f"an instruction has more than {self.instruction_tokens} tokens: {longest!r}")
+    def encode(self, images: np.ndarray, instructions: list[str], length: int) -> FrozenFeatures:
+        """Frozen features of uint8 images [N, 48, 48, 3] with their instructions, padded to `length` tokens."""
+        text = self.tokenizer(instructions, padding="max_length", max_length=length, return_tensors="pt")
         ids, mask = text.input_ids.to(self.device), text.attention_mask.to(self.device)
         vision = self.network.vision_model(normalise_pixels(images).to(self.device)).last_hidden_state
         words = self.embeddings(ids)

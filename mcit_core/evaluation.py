@@ -46,7 +46,8 @@ def evaluate(
 ) -> Score:
     """Mean score and content score of `tuner` (None: the untouched model) on `rows`.
 
-    `teacher_forcing=False` generates every answer, which gives the same scores where the scorer is exact match.
+    Where the scorer is exact match, rows that the teacher-forced pass finds exact are not generated;
+    `teacher_forcing=False` generates every answer and gives the same scores.
     """
     total = content = 0.0
     choices: list[Tensor] = []
@@ -63,7 +64,7 @@ def evaluate(
         total += float(exact.sum())
         content += float(exact.sum())
         for i, answer in zip((index[open_rows]).tolist(), answers, strict=True):
-            if not (teacher_forcing and benchmark.exact_match):
-                total += benchmark.score(task, answer, rows.answers[i])
+            # scored even where teacher forcing said no: two spellings in tokens can be one answer in text
+            total += benchmark.score(task, answer, rows.answers[i])
             content += benchmark.content_score(task, answer, rows.answers[i], rows.content_kinds[i])
     return Score(total / len(rows), content / len(rows), len(rows), torch.cat(choices) if choices else None)

@@ -61,10 +61,11 @@ class _Relay(tune.Callback):
 
 def _cause(trial: Any) -> str:
     """The user's error out of Ray's wrapping: its last line first, then the traceback."""
-    error = trial.get_error() or trial.get_pickled_error()
-    text = str(error).strip() if error else "the worker ended without a word"
+    # Tune's own getter looks in the synchronised folder, where the file arrives only after this callback
+    written = Path(trial.error_file) if trial.error_file else None
+    text = written.read_text(errors="replace").strip() if written and written.exists() else ""
     lines = [line for line in text.splitlines() if line.strip()]
-    return f"{lines[-1].strip()}\n{text}"
+    return f"{lines[-1].strip()}\n{text}" if lines else "the worker ended without a word"
 
 
 @contextmanager

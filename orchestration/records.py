@@ -68,7 +68,10 @@ class TrialRecord:
 
     @property
     def seconds(self) -> float:
-        return sum(stage["metrics"].get("seconds/stage", 0.0) for stage in self.stages)
+        """Of training and evaluation, as they were measured where they ran (also for what came from the store)."""
+        return sum(
+            stage["metrics"].get(name, 0.0) for stage in self.stages for name in ("seconds/train", "seconds/evaluate")
+        )
 
 
 class Records:

@@ -1,4 +1,4 @@
-"""The embedded model `mini`: a transformers InstructBLIP of 3.3 million parameters, shipped with the package.
+"""The embedded model `mini`: a transformers InstructBLIP of 3.6 million parameters, shipped with the package.
 
 Pre-trained by `mcit_core.models.mini_pretraining`; the checkpoint's card says how long that took and what it can do.
 """

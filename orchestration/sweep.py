@@ -107,7 +107,7 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
     )
     console.print(
         f"estimated time {_clock(seconds)} on {_count(workers, 'worker')} (from {STEP_SECONDS:g} s a step and "
-        f"{EVALUATION_SECONDS:g} s a task's evaluation, measured for model mini on one CPU core a worker); nothing was trained"
+        f"{EVALUATION_SECONDS:g} s a task's evaluation, measured for mini on one CPU core a worker); nothing was trained"
     )
 
 

@@ -106,8 +106,8 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
         f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps"
     )
     console.print(
-        f"estimated time {_clock(seconds)} on {_count(workers, 'worker')}; nothing was trained. From {STEP_SECONDS:g} s a "
-        f"step and {EVALUATION_SECONDS:g} s a task's evaluation, measured for model mini on one CPU core a worker"
+        f"estimated time {_clock(seconds)} on {_count(workers, 'worker')}; nothing was trained. From "
+        f"{STEP_SECONDS:g} s a step and {EVALUATION_SECONDS:g} s a task's evaluation, measured for mini on one core a worker"
     )
 
 

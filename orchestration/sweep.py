@@ -105,9 +105,10 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
         f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
         f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps"
     )
+    console.print(f"estimated time {_clock(seconds)} on {_count(workers, 'worker')}; nothing was trained")
     console.print(
-        f"estimated time {_clock(seconds)} on {_count(workers, 'worker')}; nothing was trained. From "
-        f"{STEP_SECONDS:g} s a step and {EVALUATION_SECONDS:g} s a task's evaluation, measured for mini on one core a worker"
+        f"(from {STEP_SECONDS:g} s a step and {EVALUATION_SECONDS:g} s a task's evaluation, measured for model mini "
+        "with two workers on two cores)"
     )
 
 

@@ -180,9 +180,10 @@ class Tracker:
         for path in (run / "report.html", run / "sweep.yaml", run / "tables.csv"):
             if path.exists():
                 self._client.log_artifact(self._parent, str(path))
-        failed = sum(record.status == "FAILED" for record in self.records.records.values())
-        self._client.set_tag(self._parent, "trials_failed", str(failed))
-        self._client.set_terminated(self._parent, "FAILED" if failed else "FINISHED")
+        statuses = [record.status for record in self.records.records.values()]
+        self._client.set_tag(self._parent, "trials_failed", str(statuses.count("FAILED")))
+        ended = "KILLED" if "UNFINISHED" in statuses else "FAILED" if "FAILED" in statuses else "FINISHED"
+        self._client.set_terminated(self._parent, ended)
 
 
 def _text(value: Any) -> str:

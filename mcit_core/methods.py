@@ -32,6 +32,8 @@ PRESETS: dict[str, Preset] = {
 }
 #: methods that a sweep's `references` may name
 REFERENCES = ("zero_shot", "direct", "sequential")
+#: what protects earlier tasks inside a tuner; a reference protects nothing
+PROTECTION = ("reuse", "reuse_penalty", "claim_share")
 
 
 def build_experiment(
@@ -51,7 +53,8 @@ def build_experiment(
 
 
 def reference_experiment(experiment: Experiment, reference: str, default_order: tuple[str, ...]) -> Experiment:
-    """The reference that `experiment` is compared with: same tuner, budget and seed, nothing projected.
+    """The reference that `experiment` is compared with: same tuner, budget and seed, nothing projected
+    and no prompt kept from later stages.
 
     `direct` and `zero_shot` do not depend on the order, so they run in the default one.
     """
@@ -61,6 +64,7 @@ def reference_experiment(experiment: Experiment, reference: str, default_order: 
         "projection": {"mode": "none"},
         "protocol": "sequence" if reference == "sequential" else reference,
     }
+    plain["pool"] = {name: value for name, value in plain["pool"].items() if name not in PROTECTION}
     if reference != "sequential":
         plain["order"] = default_order
     if reference == "zero_shot":

@@ -10,7 +10,7 @@ from typing import Any
 
 from mcit_core.config import Experiment
 from mcit_core.digest import digest
-from mcit_core.methods import build_experiment, reference_experiment
+from mcit_core.methods import PROTECTION, build_experiment, reference_experiment
 from mcit_core.stages import stage_chain
 
 Order = tuple[str, ...]

@@ -186,3 +186,13 @@ def test_every_shipped_sweep_is_valid() -> None:
     assert files
     for path in files:
         assert make_trials(load_spec(path))
+
+
+def test_a_reference_protects_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD.replace("projection.task_energy: [0.5, 0.99]", "pool.reuse: [share, freeze]"))
+    trials = make_trials(load_spec(path))
+    references = [trial for trial in trials if trial.method != "fwd_prompt"]
+    assert len(references) == 6  # one a seed each, whatever is swept
+    assert all(trial.experiment.pool.reuse == "share" for trial in references)
+    assert all(trial.experiment.projection.mode == "none" for trial in references)

@@ -99,7 +99,8 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
 
 
 def _applies(path: str, reference: str) -> bool:
-    return reference != "zero_shot" and path.split(".", maxsplit=1)[0] in ("pool", "train", "tuner")
+    section, _, field = path.partition(".")
+    return reference != "zero_shot" and section in ("pool", "train", "tuner") and field not in PROTECTION
 
 
 def _trial(experiment: Experiment, settings: dict[str, Any]) -> Trial:

@@ -195,4 +195,5 @@ def test_a_reference_protects_nothing(tmp_path: Path) -> None:
     references = [trial for trial in trials if trial.method != "fwd_prompt"]
     assert len(references) == 6  # one a seed each, whatever is swept
     assert all(trial.experiment.pool.reuse == "share" for trial in references)
+    assert all(trial.settings["pool.reuse"] is None for trial in references)
     assert all(trial.experiment.projection.mode == "none" for trial in references)

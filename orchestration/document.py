@@ -109,7 +109,7 @@ def override(document: Document, assignments: list[str], top: tuple[str, ...], s
             raise SpecError(f"--set {assignment}: expected KEY=VALUE, for example --set train.steps=20")
         try:
             value = yaml.safe_load(raw)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise SpecError(f"--set {assignment}: the value is not YAML") from None
         head, _, rest = key.partition(".")
         if key in top:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -76,8 +77,8 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
         ray.init(address=address, **quiet)
     else:
         ray.init(
-            num_cpus=max(1, round(workers * cpus)),
-            num_gpus=round(workers * gpus) if gpus else None,
+            num_cpus=max(1, math.ceil(workers * cpus)),
+            num_gpus=math.ceil(workers * gpus) if gpus else None,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             **quiet,

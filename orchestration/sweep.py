@@ -130,7 +130,9 @@ def run(
     provenance = describe(spec, storage)
     write_sweep(folder, resolved(spec), provenance)
     uri = spec.mlflow or default_uri(storage)
-    tracker = BackgroundTracker(Tracker(uri, records, provenance), lambda text: console.print(f"[yellow]{text}[/]"))
+    tracker = BackgroundTracker(
+        Tracker(uri, records, provenance), lambda text: console.print(text, style="yellow", markup=False)
+    )
     interrupted = _train(args, spec, trials, storage, workers, console, records, tracker)
     records.write()
     provenance |= {"finished": time.strftime("%Y-%m-%d %H:%M:%S"), "seconds": round(time.time() - begun, 1)}

@@ -57,7 +57,7 @@ class Tracker:
             self._end_parent()
 
     def _connect(self) -> None:
-        if self._client is not None:
+        if self._parent:
             return
         from mlflow.tracking import MlflowClient
 
@@ -229,9 +229,10 @@ class BackgroundTracker:
                 self.tracker.sync(final)
                 self.failed = False
             except Exception as error:  # whatever a tracking server does must not reach the sweep
-                if not self.failed:
-                    self.complain(f"MLflow at {self.tracker.uri} cannot be reached: {str(error).splitlines()[0]}")
-                self.failed = True
+                told, self.failed = self.failed, True
+                if not told:
+                    reason = (str(error) or repr(error)).splitlines()[0]
+                    self.complain(f"MLflow at {self.tracker.uri} cannot be reached: {reason}")
             if final:
                 return
 

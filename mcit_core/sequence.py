@@ -7,7 +7,7 @@ the earlier ones ran here or came from a store.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +30,8 @@ UNTOUCHED = -1
 
 #: {"accuracy": rows of task, split, accuracy, content_accuracy, n; "chosen": test choices or None; "seconds": float}
 Evaluation = dict[str, Any]
+#: what a stage leaves, and its metrics
+Trained = tuple[StageState, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class StageResult:
 class Store(Protocol):
     """Where finished stages and evaluations are kept, by key; see `orchestration.store`."""
 
-    def get_stage(self, key: str) -> tuple[StageState, dict[str, float]] | None: ...
-    def put_stage(self, stage: StageKey, state: StageState, metrics: dict[str, float]) -> None: ...
+    def stage(self, key: StageKey, train: Callable[[], Trained]) -> tuple[StageState, dict[str, float], bool]:
+        """A stage's state, its metrics and whether they were there already; `train` makes them where they were not."""
+
     def get_evaluation(self, key: str) -> Evaluation | None: ...
     def put_evaluation(self, key: str, evaluation: Evaluation) -> None: ...
 
@@ -66,9 +69,7 @@ def space_of(experiment: Experiment, bench: Workbench, stage: int) -> Space:
     return stage_space(experiment.projection, tasks, bench.statistics("pretraining"), len(experiment.order))
 
 
-def train_stage(
-    experiment: Experiment, bench: Workbench, stage: int, before: StageState | None
-) -> tuple[StageState, dict[str, float]]:
+def train_stage(experiment: Experiment, bench: Workbench, stage: int, before: StageState | None) -> Trained:
     """Train stage `stage` from the state `before` (None: from the pre-trained model). Returns the state it leaves and
     its metrics. Raises FloatingPointError where the loss is not finite."""
     start = time.perf_counter()
@@ -192,13 +193,11 @@ class Sequence:
 
     def _stage(self, stage: int, before: StageState | None) -> tuple[StageState, StageResult]:
         key = self.chain[stage]
-        found = self.store.get_stage(key.key) if self.store else None
-        if found is None:
-            state, metrics = train_stage(self.experiment, self.bench, stage, before)
-            if self.store:
-                self.store.put_stage(key, state, metrics)
-        else:
-            state, metrics = found
+
+        def train() -> Trained:
+            return train_stage(self.experiment, self.bench, stage, before)
+
+        state, metrics, reused = self.store.stage(key, train) if self.store else (*train(), False)
         tuner = build_tuner(self.experiment, self.bench, state)
         metrics = dict(metrics)
         accuracy: list[dict[str, Any]] = []
@@ -212,7 +211,7 @@ class Sequence:
         if self._pretraining:
             metrics["pretrained_retention"] = kept["accuracy"][0]["accuracy"] / self._pretraining
         metrics["seconds/evaluate"] = evaluating + kept["seconds"]
-        return state, StageResult(stage, key.task, accuracy, metrics, reused=found is not None)
+        return state, StageResult(stage, key.task, accuracy, metrics, reused=reused)
 
     def _choices(self, own: str, task: str, chosen: list[list[int]] | None) -> dict[str, float]:
         """Pool usage by the stage's own test rows; for an earlier task, key drift: the fraction of its test rows whose

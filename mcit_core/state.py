@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 
@@ -16,12 +16,20 @@ class StageState:
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
+    def to_bytes(self) -> bytes:
+        return save({name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()})
+
+    @staticmethod
+    def from_bytes(data: bytes) -> StageState:
+        """Raises SafetensorError where `data` is not what `to_bytes` made."""
+        return StageState(load(data))
+
     def save(self, path: Path) -> None:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}, path)
+        path.write_bytes(self.to_bytes())
 
     @staticmethod
     def load(path: Path) -> StageState:
-        return StageState(load_file(path))
+        return StageState.from_bytes(path.read_bytes())
 
     def equals(self, other: StageState) -> bool:
         """Bit-equal tensors of the same names."""

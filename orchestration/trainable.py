@@ -12,7 +12,7 @@ from ray import tune
 from mcit_core.config import Experiment
 from mcit_core.sequence import Sequence, StageResult
 from mcit_core.workbench import workbench_for
-from orchestration.store import DiskStore
+from orchestration.store import StageStore
 
 
 class StageTrainable(tune.Trainable):
@@ -37,7 +37,7 @@ class StageTrainable(tune.Trainable):
         if self._results is None:  # opened here, not in setup, so that a failure is this trial's and no actor's
             experiment = Experiment.model_validate_json(self._config["trial"]["experiment"])
             bench = workbench_for(experiment, Path(self._config["features"]))
-            sequence = Sequence(experiment, bench, DiskStore(Path(self._config["stages"])))
+            sequence = Sequence(experiment, bench, StageStore(Path(self._config["stages"])))
             self._results = iter(sequence)
             self._left = len(sequence.chain)
             shown = [next(self._results)]

@@ -17,7 +17,7 @@ from mcit_core.projection import token_statistics
 from mcit_core.sequence import Sequence, build_tuner, train_stage
 from mcit_core.stages import stage_chain
 from mcit_core.workbench import Workbench, data_order
-from orchestration.store import DiskStore
+from orchestration.store import StageStore
 
 ORDER = ("attribute", "ground")
 
@@ -174,7 +174,7 @@ def test_a_stage_moves_inside_its_space(bench: Workbench) -> None:
 
 
 def test_stages_come_back_from_the_store_and_are_shared(bench: Workbench, tmp_path: Path) -> None:
-    store = DiskStore(tmp_path)
+    store = StageStore(tmp_path)
     trained = list(Sequence(experiment(), bench, store))
     again = list(Sequence(experiment(), bench, store))
     assert [r.reused for r in trained] == [False] * 3
@@ -189,7 +189,7 @@ def test_stages_come_back_from_the_store_and_are_shared(bench: Workbench, tmp_pa
 
 
 def test_a_damaged_stage_is_set_aside_and_trained_again(bench: Workbench, tmp_path: Path) -> None:
-    store = DiskStore(tmp_path)
+    store = StageStore(tmp_path)
     wanted = [r.accuracy for r in Sequence(experiment(), bench, store)]
     for weights in tmp_path.rglob("state.safetensors"):
         weights.write_bytes(weights.read_bytes()[:-7])

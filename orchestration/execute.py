@@ -22,9 +22,16 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
-from orchestration.plan import SweepSpec, Trial
+from orchestration.plan import SweepSpec, Trial, stage_tree
+from orchestration.scheduler import StageScheduler
 from orchestration.trainable import StageTrainable
+
+#: how often a trial whose worker or node was lost is tried again
+RETRIES = 3
 
 
 class Listener(Protocol):
@@ -34,39 +41,143 @@ class Listener(Protocol):
     def failed(self, trial: str, error: str) -> None: ...
 
 
+def _id(trial: TuneTrial) -> str:
+    return str(trial.config["trial"]["id"])
+
+
 class _Relay(tune.Callback):
+    """Tells a listener of every stage once, however often its trial starts again."""
+
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
+        self._told: dict[str, int] = {}
+        self._failed: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks into a file that nothing of ours reads
 
-    @staticmethod
-    def _id(trial: Any) -> str:
-        return str(trial.config["trial"]["id"])
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.listener.started(self._id(trial))
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        self.listener.started(_id(trial))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Any], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        self.listener.stages(self._id(trial), result["stages"])
+        name = _id(trial)
+        told = self._told.get(name, -2)  # the untouched model's results are stage -1
+        new = [stage for stage in result["stages"] if stage["stage"] > told]
+        if new:
+            self._told[name] = new[-1]["stage"]
+            self.listener.stages(name, new)
+        if "error" in result:
+            self._failed.add(name)
+            self.listener.failed(name, result["error"])
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.listener.finished(self._id(trial))
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        if _id(trial) not in self._failed:
+            self.listener.finished(_id(trial))
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.listener.failed(self._id(trial), _cause(trial))
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        self.listener.failed(_id(trial), _cause(trial))
 
 
-def _cause(trial: Any) -> str:
-    """The user's error out of Ray's wrapping: its last line first, then the traceback."""
+def _cause(trial: TuneTrial) -> str:
+    """Why a trial's worker was lost for good, in a line, then what Ray wrote each time."""
     # Tune's own getter looks in the synchronised folder, where the file arrives only after this callback
     written = Path(trial.error_file) if trial.error_file else None
     text = written.read_text(errors="replace").strip() if written and written.exists() else ""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return f"{lines[-1].strip()}\n{text}" if lines else "the worker ended without a word"
+    reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "Ray did not say why")
+    return f"its worker was lost {trial.run_metadata.num_failures} times; the last time: {reason}\n{text}"
+
+
+class _TrialQueue(Searcher):
+    """Gives Tune the configs of all trials at once, and says that more may come until the last has ended: Tune throws
+    away the workers of paused trials once its search is over."""
+
+    def __init__(self, configs: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self._configs, self._left = list(reversed(configs)), len(configs)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._configs:
+            return self._configs.pop()
+        return None if self._left else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._left -= 1
+
+    def save(self, checkpoint_path: str) -> None:
+        raise NotImplementedError  # Tune then keeps no file of it; a sweep resumes from the stage store
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError
+
+
+class _TuneScheduler(TrialScheduler):
+    """The decisions of `stages` in the terms of Tune. Every trial is PAUSED from the start, so that none runs unless it
+    was chosen; at most `workers` have a worker."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, stages: StageScheduler, workers: int) -> None:
+        super().__init__()
+        self.stages, self.workers = stages, workers
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        if _id(trial) in self.stages.places:  # again, after its worker was lost
+            tune_controller._set_trial_status(trial, TuneTrial.PAUSED)
+            return
+        if not self.stages.places:
+            # a worker takes seconds to load: have Tune keep those that have nothing to do for the moment
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self.workers)
+        self.stages.add(_id(trial))
+        trial.set_status(TuneTrial.PAUSED)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        live = tune_controller.get_live_trials()
+        if sum(trial.status in (TuneTrial.RUNNING, TuneTrial.PENDING) for trial in live) >= self.workers:
+            return None
+        name = self.stages.choose()
+        if name is None:
+            return None
+        self.stages.start(name)
+        return next(trial for trial in live if _id(trial) == name)
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        if self._finish(trial, result):
+            return str(TrialScheduler.CONTINUE)
+        # no checkpoint: what the trial has done is in the stage store
+        tune_controller.pause_trial(trial, should_checkpoint=False)
+        return str(TrialScheduler.NOOP)
+
+    def _finish(self, trial: TuneTrial, result: dict[str, Any]) -> bool:
+        go_on = True
+        for stage in result.get("stages", ()):
+            if stage["stage"] >= 0:
+                go_on = self.stages.finish(_id(trial), stage["stage"])
+        return go_on
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        # Tune has given a trial that it tries again this status by now, and the others not yet
+        if trial.status == TuneTrial.ERROR:
+            self.stages.lose(_id(trial))
+        else:
+            self.stages.end(_id(trial))
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        self._finish(trial, result)  # Tune shows its scheduler no last result but here
+        self.stages.end(_id(trial))
+
+    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self.stages.end(_id(trial))
+
+    def debug_string(self) -> str:
+        return f"{len(self.stages.done)} stages done"
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a sweep resumes from the stage store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing; see save."""
 
 
 @contextmanager
@@ -92,26 +203,35 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
 
 
 def run_trials(spec: SweepSpec, trials: list[Trial], storage: Path, listener: Listener, workers: int) -> None:
-    """Run all trials, at most `workers` at a time. A failing trial never stops the others; nothing is retried."""
-    configs = [{"id": trial.id, "experiment": trial.experiment.model_dump_json()} for trial in trials]
+    """Run all trials, at most `workers` at a time, no stage twice. A failing trial never stops the others; one whose
+    worker was lost is tried again, one that raised an exception is not."""
+    configs = [
+        {
+            "trial": {"id": trial.id, "experiment": trial.experiment.model_dump_json()},
+            "features": str(storage / "features"),
+            "stages": str(storage / "stages"),
+        }
+        for trial in trials
+    ]
     scratch = storage / spec.name / "ray"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
         tune.Tuner(
             tune.with_resources(StageTrainable, {"cpu": spec.cpus, "gpu": spec.gpus}),
-            param_space={
-                "trial": tune.grid_search(configs),
-                "features": str(storage / "features"),
-                "stages": str(storage / "stages"),
-            },
-            tune_config=tune.TuneConfig(max_concurrent_trials=workers, reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=_TrialQueue(configs),
+                scheduler=_TuneScheduler(StageScheduler(stage_tree(trials)), workers),
+                num_samples=-1,  # until the queue says that it is empty
+                reuse_actors=True,
+                trial_dirname_creator=_id,
+            ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(scratch),
                 callbacks=[_Relay(listener)],
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=0),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
             ),
         ).fit()
     finally:

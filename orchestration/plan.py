@@ -108,6 +108,26 @@ def _trial(experiment: Experiment, settings: dict[str, Any]) -> Trial:
 
 
 @dataclass(frozen=True)
+class StageTree:
+    """The stages of a sweep, each once. Keys without data and code digests suffice: those are equal within a sweep."""
+
+    chains: dict[str, list[str]]  # trial -> its stages' keys
+    steps: dict[str, int]  # key -> its optimizer steps
+    parents: dict[str, str | None]  # key -> the key of the stage that it goes on from
+
+
+def stage_tree(trials: list[Trial]) -> StageTree:
+    tree = StageTree({}, {}, {})
+    for trial in trials:
+        chain = stage_chain(trial.experiment, {}, {})
+        tree.chains[trial.id] = [stage.key for stage in chain]
+        for stage in chain:
+            tree.steps[stage.key] = trial.experiment.train.steps
+            tree.parents[stage.key] = stage.made_from["parent"]
+    return tree
+
+
+@dataclass(frozen=True)
 class Costs:
     trials: int
     stages: int  # of all trials, without sharing
@@ -115,10 +135,5 @@ class Costs:
 
 
 def costs(trials: list[Trial]) -> Costs:
-    """Counted from the stage tree; keys without data and code digests suffice, since those are equal within a sweep."""
-    chains = [(trial, stage_chain(trial.experiment, {}, {})) for trial in trials]
-    return Costs(
-        len(trials),
-        sum(len(chain) for _, chain in chains),
-        {stage.key: trial.experiment.train.steps for trial, chain in chains for stage in chain},
-    )
+    tree = stage_tree(trials)
+    return Costs(len(trials), sum(len(chain) for chain in tree.chains.values()), tree.steps)

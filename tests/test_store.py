@@ -258,8 +258,9 @@ def small_sweep(root: Path) -> list[tuple[StageState, dict[str, float]]]:
 
 @pytest.mark.parametrize("crash", [False, True])
 def test_after_a_failure_at_any_file_operation_the_same_command_ends_with_the_same_bits(
-    tmp_path: Path, crash: bool
+    tmp_path: Path, crash: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("orchestration.store.POLL", 0.01)
     wanted = small_sweep(tmp_path / "calm")
     with pytest.MonkeyPatch.context() as patch:
         counting = Harm(-1, 0)

@@ -80,15 +80,29 @@ class Records:
     def __init__(self, run: Path, spec: SweepSpec, trials: list[Trial]) -> None:
         self.run, self.spec = run, spec
         self.records = {trial.id: TrialRecord(trial) for trial in trials}
+        self._by_experiment = {record.trial.experiment: record for record in self.records.values()}
+        self._direct: dict[str, TrialRecord | None] = {}  # trial -> the reference that trains its tasks alone
+
+    def _direct_record(self, record: TrialRecord) -> TrialRecord | None:
+        name = record.trial.id
+        if name not in self._direct:
+            wanted = reference_experiment(record.trial.experiment, "direct", self.spec.tasks)
+            self._direct[name] = self._by_experiment.get(wanted)
+        return self._direct[name]
 
     def direct_of(self, record: TrialRecord, split: str) -> list[float | None] | None:
         """Accuracy of each task trained alone, in the order of `record`; None where no such reference has finished."""
-        wanted = reference_experiment(record.trial.experiment, "direct", self.spec.tasks)
-        for other in self.records.values():
-            if other.trial.experiment == wanted and other.status == "FINISHED":
-                alone = {task: other.matrix(split)[i][i] for i, task in enumerate(wanted.order)}
-                return [alone[task] for task in record.trial.experiment.order]
-        return None
+        other = self._direct_record(record)
+        if other is None or other.status != "FINISHED":
+            return None
+        matrix = other.matrix(split)
+        alone = {task: matrix[i][i] for i, task in enumerate(other.trial.experiment.order)}
+        return [alone[task] for task in record.trial.experiment.order]
+
+    def mark(self, record: TrialRecord) -> tuple[str, int, bool]:
+        """Changes whenever what is known of a trial does, the reference that it is compared with included."""
+        other = self._direct_record(record)
+        return record.status, len(record.stages), other is not None and other.status == "FINISHED"
 
     def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
         """The final metrics of a trial, each None where undefined. References that train no sequence (direct,

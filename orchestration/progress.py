@@ -34,11 +34,6 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether trials were left over when Tune returned, as it does after Ctrl-C."""
-        return any(record.status == "UNFINISHED" for record in self.records.records.values())
-
     def _line(self) -> Text:
         statuses = [record.status for record in self.records.records.values()]
         trained = self.done - self.reused

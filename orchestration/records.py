@@ -131,7 +131,6 @@ class Records:
     def trial_row(self, record: TrialRecord) -> dict[str, Any]:
         trial = record.trial
         last = record.stages[-1]["metrics"] if record.stages else {}
-        content = record.matrix("test", "content_accuracy")
         finished = record.status == "FINISHED"
         sequence = finished and trial.experiment.protocol == "sequence"
         row = {
@@ -146,8 +145,9 @@ class Records:
         row |= {path: trial.settings.get(path) for path in self.spec.axes if path not in row}
         row |= self.metrics(record)
         row |= {f"validation/{name}": value for name, value in self.metrics(record, "validation").items()}
-        row["content_average_accuracy"] = summarise(content)["average_accuracy"] if sequence else None
-        row["content_forgetting"] = summarise(content)["forgetting"] if sequence else None
+        content = summarise(record.matrix("test", "content_accuracy")) if sequence else {}
+        for name in ("average_accuracy", "forgetting"):
+            row[f"content_{name}"] = content.get(name)
         for name in ("pretrained_retention", "trained_parameters", "memory_bytes"):
             row[name] = last.get(name) if finished else None
         trained = [stage for stage in record.stages if stage["stage"] >= 0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from orchestration.document import SpecError
+from mcit_core.document import SpecError
 from orchestration.plan import make_trials
 from orchestration.records import Records
 from orchestration.spec import load_spec

@@ -70,7 +70,7 @@ class Progress:
 
     def _end(self, trial: str) -> None:
         self.running.discard(trial)
-        self.records.write()
+        self.records.ended(self.records.records[trial])
         self.on_trial_end()
         if not self.console.is_terminal:
             self.console.print(self._line())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from scipy import stats
@@ -200,7 +201,7 @@ class AccuracyMatrix:
 
 
 def read_results(run_dir: Path) -> Results:
-    """Read a RUN folder; a table that is not there is empty."""
+    """Read a RUN folder; a table that is not there is empty. Raises ValueError for a damaged one."""
     run_dir = Path(run_dir)
     sweep_file = run_dir / "sweep.yaml"
     sweep = (yaml.safe_load(sweep_file.read_text(encoding="utf-8")) or {}) if sweep_file.exists() else {}
@@ -213,7 +214,15 @@ def read_results(run_dir: Path) -> Results:
 
 
 def _read_rows(path: Path) -> list[Row]:
-    return pq.read_table(path).to_pylist() if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        return pq.read_table(path, page_checksum_verification=True).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged ({' '.join(str(error).split())[:200]}); "
+            f"`python -m orchestration.track {path.parent}` writes it anew from the journal"
+        ) from error
 
 
 def finished(trials: Iterable[Row]) -> list[Row]:

@@ -40,7 +40,7 @@ NEEDED = ("name", "benchmark", "model", "method")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Resources(_Strict):

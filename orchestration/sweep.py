@@ -1,7 +1,7 @@
 """Run a sweep over continual-learning experiments: `python -m orchestration.sweep sweeps/threshold.yaml`.
 
 The same command again goes on where it stopped: finished stages come from the store. Exit codes: 0 all trials fine,
-1 some failed, 2 refused before anything ran.
+1 some failed, 2 refused before anything ran, 130 stopped by Ctrl-C before the first trial.
 """
 
 from __future__ import annotations

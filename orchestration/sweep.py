@@ -205,9 +205,11 @@ def _train(
         try:
             stack.enter_context(ray_session(args.address, workers, spec.cpus, spec.gpus))
         except Exception as error:  # Ray has a class of its own for every way in which this fails
-            where = f"the Ray cluster at {args.address} cannot be joined" if args.address else "Ray does not start"
             reason = " ".join((str(error) or repr(error)).split())
-            raise SpecError(f"{where}: {reason}") from error
+            if not args.address:
+                raise SpecError(f"Ray does not start: {reason}") from error
+            token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
+            raise SpecError(f"the Ray cluster at {args.address} cannot be joined: {reason}; {token}") from error
         try:
             run_trials(spec, trials, storage, stack.enter_context(Progress(console, records, tracker.request)), workers)
         except KeyboardInterrupt:

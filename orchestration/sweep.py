@@ -159,9 +159,10 @@ def run(
     args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage: Path, workers: int, console: Console
 ) -> int:
     """Train what is missing, then write and print everything."""
+    from orchestration.background import BackgroundTracker
     from orchestration.provenance import describe, run_id, write_sweep
     from orchestration.records import Records
-    from orchestration.tracking import BackgroundTracker, Tracker, default_uri
+    from orchestration.tracking import Tracker, default_uri
 
     begun = time.time()
     folder = storage / spec.name

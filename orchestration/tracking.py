@@ -2,7 +2,7 @@
 
 `Tracker.sync` brings MLflow up to what the records say and may be called at any time, again and again, also after a
 call that a crash or a dead server cut short at any point. Only what a run lacks is logged; a run that says something
-else than the records is deleted and made anew. The sweep never waits for it (`BackgroundTracker`).
+else than the records is deleted and made anew. The sweep never waits for it (see `background`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import logging
 import math
 import os
 import platform
-import queue
 import sys
 import tempfile
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -285,44 +283,6 @@ def _as_stored(point: Point) -> Any:
 
 def _chunks(items: list[Any], size: int) -> Iterable[list[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-class BackgroundTracker:
-    """Runs `sync` on a thread of its own, so that a slow or dead server delays nothing; it is complained of once."""
-
-    def __init__(self, tracker: Tracker, complain: Callable[[str], None]) -> None:
-        self.tracker, self.complain = tracker, complain
-        self.failed = False
-        self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow")
-        self._thread.start()
-
-    def _work(self) -> None:
-        told = False
-        while True:
-            final = self._requests.get()
-            while not self._requests.empty():
-                final = self._requests.get() or final
-            try:
-                self.tracker.sync(final)
-                self.failed = False
-            except Exception as error:  # whatever a tracking server does must not reach the sweep
-                self.failed = True
-                if not told:
-                    self.complain(unreachable(self.tracker.uri, error))
-                told = True
-            if final:
-                return
-
-    def request(self) -> None:
-        self._requests.put(False)
-
-    def finish(self, seconds: float = 60) -> bool:
-        """The last sync; a dead server ends it at once. False where it failed or did not end in time; the RUN's
-        Parquet then has everything."""
-        self._requests.put(True)
-        self._thread.join(seconds)
-        return not self._thread.is_alive() and not self.failed
 
 
 def unreachable(uri: str, error: Exception) -> str:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from orchestration.background import BackgroundTracker
 from orchestration.plan import make_trials
+from orchestration.provenance import run_id, write_sweep
 from orchestration.records import Records
-from orchestration.spec import load_spec
-from orchestration.tracking import BackgroundTracker, Tracker
+from orchestration.spec import load_spec, resolved
+from orchestration.tracking import Tracker
 
 SWEEP = """\
 name: {name}
@@ -219,6 +221,21 @@ def test_what_a_kill_left_running_is_ended(storage: Path) -> None:
     last.status = "FINISHED"
     sync(records)
     assert {run[3] for run in seen(uri_of(storage), "tracked").values()} == {"FINISHED"}
+
+
+def test_a_fresh_run_has_a_parent_of_its_own_and_a_resumed_one_keeps_it(storage: Path) -> None:
+    records = fill(make_records(storage))
+    identities = []
+    for fresh in (True, False, True):
+        if fresh:
+            (records.run / "sweep.yaml").unlink(missing_ok=True)
+        identity = run_id(records.run)
+        write_sweep(records.run, resolved(records.spec), identity)
+        Tracker(uri_of(storage), records, identity).sync(final=True)
+        identities.append(identity["run_id"])
+    assert identities[0] == identities[1] != identities[2]
+    kinds = [run.data.tags["mcit.kind"] for run in _runs(storage)]
+    assert (kinds.count("sweep"), kinds.count("trial")) == (2, 4)
 
 
 def _client(storage: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from mcit_core.benchmarks import Benchmark
 from mcit_core.features import Rows
 from mcit_core.models import Encoded, FrozenFeatures, Model
-from mcit_core.tuners import Tuner
+from mcit_core.tuners import Tuner, plain_inputs
 
 BATCH = 100
 
@@ -24,11 +25,9 @@ class Score:
 
 
 def encode(model: Model, tuner: Tuner | None, features: FrozenFeatures) -> tuple[Encoded, Tensor | None]:
-    """The encoder's view of a batch, through the tuner or (None) of the untouched model."""
+    """The encoder's view of a batch, through the attached tuner or (None) of the untouched model."""
     if tuner is None:
-        embedded = torch.cat([features.visual, model.embeddings(features.instruction)], 1)
-        ones = features.instruction_mask.new_ones(features.visual.shape[:2])
-        return model.encoder(embedded, torch.cat([ones, features.instruction_mask], 1)), None
+        return model.encoder(*plain_inputs(model, features)), None
     inputs = tuner.inputs(features, training=False)
     return model.encoder(inputs.embedded, inputs.mask), inputs.chosen
 
@@ -42,29 +41,39 @@ def teacher_forced_exact(model: Model, encoded: Encoded, labels: Tensor) -> Tens
 
 @torch.no_grad()
 def evaluate(
-    model: Model, tuner: Tuner | None, rows: Rows, benchmark: Benchmark, task: str, *, teacher_forcing: bool = True
+    model: Model,
+    tuner: Tuner | None,
+    rows: Rows,
+    benchmark: Benchmark,
+    task: str,
+    *,
+    picked: Tensor | None = None,
+    teacher_forcing: bool = True,
 ) -> Score:
-    """Mean score and content score of `tuner` (None: the untouched model) on `rows`.
+    """Mean score and content score of `tuner` (None: the untouched model) on `rows`, or on those `picked` (at least
+    one row number).
 
     Where the scorer is exact match, rows that the teacher-forced pass finds exact are not generated;
     `teacher_forcing=False` generates every answer and gives the same scores.
     """
     total = content = 0.0
     choices: list[Tensor] = []
-    for start in range(0, len(rows), BATCH):
-        index = torch.arange(start, min(start + BATCH, len(rows)))
-        encoded, chosen = encode(model, tuner, rows[index])
-        if chosen is not None:
-            choices.append(chosen.cpu())
-        exact = torch.zeros(len(index), dtype=torch.bool)
-        if teacher_forcing and benchmark.exact_match:
-            exact = teacher_forced_exact(model, encoded, rows.labels[index]).cpu()
-        open_rows = (~exact).nonzero().flatten()
-        answers = model.generate(encoded[open_rows.to(model.device)]) if len(open_rows) else []
-        total += float(exact.sum())
-        content += float(exact.sum())
-        for i, answer in zip((index[open_rows]).tolist(), answers, strict=True):
-            # scored even where teacher forcing said no: two spellings in tokens can be one answer in text
-            total += benchmark.score(task, answer, rows.answers[i])
-            content += benchmark.content_score(task, answer, rows.answers[i], rows.content_kinds[i])
-    return Score(total / len(rows), content / len(rows), len(rows), torch.cat(choices) if choices else None)
+    picked = torch.arange(len(rows)) if picked is None else picked
+    with nullcontext() if tuner is None else tuner.attached():
+        for index in picked.split(BATCH):
+            encoded, chosen = encode(model, tuner, rows[index])
+            if chosen is not None:
+                choices.append(chosen.cpu())
+            exact = torch.zeros(len(index), dtype=torch.bool)
+            if teacher_forcing and benchmark.exact_match:
+                exact = teacher_forced_exact(model, encoded, rows.labels[index]).cpu()
+            open_rows = (~exact).nonzero().flatten()
+            answers = model.generate(encoded[open_rows.to(model.device)]) if len(open_rows) else []
+            total += float(exact.sum())
+            content += float(exact.sum())
+            for i, answer in zip((index[open_rows]).tolist(), answers, strict=True):
+                # scored even where teacher forcing said no: two spellings in tokens can be one answer in text
+                total += benchmark.score(task, answer, rows.answers[i])
+                content += benchmark.content_score(task, answer, rows.answers[i], rows.content_kinds[i])
+    n = len(picked)
+    return Score(total / n, content / n, n, torch.cat(choices) if choices else None)

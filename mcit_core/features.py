@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from mcit_core.digest import code_fingerprint, digest
+from mcit_core.digest import code_fingerprint, digest, installed
 from mcit_core.models import FrozenFeatures, Model
 
 CHUNK = 32
@@ -86,7 +86,8 @@ def open_rows(
     if folder is None:
         table = make_table()
         return Rows(model, table, image_shape), table_digest(table)
-    path = folder / f"{digest({**key, 'model': model.digest, 'format': FORMAT, 'code': _code()})[:32]}.arrow"
+    made_from = {**key, "model": model.digest, "device": model.device.type, "format": FORMAT, "code": _code()}
+    path = folder / f"{digest(made_from)[:32]}.arrow"
     if path.exists():
         try:
             return _read(model, path, image_shape)
@@ -96,11 +97,17 @@ def open_rows(
     return _read(model, path, image_shape)
 
 
-def _code() -> str:
-    return code_fingerprint("miniworld", "benchmarks", "models", "features.py") + torch.__version__
+#: libraries that draw the pictures or compute the features
+LIBRARIES = ("torch", "transformers", "numpy", "pillow", "matplotlib", "scikit-learn")
+
+
+def _code() -> list[str]:
+    own = code_fingerprint("miniworld", "benchmarks", "models", "features.py")
+    return [own, *(f"{name} {installed(name)}" for name in LIBRARIES)]
 
 
 def _write(model: Model, path: Path, table: pa.Table, image_shape: tuple[int, int, int]) -> None:
+    torch.set_num_threads(1)  # the last bits of a feature depend on the number of threads
     features = Rows(model, table, image_shape)[torch.arange(table.num_rows)]
     columns: dict[str, pa.Array] = {}
     shapes: dict[str, list[int]] = {}

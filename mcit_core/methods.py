@@ -1,39 +1,161 @@
-"""Presets: a method's name stands for a point of the product tuner x projection; any of it can be overridden."""
+"""Presets: a method's name stands for a point of the product tuner x projection x averaging x replay x regulariser,
+any of which can be overridden. `python -m mcit_core.methods` lists them."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcit_core.config import Experiment, unflatten
+from mcit_core.config import PROTECTING_SECTIONS, Experiment, unflatten
+from mcit_core.registry import TUNERS
 
 
 @dataclass(frozen=True)
 class Preset:
+    """A named point. `given` says what was taken from the paper and what was not; `kept` what later stages need of
+    earlier ones beside the tuned weights."""
+
     settings: dict[str, Any] = field(default_factory=dict)
     summary: str = ""
     paper: str = ""
+    given: str = ""
+    kept: str = "nothing"
 
+
+def _pegp(tuner: str, energy: float) -> dict[str, Any]:
+    return {
+        "tuner": tuner,
+        "projection.mode": "pegp",
+        "projection.task_energy": energy,
+        "projection.energy_of": "total",
+    }
+
+
+_PEGP = "Qiao et al., PEGP, arXiv 2405.13383"
+_PEGP_GIVEN = (
+    "conditions and energy threshold from the paper; energy on squared singular values, realised change projected"
+)
+_LLACA = "Qiao et al., LLaCA, arXiv 2410.10868"
+_BASIS = "a basis of earlier inputs per site"
 
 PRESETS: dict[str, Preset] = {
     "fwd_prompt": Preset(
         {"tuner": "prompt_pool", "projection.mode": "both"},
         "prompt pool chosen by image and instruction; updates kept in the pre-trained and residual space",
-        "Zheng et al., arXiv 2401.09181; details reconstructed",
+        "Zheng et al., Fwd-Prompt, arXiv 2401.09181",
+        "two spaces and joint selection from the paper; ranks, score and starting values reconstructed",
+        "usage counts; a Gram matrix a task",
+    ),
+    "llaca": Preset(
+        {"tuner": "lora", "averaging.kind": "taylor", "grouping.enabled": True},
+        "LoRA; what is evaluated is an average whose weight follows from a Taylor expansion; instruction groups",
+        _LLACA,
+        "weight and grouping from the paper; the first step's weight and the fall-back outside (0, 1) reconstructed",
+        "one weight set a group",
+    ),
+    "pegp_prompt": Preset(
+        _pegp("prompt", 0.90), "one prompt, projected away from earlier inputs", _PEGP, _PEGP_GIVEN, _BASIS
+    ),
+    "pegp_prefix": Preset(
+        _pegp("prefix", 0.90), "prefix keys, projected away from earlier queries", _PEGP, _PEGP_GIVEN, _BASIS
+    ),
+    "pegp_lora": Preset(
+        _pegp("lora", 0.99), "LoRA, both factors projected away from earlier inputs", _PEGP, _PEGP_GIVEN, _BASIS
+    ),
+    "pegp_adapter": Preset(
+        _pegp("adapter", 0.999),
+        "bottlenecks, both matrices projected away from earlier inputs",
+        _PEGP,
+        _PEGP_GIVEN,
+        _BASIS,
     ),
     "sequential": Preset(
-        {"tuner": "prompt_pool", "projection.mode": "none"}, "the same prompt pool, nothing protected: the lower bound"
+        {"tuner": "prompt_pool"}, "a prompt pool trained on one task after another, nothing protected: the lower bound"
+    ),
+    "sequential_prompt": Preset({"tuner": "prompt"}, "one prompt, nothing protected"),
+    "sequential_prefix": Preset({"tuner": "prefix"}, "prefix keys and values, nothing protected"),
+    "sequential_lora": Preset({"tuner": "lora"}, "LoRA, nothing protected", "Hu et al., LoRA, arXiv 2106.09685"),
+    "sequential_adapter": Preset(
+        {"tuner": "adapter"}, "bottlenecks, nothing protected", "Houlsby et al., arXiv 1902.00751"
+    ),
+    "sequential_full": Preset({"tuner": "full"}, "the whole language model, nothing protected"),
+    "l2p": Preset(
+        {"tuner": "prompt_pool", "pool.image_weight": 1.0},
+        "a prompt pool chosen by the image alone, nothing projected",
+        "Wang et al., L2P, arXiv 2112.08654",
+        "key matching and pull term from the paper; pool size, length and K are this project's, for an equal budget",
+    ),
+    "er": Preset(
+        {"tuner": "lora", "replay.kind": "reservoir"},
+        "LoRA with rows of earlier tasks in every batch",
+        "Chaudhry et al., ER, arXiv 1902.10486; reservoir: Vitter 1985",
+        "reservoir from the papers; a quarter of each batch is old, so the budget of rows stays equal",
+        "60 rows with their images",
+    ),
+    "ewc": Preset(
+        {"tuner": "lora", "regulariser.kind": "ewc", "regulariser.strength": 1000.0},
+        "LoRA with a quadratic penalty on moving weights that mattered",
+        "Kirkpatrick et al., EWC, arXiv 1612.00796; online sum: Schwarz et al., arXiv 1805.06370",
+        "penalty and online sum from the papers; empirical diagonal Fisher information of the answers on 128 rows",
+        "one Fisher value a weight",
+    ),
+    "lwf": Preset(
+        {"tuner": "lora", "regulariser.kind": "lwf"},
+        "LoRA that keeps giving the earlier model's answers on the new task's rows",
+        "Li & Hoiem, LwF, arXiv 1606.09282",
+        "distillation at temperature 2 from the paper; on teacher-forced answer tokens, for want of task heads",
+    ),
+    "o_lora": Preset(
+        {"tuner": "o_lora"},
+        "a LoRA a stage, kept orthogonal to the earlier ones, which are frozen and added",
+        "Wang et al., O-LoRA, arXiv 2310.14152",
+        "loss and sum of all LoRAs from the paper and its code; weight 0.5",
+        "every stage's LoRA",
+    ),
+    "ema_fixed": Preset(
+        {"tuner": "lora", "averaging.kind": "fixed"},
+        "LoRA; what is evaluated is a moving average of constant weight 0.99",
+        "the baseline of " + _LLACA,
+        "weight 0.99; no average on the first stage, as in LLaCA",
+    ),
+    "multitask": Preset(
+        {"tuner": "lora", "protocol": "multitask"},
+        "LoRA trained on all tasks at once, with the steps of the whole sequence: an upper bound",
     ),
     "direct": Preset(
-        {"tuner": "prompt_pool", "projection.mode": "none", "protocol": "direct"},
+        {"tuner": "prompt_pool", "protocol": "direct"},
         "each task trained alone from the pre-trained model: the upper bound",
     ),
     "zero_shot": Preset({"protocol": "zero_shot"}, "the untouched model"),
 }
 #: methods that a sweep's `references` may name
 REFERENCES = ("zero_shot", "direct", "sequential")
-#: what protects earlier tasks inside a tuner; a reference protects nothing
-PROTECTION = ("reuse", "reuse_penalty", "claim_share")
+#: what protects earlier tasks; a reference has none of it
+PROTECTION = {
+    "pool.reuse",
+    "pool.reuse_penalty",
+    "pool.claim_share",
+    "lora.orthogonality",
+    "prefix.project_values",
+    *(f"{name}.{inner}" for name, section in PROTECTING_SECTIONS.items() for inner in section.model_fields),
+}
+#: the unprotected tuner that a protecting one is compared with
+PLAIN_TUNER = {"o_lora": "lora"}
+
+
+def preset(method: str) -> Preset:
+    """The preset of a name; every registered tuner is also a method of its own name, with nothing protected.
+    Raises KeyError for an unknown one."""
+    if method in PRESETS:
+        return PRESETS[method]
+    if method in TUNERS.names():
+        return Preset({"tuner": method}, "see its documentation")
+    raise KeyError(f"there is no method {method!r}; there are {', '.join(method_names())}")
+
+
+def method_names() -> list[str]:
+    return [*PRESETS, *(name for name in TUNERS.names() if name not in PRESETS)]
 
 
 def build_experiment(
@@ -46,27 +168,61 @@ def build_experiment(
 ) -> Experiment:
     """The experiment of a preset with dotted `settings` on top. Raises KeyError for an unknown method and pydantic's
     ValidationError for settings that make no sense."""
-    dotted = {**PRESETS[method].settings, **(settings or {})}
+    dotted = {**preset(method).settings, **(settings or {})}
     return Experiment.model_validate(
         {"benchmark": benchmark, "model": model, "method": method, "order": order, "seed": seed, **unflatten(dotted)}
     )
 
 
 def reference_experiment(experiment: Experiment, reference: str, default_order: tuple[str, ...]) -> Experiment:
-    """The reference that `experiment` is compared with: same tuner, budget and seed, nothing projected
-    and no prompt kept from later stages.
+    """The reference that `experiment` is compared with: same tuner, budget and seed, and nothing protected.
 
     `direct` and `zero_shot` do not depend on the order, so they run in the default one.
     """
     plain = experiment.model_dump()
+    for path in PROTECTION:
+        section, _, name = path.partition(".")
+        plain[section].pop(name, None)
     plain |= {
         "method": reference,
-        "projection": {"mode": "none"},
+        "tuner": PLAIN_TUNER.get(experiment.tuner, experiment.tuner),
         "protocol": "sequence" if reference == "sequential" else reference,
     }
-    plain["pool"] = {name: value for name, value in plain["pool"].items() if name not in PROTECTION}
     if reference != "sequential":
         plain["order"] = default_order
     if reference == "zero_shot":
-        plain |= {"pool": {}, "train": {key: plain["train"][key] for key in ("precision", "threads", "device")}}
+        kept = ("benchmark", "model", "method", "protocol", "order", "seed")
+        train = {key: plain["train"][key] for key in ("precision", "threads", "device")}
+        plain = {**{key: plain[key] for key in kept}, "train": train}
     return Experiment.model_validate(plain)
+
+
+def main() -> int:
+    """Print every method: what is trained, what is projected, what is kept, and where it comes from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_lines=True)
+    for column in ("method", "trains", "protects by", "kept between stages", "paper", "taken as given"):
+        table.add_column(column, overflow="fold")
+    for name in method_names():
+        point = preset(name)
+        settings = point.settings
+        protects = [f"{key}: {value}" for key, value in settings.items() if key not in ("tuner", "protocol")]
+        tuner = "nothing" if name == "zero_shot" else str(settings["tuner"])
+        table.add_row(
+            f"{name}\n[dim]{point.summary}[/]",
+            tuner,
+            "\n".join(protects) or "-",
+            point.kept,
+            point.paper or "-",
+            point.given or "-",
+        )
+    console = Console()
+    console.print(table)
+    console.print("No method is told a task's identity at test time.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,12 +34,17 @@ class Statistics:
         return Statistics(self.gram + other.gram, self.total + other.total, self.count + other.count)
 
 
+def row_statistics(rows: Tensor) -> Statistics:
+    """Of rows [N, d], accumulated in float64."""
+    rows = rows.double()
+    return Statistics((rows.T @ rows).cpu(), rows.sum(0).cpu(), len(rows))
+
+
 @torch.no_grad()
 def token_statistics(model: Model, features: FrozenFeatures) -> Statistics:
     """Over ALL tokens that the frozen model feeds its language model: visual and instruction, padding left out."""
     words = model.embeddings(features.instruction)[features.instruction_mask.bool()]
-    rows = torch.cat([features.visual.flatten(0, 1), words]).double()
-    return Statistics((rows.T @ rows).cpu(), rows.sum(0).cpu(), len(rows))
+    return row_statistics(torch.cat([features.visual.flatten(0, 1), words]))
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Space:
         return {"allowed": allowed, "occupied": occupied, "other": max(0.0, 1.0 - allowed - occupied)}
 
 
-def _claim_rank(config: Projection, inside: Tensor, whole_energy: float, captured: float) -> int:
+def claim_rank(config: Projection, inside: Tensor, whole_energy: float, captured: float) -> int:
     """How many leading directions reach the threshold; `inside` are the squared singular values left, descending."""
     if not len(inside) or inside[0] <= 0:
         return 0
@@ -89,14 +94,17 @@ def _step(config: Projection, matrix: Tensor, pretrained: Tensor, occupied: Tens
         return Space(pretrained, occupied, nothing, dims_left=pretrained.shape[1])
     room = subspace.complement(occupied) if config.mode == "residual" else subspace.allowed_basis(pretrained, occupied)
     values, vectors = subspace.spectrum(room.T @ matrix @ room)
+    inside_empty = not len(values) or bool(values[0] <= 0)
     whole = matrix.diagonal().sum().item()
     inside = subspace.project(matrix, occupied).diagonal().sum().item() if occupied.shape[1] else 0.0
-    rank = _claim_rank(config, values, whole, inside)
+    rank = claim_rank(config, values, whole, inside)
     if config.rank_budget == "equal":
         rank = min(rank, max(1, room.shape[1] // max(1, stages_left)))
     claimed = room @ vectors[:, :rank]
     if config.mode == "residual":
         return Space(room, occupied, claimed, exhausted=room.shape[1] == 0, dims_left=room.shape[1])
+    if rank == 0 and not inside_empty:  # earlier claims already reach the threshold: move, but claim nothing
+        return Space(room, occupied, nothing, dims_left=room.shape[1])
     if rank == 0:  # nothing of the pre-trained space is left: go on in what no stage has claimed
         rest = subspace.complement(occupied)
         return Space(rest, occupied, nothing, exhausted=True, dims_left=0)

@@ -17,6 +17,12 @@ class Registry:
     def names(self) -> list[str]:
         return sorted({*self.built_in, *(point.name for point in entry_points(group=self.group))})
 
+    def module_of(self, name: str) -> str | None:
+        """The module that holds a registered object, without loading it; None for an unknown name."""
+        if name in self.built_in:
+            return self.built_in[name].split(":")[0]
+        return next((point.module for point in entry_points(group=self.group, name=name)), None)
+
     def load(self, name: str) -> Any:
         """The registered object. Raises KeyError that names the nearest valid name."""
         if name in self.built_in:
@@ -31,6 +37,17 @@ class Registry:
         )
 
 
-TUNERS = Registry("mcit_core.tuners", {"prompt_pool": "mcit_core.tuners.prompt_pool:PromptPool"})
+TUNERS = Registry(
+    "mcit_core.tuners",
+    {
+        "prompt_pool": "mcit_core.tuners.prompt_pool:PromptPool",
+        "prompt": "mcit_core.tuners.prompt:Prompt",
+        "prefix": "mcit_core.tuners.prefix:Prefix",
+        "lora": "mcit_core.tuners.lora:Lora",
+        "o_lora": "mcit_core.tuners.o_lora:OLora",
+        "adapter": "mcit_core.tuners.adapter:Adapter",
+        "full": "mcit_core.tuners.full:Full",
+    },
+)
 MODELS = Registry("mcit_core.models", {"mini": "mcit_core.models.mini:MiniModel"})
 BENCHMARKS = Registry("mcit_core.benchmarks", {"mini": "mcit_core.benchmarks.mini:MiniBenchmark"})

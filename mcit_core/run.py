@@ -5,44 +5,69 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-import yaml
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
-from mcit_core.config import Experiment, flatten
+from mcit_core.config import Experiment, field_paths, flatten
+from mcit_core.document import Document, SpecError, near, wanted
 from mcit_core.methods import PRESETS, build_experiment
 from mcit_core.metrics import summarise
-from mcit_core.registry import BENCHMARKS
+from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
+
+NEEDED = ("benchmark", "model", "method")
 
 
 def load_experiment(path: Path) -> Experiment:
     """An experiment from YAML: benchmark, model, method, then optionally order, seed and any section or dotted key.
-    Raises ValueError with file, key and remedy."""
+    Raises SpecError with file, line, key and remedy."""
+    document = Document(path, "an experiment in YAML, for example sweeps/experiment.yaml", NEEDED, ())
+    settings = flatten(document.content)
+    fields = field_paths()
+    for key in settings:
+        if key not in fields:
+            document.fault(
+                tuple(key.split(".")), f"unknown key; expected a field of the experiment{near(key, list(fields))}"
+            )
+    for key in NEEDED:
+        if settings.get(key) is None:
+            document.fault((key,), "is missing; an experiment needs benchmark, model and method")
+    document.refuse()
+    names = {"benchmark": BENCHMARKS.names(), "model": MODELS.names(), "method": list(PRESETS), "tuner": TUNERS.names()}
+    for key, valid in names.items():
+        if key in settings:
+            document.known((key,), key, settings[key], valid)
+    seed = settings.pop("seed", 0)
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        document.fault(("seed",), f"expected a whole number from 0 to 2**63 - 1, got {seed!r}")
+    document.refuse()
+    benchmark, model, method = (settings.pop(key) for key in NEEDED)
+    order = _order(document, settings.pop("order", ...), benchmark)
+    document.refuse()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping with benchmark, model and method")
-    settings = flatten(content)
-    missing = {"benchmark", "model", "method"} - settings.keys()
-    if missing:
-        raise ValueError(f"{path}: {', '.join(sorted(missing))} missing")
-    benchmark, model, method = (str(settings.pop(key)) for key in ("benchmark", "model", "method"))
-    if method not in PRESETS:
-        raise ValueError(f"{path}: method: no method {method!r}; there are {', '.join(PRESETS)}")
-    try:
-        tasks = BENCHMARKS.load(benchmark)().tasks
-        order = tuple(settings.pop("order", tasks))
-        unknown = [task for task in order if task not in tasks]
-        if unknown:
-            raise ValueError(f"{path}: order: {benchmark} has no task {unknown[0]!r}; it has {', '.join(tasks)}")
-        return build_experiment(benchmark, model, method, order, settings.pop("seed", 0), settings)
-    except KeyError as error:
-        raise ValueError(f"{path}: {error.args[0]}") from error
+        return build_experiment(benchmark, model, method, order, seed, settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        for fault in error.errors():
+            document.fault(tuple(map(str, fault["loc"])) or ("method",), wanted(fault))
+        document.refuse()
+        raise
+
+
+def _order(document: Document, order: Any, benchmark: str) -> tuple[str, ...]:
+    tasks: tuple[str, ...] = BENCHMARKS.load(benchmark)().tasks
+    if order is ...:
+        return tasks
+    if not isinstance(order, list) or not order:
+        document.fault(
+            ("order",), f"expected a list of task names, got {order!r}; without the key all tasks are learned in turn"
+        )
+        return tasks
+    for i, task in enumerate(order):
+        document.known(("order", str(i)), f"task of {benchmark}", task, tasks)
+        if task in order[:i]:
+            document.fault(("order", str(i)), f"{task!r} stands twice")
+    return tuple(order)
 
 
 def print_matrix(experiment: Experiment, matrix: list[list[float | None]], zero_shot: list[float | None]) -> None:
@@ -65,13 +90,30 @@ def main() -> int:
     args = parser.parse_args()
     try:
         experiment = load_experiment(args.experiment)
-    except ValueError as error:
+    except SpecError as error:
         print(error, file=sys.stderr)
         return 2
+    try:
+        return run(experiment, None if args.no_cache else args.features)
+    except SpecError as error:
+        print(f"{args.experiment}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def run(experiment: Experiment, features: Path | None) -> int:
+    """Train the sequence and print what it comes to. Raises SpecError where the model or the data cannot be loaded."""
     from mcit_core.sequence import Sequence  # torch and transformers load only once the input is known to be good
     from mcit_core.workbench import workbench_for
 
-    bench = workbench_for(experiment, None if args.no_cache else args.features)
+    try:
+        bench = workbench_for(experiment, features)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise SpecError(
+            f"model {experiment.model} or benchmark {experiment.benchmark} cannot be loaded: {error}"
+        ) from error
     column = {task: i for i, task in enumerate(experiment.order)}
     matrix: list[list[float | None]] = []
     zero_shot: list[float | None] = []

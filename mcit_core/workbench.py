@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ class Workbench:
             self._statistics[task, split] = sum(parts[1:], parts[0])
         return self._statistics[task, split]
 
+    @cached_property
     def queries(self) -> QueryStatistics:
+        """Of the selection queries over the model's pre-training sample."""
         rows = self.rows("pretraining", "statistics")
         sample = rows[torch.arange(len(rows))]
         image, text = sample.query_image, sample.query_text
@@ -96,9 +98,13 @@ def workbench_for(experiment: Experiment, features: Path | None) -> Workbench:
     return shared_workbench(experiment.benchmark, experiment.model, experiment.train.device, features)
 
 
+def generator(seed: int, *names: str) -> np.random.Generator:
+    """A stream of its own for every (seed, names)."""
+    return np.random.default_rng([seed, *"/".join(names).encode()])
+
+
 def data_order(seed: int, task: str, rows: int, batch: int, steps: int) -> np.ndarray:
     """Row numbers [steps, batch]: shuffled epochs, from (seed, task) alone."""
-    name = np.frombuffer(task.encode(), np.uint8)
-    rng = np.random.default_rng([seed, *name.tolist()])
+    rng = generator(seed, task)
     epochs = -(-steps * batch // rows)
     return np.concatenate([rng.permutation(rows) for _ in range(epochs)])[: steps * batch].reshape(steps, batch)

@@ -11,7 +11,7 @@ from typing import Any
 from mcit_core.config import Experiment
 from mcit_core.digest import digest
 from mcit_core.methods import PROTECTION, build_experiment, reference_experiment
-from mcit_core.stages import stage_chain
+from mcit_core.stages import stage_chain, stage_steps
 
 Order = tuple[str, ...]
 
@@ -55,7 +55,7 @@ class Trial:
 
     @property
     def stages(self) -> int:
-        return 0 if self.experiment.protocol == "zero_shot" else len(self.experiment.order)
+        return {"zero_shot": 0, "multitask": 1}.get(self.experiment.protocol, len(self.experiment.order))
 
 
 def make_orders(tasks: Order, axis: dict[str, Any]) -> tuple[Order, ...]:
@@ -122,7 +122,7 @@ def stage_tree(trials: list[Trial]) -> StageTree:
         chain = stage_chain(trial.experiment, {}, {})
         tree.chains[trial.id] = [stage.key for stage in chain]
         for stage in chain:
-            tree.steps[stage.key] = trial.experiment.train.steps
+            tree.steps[stage.key] = stage_steps(trial.experiment)
             tree.parents[stage.key] = stage.made_from["parent"]
     return tree
 

@@ -34,11 +34,6 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether trials were left over when Tune returned, as it does after Ctrl-C."""
-        return any(record.status == "UNFINISHED" for record in self.records.records.values())
-
     def _line(self) -> Text:
         statuses = [record.status for record in self.records.records.values()]
         trained = self.done - self.reused
@@ -75,7 +70,7 @@ class Progress:
 
     def _end(self, trial: str) -> None:
         self.running.discard(trial)
-        self.records.write()
+        self.records.ended(self.records.records[trial])
         self.on_trial_end()
         if not self.console.is_terminal:
             self.console.print(self._line())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
+import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mcit_core.document import SpecError
 from orchestration.files import write_atomic
 from orchestration.plan import SweepSpec
 
@@ -18,10 +20,16 @@ PACKAGES = ("torch", "transformers", "ray", "mlflow", "pyarrow", "numpy", "pillo
 
 
 def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
-    """Versions, commit and digests. Fills the feature cache on the way, so that workers only map it."""
+    """Versions, commit and digests. Fills the feature cache on the way, so that workers only map it. Raises SpecError
+    where the model or the benchmark cannot be loaded."""
+    from safetensors import SafetensorError
+
     from mcit_core.workbench import shared_workbench
 
-    bench = shared_workbench(spec.benchmark, spec.model, "auto", storage / "features")
+    try:
+        bench = shared_workbench(spec.benchmark, spec.model, "auto", storage / "features")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise SpecError(f"model {spec.model} with benchmark {spec.benchmark} cannot be loaded: {error}") from error
     bench.prepare(spec.tasks)
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -39,6 +47,17 @@ def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
         "platform": platform.platform(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+def run_id(run: Path) -> dict[str, str]:
+    """The identity of a RUN, kept for as long as its folder: MLflow knows it by that."""
+    if not (run / "sweep.yaml").exists():
+        return {"run_id": uuid.uuid4().hex}
+    try:
+        known = yaml.safe_load((run / "sweep.yaml").read_text(encoding="utf-8"))["provenance"]["run_id"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return {}  # damaged, or written before RUNs had one: known by its folder
+    return {"run_id": str(known)}
 
 
 def _git(*words: str) -> str:

@@ -1,10 +1,12 @@
 """What a sweep has measured so far, as the three Parquet files of a RUN: accuracy, stages and trials.
 
-They are rewritten whole, by rename, whenever a trial ends; a RUN is readable at any moment.
+They are rewritten whole, by rename, now and then and at the end; a RUN is readable at any moment. What ended since
+the last time, and everything should one of them be damaged, comes from `journal`, a line for each ended trial.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 from mcit_core.methods import reference_experiment
 from mcit_core.metrics import summarise
 from orchestration.files import write_atomic
+from orchestration.journal import Journal, read_journal
 from orchestration.plan import SweepSpec, Trial
 
 Matrix = list[list[float | None]]
@@ -43,6 +46,9 @@ STAGES_SCHEMA = pa.schema(
         ("value", pa.float64()),
     ]
 )
+#: between two writings of the Parquet files: seconds, and multiples of what the last one took
+PAUSE_SECONDS, PAUSE_SHARE = 5.0, 20.0
+JOURNAL = "journal"
 METRICS = tuple(summarise([[0.0]]))
 
 
@@ -80,15 +86,31 @@ class Records:
     def __init__(self, run: Path, spec: SweepSpec, trials: list[Trial]) -> None:
         self.run, self.spec = run, spec
         self.records = {trial.id: TrialRecord(trial) for trial in trials}
+        self._journal = Journal(run / JOURNAL)
+        self._write_after = 0.0  # on the monotonic clock
+        self._by_experiment = {record.trial.experiment: record for record in self.records.values()}
+        self._direct: dict[str, TrialRecord | None] = {}  # trial -> the reference that trains its tasks alone
+
+    def _direct_record(self, record: TrialRecord) -> TrialRecord | None:
+        name = record.trial.id
+        if name not in self._direct:
+            wanted = reference_experiment(record.trial.experiment, "direct", self.spec.tasks)
+            self._direct[name] = self._by_experiment.get(wanted)
+        return self._direct[name]
 
     def direct_of(self, record: TrialRecord, split: str) -> list[float | None] | None:
         """Accuracy of each task trained alone, in the order of `record`; None where no such reference has finished."""
-        wanted = reference_experiment(record.trial.experiment, "direct", self.spec.tasks)
-        for other in self.records.values():
-            if other.trial.experiment == wanted and other.status == "FINISHED":
-                alone = {task: other.matrix(split)[i][i] for i, task in enumerate(wanted.order)}
-                return [alone[task] for task in record.trial.experiment.order]
-        return None
+        other = self._direct_record(record)
+        if other is None or other.status != "FINISHED":
+            return None
+        matrix = other.matrix(split)
+        alone = {task: matrix[i][i] for i, task in enumerate(other.trial.experiment.order)}
+        return [alone[task] for task in record.trial.experiment.order]
+
+    def mark(self, record: TrialRecord) -> tuple[str, int, bool]:
+        """Changes whenever what is known of a trial does, the reference that it is compared with included."""
+        other = self._direct_record(record)
+        return record.status, len(record.stages), other is not None and other.status == "FINISHED"
 
     def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
         """The final metrics of a trial, each None where undefined. References that train no sequence (direct,
@@ -117,7 +139,6 @@ class Records:
     def trial_row(self, record: TrialRecord) -> dict[str, Any]:
         trial = record.trial
         last = record.stages[-1]["metrics"] if record.stages else {}
-        content = record.matrix("test", "content_accuracy")
         finished = record.status == "FINISHED"
         sequence = finished and trial.experiment.protocol == "sequence"
         row = {
@@ -132,8 +153,9 @@ class Records:
         row |= {path: trial.settings.get(path) for path in self.spec.axes if path not in row}
         row |= self.metrics(record)
         row |= {f"validation/{name}": value for name, value in self.metrics(record, "validation").items()}
-        row["content_average_accuracy"] = summarise(content)["average_accuracy"] if sequence else None
-        row["content_forgetting"] = summarise(content)["forgetting"] if sequence else None
+        content = summarise(record.matrix("test", "content_accuracy")) if sequence else {}
+        for name in ("average_accuracy", "forgetting"):
+            row[f"content_{name}"] = content.get(name)
         for name in ("pretrained_retention", "trained_parameters", "memory_bytes"):
             row[name] = last.get(name) if finished else None
         trained = [stage for stage in record.stages if stage["stage"] >= 0]
@@ -141,13 +163,51 @@ class Records:
         row["stages_reused"] = sum(bool(stage["reused"]) for stage in trained)
         return row
 
-    def read(self) -> None:
-        """Take over what the RUN's Parquet files say. Raises FileNotFoundError where it has none."""
-        for row in pq.read_table(self.run / "trials.parquet").to_pylist():
-            record = self.records[row["trial"]]
-            record.status, record.error, record.stages = row["status"], row["error"], []
+    def ended(self, record: TrialRecord) -> None:
+        """Write down that a trial has ended: in the journal at once, in the Parquet files within some seconds of the
+        next trial's end, so that the writing of a whole sweep stays linear in its trials."""
+        self._journal.append(
+            {
+                "trial": record.trial.id,
+                "status": record.status,
+                "error": record.error,
+                "stages": record.stages,
+            }
+        )
+        if time.monotonic() >= self._write_after:
+            self.write()
+
+    def read(self) -> list[str]:
+        """Take over what the RUN says. Returns what was wrong with its Parquet files, in words; the journal then
+        stands in for them. Raises FileNotFoundError where neither says anything."""
+        problems = []
+        found: dict[str, dict[str, Any]] = {}
+        try:
+            found = self._read_tables()
+        except FileNotFoundError as error:
+            problems.append(f"{error.filename or self.run} is missing")
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"a Parquet file of {self.run} is damaged ({' '.join(str(error).split())[:200]})")
+        found |= {entry["trial"]: entry for entry in read_journal(self.run / JOURNAL)}
+        if not found:
+            raise FileNotFoundError(
+                f"{self.run} has no results that can be read ({'; '.join(problems) or 'no trial'}); "
+                "run its sweep again, finished stages are kept"
+            )
+        for name, entry in found.items():
+            if name in self.records:  # a trial may have left the sweep since
+                record = self.records[name]
+                record.status, record.error, record.stages = entry["status"], entry["error"], entry["stages"]
+        return problems
+
+    def _read_tables(self) -> dict[str, dict[str, Any]]:
+        """trial -> its status, error and stages, as the Parquet files have them."""
+        trials = {
+            row["trial"]: {"status": row["status"], "error": row["error"], "stages": []}
+            for row in read_rows(self.run / "trials.parquet")
+        }
         stages: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in pq.read_table(self.run / "stages.parquet").to_pylist():
+        for row in read_rows(self.run / "stages.parquet"):
             key = (row["trial"], row["stage"])
             if key not in stages:
                 stages[key] = {
@@ -157,14 +217,16 @@ class Records:
                     "metrics": {},
                     "reused": False,
                 }
-                self.records[row["trial"]].stages.append(stages[key])
+                trials[row["trial"]]["stages"].append(stages[key])
             stages[key]["metrics"][row["name"]] = row["value"]
-        for row in pq.read_table(self.run / "accuracy.parquet").to_pylist():
+        for row in read_rows(self.run / "accuracy.parquet"):
             cell = {name: row[name] for name in ("task", "split", "accuracy", "content_accuracy", "n")}
             stages[row["trial"], row["stage"]]["accuracy"].append(cell)
+        return trials
 
     def write(self) -> None:
         """Write accuracy.parquet, stages.parquet and trials.parquet."""
+        begun = time.monotonic()
         accuracy, stages = [], []
         for record in self.records.values():
             trial = record.trial
@@ -195,6 +257,8 @@ class Records:
         _write_table(self.run / "stages.parquet", pa.Table.from_pylist(stages, STAGES_SCHEMA))
         rows = [self.trial_row(record) for record in self.records.values()]
         _write_table(self.run / "trials.parquet", pa.Table.from_pylist(rows, _trials_schema(rows, self.spec)))
+        done = time.monotonic()
+        self._write_after = done + max(PAUSE_SECONDS, PAUSE_SHARE * (done - begun))
 
 
 def _trials_schema(rows: list[dict[str, Any]], spec: SweepSpec) -> pa.Schema:
@@ -217,7 +281,14 @@ def _trials_schema(rows: list[dict[str, Any]], spec: SweepSpec) -> pa.Schema:
     return pa.schema(fields)
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet file of ours. Raises FileNotFoundError, OSError or pyarrow's errors."""
+    with path.open("rb") as file:
+        rows: list[dict[str, Any]] = pq.read_table(file, page_checksum_verification=True).to_pylist()
+    return rows
+
+
 def _write_table(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, write_page_checksum=True)
     write_atomic(path, sink.getvalue().to_pybytes())

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcit_core.benchmarks import Benchmark
 from mcit_core.config import Pool, Projection, Train, field_paths, flatten
+from mcit_core.document import Document, near, wanted
 from mcit_core.methods import PRESETS, REFERENCES
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
-from orchestration.document import Document, near, override
+from orchestration.overrides import override
 from orchestration.plan import Order, SweepSpec, make_orders, make_trials
 
 #: experiment fields that a sweep sets by keys of its own
@@ -31,8 +32,15 @@ ORDER_KINDS: dict[str, set[str]] = {
 }
 
 
+#: names in a storage folder that are not a RUN's
+RESERVED = ("stages", "evaluations", "leases", "features", "mlartifacts", "mlflow.db")
+#: what neither a file of numbers nor a random generator can hold
+SEED_LIMIT = 2**63
+NEEDED = ("name", "benchmark", "model", "method")
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Resources(_Strict):
@@ -66,7 +74,7 @@ class SweepFile(_Strict):
 
 def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     """Read, override (`--set KEY=VALUE`) and check a sweep file. Raises SpecError, whose text is the whole message."""
-    document = Document(path)
+    document = Document(path, "a sweep file in YAML, for example sweeps/threshold.yaml", NEEDED, ("base",))
     override(document, assignments or [], tuple(SweepFile.model_fields), SETTABLE)
     document.refuse()
     file = _top_level(document)
@@ -74,7 +82,10 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     document.refuse()
     tasks = _tasks(document, file, benchmark)
     _check_list(
-        document, "seeds", file.seeds, lambda seed: None if seed >= 0 else f"expected a whole number from 0, got {seed}"
+        document,
+        "seeds",
+        file.seeds,
+        lambda seed: None if 0 <= seed < SEED_LIMIT else f"expected a whole number from 0 to 2**63 - 1, got {seed}",
     )
     _check_list(
         document,
@@ -136,22 +147,9 @@ def resolved(spec: SweepSpec) -> dict[str, Any]:
     }
 
 
-def _wanted(error: Any) -> str:
-    """Pydantic's message in our words: what was expected, what was got."""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return message
-    got = repr(error["input"])
-    return f"expected {message.removeprefix('Input should be ')}, got {got if len(got) < 60 else got[:57] + '...'}"
-
-
 def _top_level(document: Document) -> SweepFile:
     # an empty section in YAML is null; it means the same as leaving it out
-    content = {
-        key: value
-        for key, value in document.content.items()
-        if value is not None or key in ("name", "benchmark", "model", "method")
-    }
+    content = {key: value for key, value in document.content.items() if value is not None or key in NEEDED}
     try:
         return SweepFile.model_validate(content)
     except ValidationError as error:
@@ -176,22 +174,19 @@ def _top_level(document: Document) -> SweepFile:
             elif keys[0] == "halving":
                 document.fault(keys, f"expected null (every trial runs to its end), got {fault['input']!r}")
             else:
-                document.fault(keys, _wanted(fault))
+                document.fault(keys, wanted(fault))
         document.refuse()
         raise
 
 
 def _names(document: Document, file: SweepFile) -> Benchmark | None:
     for key, valid in (("benchmark", BENCHMARKS.names()), ("model", MODELS.names()), ("method", list(PRESETS))):
-        _known(document, (key,), key, getattr(file, key), valid)
+        document.known((key,), key, getattr(file, key), valid)
+    if file.name.lower() in RESERVED:
+        document.fault(("name",), f"{file.name!r} is a name that the storage folder uses itself; choose another")
     if file.search != "grid":
         document.fault(("search",), f"expected 'grid', got {file.search!r}")
     return None if document.faults else BENCHMARKS.load(file.benchmark)()
-
-
-def _known(document: Document, keys: tuple[str, ...], what: str, value: object, valid: list[str]) -> None:
-    if value not in valid:
-        document.fault(keys, f"there is no {what} {value!r}; expected one of {', '.join(valid)}{near(value, valid)}")
 
 
 def _check_list(document: Document, key: str, values: list[Any], complaint: Any) -> None:
@@ -230,9 +225,9 @@ def _tasks(document: Document, file: SweepFile, benchmark: Benchmark | None) -> 
 def _check_value(document: Document, keys: tuple[str, ...], field: str, value: Any) -> None:
     """One value of one field by itself; how fields fit together is checked with whole points."""
     if field == "method":
-        _known(document, keys, "method", value, list(PRESETS))
+        document.known(keys, "method", value, list(PRESETS))
     elif field == "tuner":
-        _known(document, keys, "tuner", value, TUNERS.names())
+        document.known(keys, "tuner", value, TUNERS.names())
     elif field not in SETTABLE:
         document.fault(keys, f"unknown key {field!r}; expected a field of the experiment{near(field, SETTABLE)}")
     else:
@@ -241,7 +236,7 @@ def _check_value(document: Document, keys: tuple[str, ...], field: str, value: A
         try:
             SECTIONS[section].model_validate({**partner, leaf: value})
         except ValidationError as error:
-            document.fault(keys, _wanted(error.errors()[0]))
+            document.fault(keys, wanted(error.errors()[0]))
 
 
 def _axes(
@@ -340,6 +335,6 @@ def _check_points(document: Document, spec: SweepSpec) -> None:
         field = words[0] if words else place
         document.fault(
             ("axes" if field in spec.axes else "base", *([field] if field in spec.axes else field.split("."))),
-            _wanted(fault),
+            wanted(fault),
         )
     document.refuse()

@@ -21,7 +21,7 @@ from pyarrow import fs
 from safetensors import SafetensorError
 
 from mcit_core.digest import digest
-from mcit_core.sequence import Evaluation, Trained
+from mcit_core.sequence import Evaluation, Measured
 from mcit_core.stages import StageKey
 from mcit_core.state import StageState
 from orchestration.files import Entry, Folder, StorageError
@@ -31,6 +31,7 @@ from orchestration.leases import POLL, Leases
 FORMAT = 2
 FORMATS = (1, 2)
 
+Trained = tuple[StageState, Measured]
 RECORD, STATE = "record.json", "state.safetensors"
 
 
@@ -43,9 +44,9 @@ class StageStore:
         self.folder = Folder(where, filesystem)
         self.leases = leases or Leases(self.folder)
 
-    def stage(self, key: StageKey, train: Callable[[], Trained]) -> tuple[StageState, dict[str, float], bool]:
-        """A stage's state and metrics, and whether they came from the store. Trains under a lease, so that no other
-        worker on this store trains the same; where another does already, waits and takes what it leaves.
+    def stage(self, key: StageKey, train: Callable[[], Trained]) -> tuple[StageState, Measured, bool]:
+        """A stage's state, what was measured, and whether they came from the store. Trains under a lease, so that no
+        other worker on this store trains the same; where another does already, waits and takes what it leaves.
         Raises StorageError where the store cannot be written to."""
         found = self.get_stage(key.key)
         while found is None:
@@ -57,9 +58,9 @@ class StageStore:
             with lease:
                 found = self.get_stage(key.key)  # its last holder may just have finished it
                 if found is None:
-                    state, metrics = train()
-                    self.put_stage(key, state, metrics)
-                    return state, metrics, False
+                    state, measured = train()
+                    self.put_stage(key, state, measured)
+                    return state, measured, False
         return *found, True
 
     def get_stage(self, key: str, touch: bool = True) -> Trained | None:
@@ -69,7 +70,7 @@ class StageStore:
         if raw is None:
             return None
         try:
-            state, metrics = _checked(key, *raw)
+            state, measured = _checked(key, *raw)
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             if self._raw(key) == raw:  # or else another worker has set it aside already, or even made it again
                 aside = self._set_aside(_place(key, RECORD), _place(key, STATE))
@@ -79,14 +80,14 @@ class StageStore:
             return None
         if touch:
             self.folder.touch(_place(key, RECORD))
-        return state, metrics
+        return state, measured
 
     def _raw(self, key: str) -> tuple[bytes, bytes | None] | None:
         """Record and state as they lie there; the state is None where it is missing."""
         record = self.folder.read(_place(key, RECORD))
         return None if record is None else (record, self.folder.read(_place(key, STATE)))
 
-    def put_stage(self, stage: StageKey, state: StageState, metrics: dict[str, float]) -> None:
+    def put_stage(self, stage: StageKey, state: StageState, measured: Measured) -> None:
         """Keep a stage; where another worker was quicker its entry stands, since equal keys mean equal content.
         Raises StorageError."""
         if self._raw(stage.key) is not None:
@@ -96,7 +97,7 @@ class StageStore:
             "format": FORMAT,
             "key": stage.key,
             "made_from": stage.made_from,
-            "metrics": metrics,
+            "measured": measured,
             "checksum": hashlib.sha256(data).hexdigest(),
         }
         record["record_checksum"] = digest(record)
@@ -169,8 +170,10 @@ def _read_record(key: str, data: bytes) -> dict[str, Any]:
         raise ValueError(f"the checksum of {RECORD} does not match")
     if record["key"] != key:
         raise ValueError("it is another stage's")
-    if not isinstance(record["metrics"], dict) or not isinstance(record["made_from"], dict):
-        raise ValueError("metrics or made_from is no mapping")
+    if record["format"] == 1:
+        record["measured"] = record.pop("metrics")
+    if not isinstance(record["measured"], dict) or not isinstance(record["made_from"], dict):
+        raise ValueError("measured or made_from is no mapping")
     checked: dict[str, Any] = record
     return checked
 
@@ -181,7 +184,7 @@ def _checked(key: str, record: bytes, state: bytes | None) -> Trained:
         raise ValueError(f"{STATE} is missing")
     if hashlib.sha256(state).hexdigest() != body["checksum"]:
         raise ValueError(f"the checksum of {STATE} does not match")
-    return StageState.from_bytes(state), body["metrics"]
+    return StageState.from_bytes(state), body["measured"]
 
 
 if __name__ == "__main__":

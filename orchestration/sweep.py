@@ -1,7 +1,7 @@
 """Run a sweep over continual-learning experiments: `python -m orchestration.sweep sweeps/threshold.yaml`.
 
 The same command again goes on where it stopped: finished stages come from the store. Exit codes: 0 all trials fine,
-1 some failed, 2 refused before anything ran.
+1 some failed, 2 refused before anything ran, 130 stopped by Ctrl-C before the first trial.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import socket
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from orchestration.document import SpecError
+from mcit_core.document import SpecError
 from orchestration.plan import SweepSpec, Trial, costs, make_trials
 from orchestration.spec import load_spec, resolved
 
@@ -50,6 +52,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="trials at a time")
     parser.add_argument("--address", default=None, help="join the Ray cluster at this address instead of starting one")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="begin a new RUN; the old one is kept beside it, finished stages are reused",
+    )
     parser.add_argument("--quiet", action="store_true", help="print the final table and paths only")
     return parser.parse_args(arguments)
 
@@ -62,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         storage = choose_storage(args.storage)
         if args.workers is not None and args.workers < 1:
             raise SpecError(f"--workers {args.workers}: expected at least 1")
+        check_address(args)
     except SpecError as error:
         errors.print(str(error), markup=False)
         return 2
@@ -71,7 +79,42 @@ def main(arguments: list[str] | None = None) -> int:
     if args.dry_run:
         print_plan(console, spec, trials, workers)
         return 0
-    return run(args, spec, trials, storage, workers, console)
+    try:
+        return run(args, spec, trials, storage, workers, console)
+    except SpecError as error:
+        errors.print(str(error), markup=False)
+        return 2
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command goes on from what is finished")
+        return 130
+
+
+def check_address(args: argparse.Namespace) -> None:
+    """Refuse an address where no Ray cluster can be, before anything is done. RAY_ADDRESS stands in for --address."""
+    address = args.address or os.environ.get("RAY_ADDRESS") or "local"
+    what = f"--address {address}" if args.address else f"RAY_ADDRESS={address}"
+    args.address = None if address == "local" else address
+    if address in ("local", "auto"):
+        return
+    form = "expected HOST:PORT of the cluster's head, for example 127.0.0.1:6379"
+    if address.startswith(("http://", "https://")):
+        raise SpecError(f"{what}: this is the address for `ray job submit --address`, not one to join; {form}")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise SpecError(f"{what}: {form}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise SpecError(f"{what}: no Ray cluster answers there ({error}); {form}") from None
+
+
+def begin_run(folder: Path, fresh: bool) -> None:
+    """The RUN folder; with `fresh` an empty one, the old one renamed to NAME.TIMESTAMP beside it."""
+    if fresh and folder.exists():
+        begun = time.strftime("%Y%m%d-%H%M%S")
+        names = (folder.with_name(f"{folder.name}.{begun}{tail}") for tail in ("", *(f"-{i}" for i in range(2, 100))))
+        folder.rename(next(name for name in names if not name.exists()))
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def choose_storage(storage: Path | None) -> Path:
@@ -116,24 +159,25 @@ def run(
     args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage: Path, workers: int, console: Console
 ) -> int:
     """Train what is missing, then write and print everything."""
-    from orchestration.provenance import describe, write_sweep
+    from orchestration.background import BackgroundTracker
+    from orchestration.provenance import describe, run_id, write_sweep
     from orchestration.records import Records
-    from orchestration.tracking import BackgroundTracker, Tracker, default_uri
+    from orchestration.tracking import Tracker, default_uri
 
     begun = time.time()
     folder = storage / spec.name
-    folder.mkdir(parents=True, exist_ok=True)
+    begin_run(folder, args.fresh)
     records = Records(folder, spec, trials)
     console.print(
         f"{spec.name}: {_count(len(trials), 'trial')} on {_count(workers, 'worker')}; results in {folder}", markup=False
     )
-    provenance = describe(spec, storage)
+    provenance = describe(spec, storage) | run_id(folder)
     write_sweep(folder, resolved(spec), provenance)
     uri = spec.mlflow or default_uri(storage)
     tracker = BackgroundTracker(
         Tracker(uri, records, provenance), lambda text: console.print(text, style="yellow", markup=False)
     )
-    interrupted = _train(args, spec, trials, storage, workers, console, records, tracker)
+    _train(args, spec, trials, storage, workers, console, records, tracker)
     records.write()
     provenance |= {"finished": time.strftime("%Y-%m-%d %H:%M:%S"), "seconds": round(time.time() - begun, 1)}
     write_sweep(folder, resolved(spec), provenance)
@@ -141,7 +185,7 @@ def run(
 
     report = write_report(folder)
     tracked = tracker.finish()
-    return conclude(args, folder, report, uri, records, tracked, interrupted)
+    return conclude(args, folder, report, uri, records, tracked)
 
 
 def _train(
@@ -153,37 +197,41 @@ def _train(
     console: Console,
     records: Records,
     tracker: Any,
-) -> bool:
-    """Run the trials on Ray. True where the user stopped them."""
+) -> None:
+    """Run the trials on Ray, until all have ended or the user stops them. Raises SpecError where there is no Ray."""
     from orchestration.execute import ray_session, run_trials
     from orchestration.progress import Progress
 
-    try:
-        with (
-            ray_session(args.address or os.environ.get("RAY_ADDRESS"), workers, spec.cpus, spec.gpus),
-            Progress(console, records, tracker.request) as progress,
-        ):
-            run_trials(spec, trials, storage, progress, workers)
-            return progress.interrupted
-    except KeyboardInterrupt:
-        return True
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(ray_session(args.address, workers, spec.cpus, spec.gpus))
+        except Exception as error:  # Ray has a class of its own for every way in which this fails
+            reason = " ".join((str(error) or repr(error)).split())
+            if not args.address:
+                raise SpecError(f"Ray does not start: {reason}") from error
+            token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
+            raise SpecError(f"the Ray cluster at {args.address} cannot be joined: {reason}; {token}") from error
+        try:
+            run_trials(spec, trials, storage, stack.enter_context(Progress(console, records, tracker.request)), workers)
+        except KeyboardInterrupt:
+            return
 
 
-def conclude(
-    args: argparse.Namespace, folder: Path, report: Path, uri: str, records: Records, tracked: bool, interrupted: bool
-) -> int:
+def conclude(args: argparse.Namespace, folder: Path, report: Path, uri: str, records: Records, tracked: bool) -> int:
     """Print the table, where to look, and what to do about what is missing."""
-    from orchestration.results import print_summary
+    from orchestration.printing import print_summary
 
     out = Console(highlight=False, soft_wrap=False)
     print_summary(folder, out)
-    again = "python -m orchestration.sweep " + shlex.join(list(sys.argv[1:] or [str(args.file)]))
+    again = "python -m orchestration.sweep " + shlex.join(
+        [word for word in sys.argv[1:] or [str(args.file)] if word != "--fresh"]
+    )
     statuses = [record.status for record in records.records.values()]
     print(f"\nreport: {report}")
     print(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(uri)}")
     if not tracked:
         print(f"MLflow does not have everything; later: python -m orchestration.track {folder}")
-    if "FAILED" in statuses or "UNFINISHED" in statuses or interrupted:
+    if "FAILED" in statuses or "UNFINISHED" in statuses:
         print(
             f"{statuses.count('FAILED')} failed, {statuses.count('UNFINISHED')} unfinished; finished stages are kept. "
             f"Go on with: {again}"

@@ -8,28 +8,35 @@ from pathlib import Path
 
 import yaml
 
-from orchestration.document import SpecError
+from mcit_core.document import SpecError
 from orchestration.plan import make_trials
 from orchestration.records import Records
 from orchestration.spec import load_spec
-from orchestration.tracking import Tracker, default_uri
+from orchestration.tracking import Tracker, default_uri, unreachable
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestration.track", description=__doc__)
     parser.add_argument("run", type=Path, help="a RUN folder, for example runs/threshold")
     parser.add_argument("--uri", default=None, help="a tracking URI (default: the sweep's own)")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         spec = load_spec(args.run / "sweep.yaml")
-    except SpecError as error:
+        records = Records(args.run, spec, make_trials(spec))
+        problems = records.read()
+    except (SpecError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
-    records = Records(args.run, spec, make_trials(spec))
-    records.read()
-    provenance = yaml.safe_load((args.run / "sweep.yaml").read_text())["provenance"]
+    if problems:
+        print(f"{'; '.join(problems)}: written anew from the journal", file=sys.stderr)
+        records.write()
+    provenance = yaml.safe_load((args.run / "sweep.yaml").read_text(encoding="utf-8")).get("provenance", {})
     uri = args.uri or spec.mlflow or default_uri(args.run.parent)
-    Tracker(uri, records, provenance).sync(final=True)
+    try:
+        Tracker(uri, records, provenance).sync(final=True)
+    except Exception as error:  # MLflow and what it stands on have a class for every way in which this fails
+        print(unreachable(uri, error), file=sys.stderr)
+        return 1
     print(f"MLflow at {uri} has everything of {args.run}")
     return 0
 

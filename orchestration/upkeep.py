@@ -13,8 +13,8 @@ from typing import Any
 
 from mcit_core.config import flatten
 from mcit_core.digest import digest
+from mcit_core.document import SpecError
 from mcit_core.stages import stage_chain
-from orchestration.document import SpecError
 from orchestration.files import StorageError
 from orchestration.plan import Trial, make_trials
 from orchestration.spec import load_spec
@@ -166,7 +166,7 @@ def show(store: StageStore) -> None:
         made_from = record["made_from"]
         size, used = sum(entry.size for entry in entries), max(entry.changed for entry in entries)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(used))
-        seconds = record["metrics"].get("seconds/train")
+        seconds = record["measured"].get("metrics", {}).get("seconds/train")
         print(
             f"{key[:12]:14}{(made_from.get('parent') or '-')[:12]:14}{made_from.get('task', '-'):14}{size / 1e6:8.2f}  "
             f"{when:18}{'-' if seconds is None else f'{seconds:.0f} s':>10}"

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from orchestration.printing import first_line, format_number, print_summary
 from orchestration.results import (
     Setting,
     accuracy_matrix,
@@ -22,13 +23,10 @@ from orchestration.results import (
     compare_with_sequential,
     difference,
     estimate,
-    first_line,
-    format_number,
     holm,
     mean_matrix,
     metric_names,
     paired_difference,
-    print_summary,
     read_results,
     settings_summary,
 )

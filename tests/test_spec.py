@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.document import SpecError
+from mcit_core.document import SpecError
 from orchestration.plan import costs, make_trials
 from orchestration.spec import load_spec, resolved
 
@@ -78,6 +78,14 @@ BROKEN = {
     "search": ("seeds: [0, 1]", "seeds: [0]\nsearch: bayes", 10, ["expected 'grid'"]),
     "not_yaml": ("[0, 1]", "[0, 1", 10, ["not YAML"]),
     "list_at_top": (GOOD, "- a\n- b\n", 1, ["expected a mapping", "got list"]),
+    "key_no_text": ("train.steps: 5", "pool: {1: 2}", 6, ["'1'", "type int", "quote it"]),
+    "top_key_no_text": ("seeds: [0, 1]", "no: [0, 1]", 9, ["'no'", "type bool", "quote it"]),
+    "axis_key_no_text": ("projection.task_energy", "1.5", 8, ["'1.5'", "type float"]),
+    "recursive_anchor": ("base: {train.steps: 5}", "base: &a {pool: *a}", 6, ["contains itself"]),
+    "huge_seed": ("[0, 1]", f"[{2**63}]", 9, ["seeds", "2**63 - 1", str(2**63)]),
+    "two_spellings": ("train.steps: 5", "pool.size: 8, pool: {size: 9}", 6, ["pool.size", "dotted and nested"]),
+    "infinite_lr": ("train.steps: 5", "train.lr: .inf", 6, ["train.lr", "finite number", "got inf"]),
+    "lr_not_a_number": ("train.steps: 5", "train.lr: .nan", 6, ["train.lr", "got nan"]),
     "empty": (GOOD, "", 1, ["is empty"]),
 }
 
@@ -95,6 +103,31 @@ def test_broken_files_name_file_line_key_and_remedy(name: str, tmp_path: Path) -
     assert len(message.splitlines()) == 1, message
     for fragment in fragments:
         assert fragment in message
+
+
+@pytest.mark.parametrize("name", ["stages", "Features", "mlartifacts", "mlflow.db", "evaluations", "leases"])
+def test_names_of_the_storage_itself_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD.replace("name: good", f"name: {name}"))
+    with pytest.raises(SpecError, match=r":1: name: .* the storage folder uses itself"):
+        load_spec(path)
+
+
+def test_aliases_that_multiply_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 12)]
+    path = tmp_path / "sweep.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(SpecError, match="more than 100,000 values"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize("assignment", ["base={1: 2}", "base=&a {x: *a}", "axes={train.steps: {2: 1}}"])
+def test_set_takes_no_odd_keys_either(assignment: str, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD)
+    with pytest.raises(SpecError, match=r"--set .*(quote it|contains itself)"):
+        load_spec(path, [assignment])
 
 
 def test_what_is_no_sweep_file_at_all(tmp_path: Path) -> None:

@@ -22,16 +22,15 @@ from pyarrow import fs
 
 from mcit_core.digest import digest
 from mcit_core.methods import build_experiment
-from mcit_core.sequence import Trained
 from mcit_core.stages import StageKey, stage_chain
 from mcit_core.state import StageState
 from orchestration import upkeep
 from orchestration.files import Folder, StorageError, write_atomic
 from orchestration.leases import Leases
-from orchestration.store import StageStore
+from orchestration.store import StageStore, Trained
 
 FORMATS = Path(__file__).parent / "formats"
-METRICS = {"loss/last": 0.1 + 0.2, "seconds/train": 1.0}
+MEASURED = {"metrics": {"loss/last": 0.1 + 0.2, "seconds/train": 1.0}, "traces": {"loss": [0.5, 0.3]}}
 
 
 def stage_key(name: str = "a", parent: str | None = None) -> StageKey:
@@ -44,7 +43,7 @@ def state(value: float = 1.0) -> StageState:
 
 
 def trained(value: float = 1.0) -> Trained:
-    return state(value), METRICS
+    return state(value), MEASURED
 
 
 def never() -> Trained:
@@ -70,7 +69,7 @@ def test_a_stage_comes_back_bit_equal_wherever_the_store_is(place) -> None:
     again = StageStore(*place).stage(key, never)
     assert (first[2], again[2]) == (False, True)
     assert again[0].equals(state())
-    assert again[1] == METRICS
+    assert again[1] == MEASURED
     store.put_evaluation("e" * 64, {"accuracy": [0.5], "chosen": None})
     assert store.get_evaluation("e" * 64) == {"accuracy": [0.5], "chosen": None}
     assert not store.folder.files("leases")
@@ -194,7 +193,7 @@ def test_no_truncation_or_flipped_bit_changes_a_number(tmp_path: Path) -> None:
             else:
                 found = other.get_stage(key.key)
                 detected += found is None
-                assert found is None or (found[0].equals(state(float(i))) and found[1] == METRICS)
+                assert found is None or (found[0].equals(state(float(i))) and found[1] == MEASURED)
             shutil.rmtree(tmp_path / "harmed" / "damaged", ignore_errors=True)
             for again in files:
                 if key.key in again and not (tmp_path / "harmed" / again).exists():
@@ -210,7 +209,7 @@ def test_stores_of_every_version_open(version: int, tmp_path: Path) -> None:
     key = stage_key()
     found = store.stage(key, never)
     assert found[0].equals(state())
-    assert found[1] == METRICS
+    assert found[1] == (MEASURED["metrics"] if version == 1 else MEASURED)  # in version 1 it was flat
     assert store.get_evaluation("e" * 64) == {"accuracy": [0.5], "chosen": None}
 
 
@@ -246,11 +245,11 @@ def small_sweep(root: Path) -> list[tuple[StageState, dict[str, float]]]:
             key = stage_key(name, parent)
 
             def train(value: float = before + ord(name)) -> Trained:
-                return state(value), {"loss/last": value / 3}
+                return state(value), {"metrics": {"loss/last": value / 3}}
 
-            left, metrics, _ = store.stage(key, train)
+            left, measured, _ = store.stage(key, train)
             if store.get_evaluation(key.key) is None:
-                store.put_evaluation(key.key, {"accuracy": [metrics["loss/last"]]})
+                store.put_evaluation(key.key, {"accuracy": [measured["metrics"]["loss/last"]]})
             out.append((left, store.get_evaluation(key.key) or {}))
             parent, before = key.key, float(left.tensors["weights"][0, 0])
     return out
@@ -291,12 +290,12 @@ store.stage(stage_key("a"), trained)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 big = StageState({{"weights": torch.ones(5000)}})
 try:
-    store.stage(stage_key("b"), lambda: (big, METRICS))
+    store.stage(stage_key("b"), lambda: (big, MEASURED))
 except StorageError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 store.stage(stage_key("a"), never)
-assert store.stage(stage_key("b"), lambda: (big, METRICS))[2] is False
+assert store.stage(stage_key("b"), lambda: (big, MEASURED))[2] is False
 assert store.stage(stage_key("b"), never)[0].equals(big)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -4,18 +4,20 @@ A model offers `instruction_length(instructions)`, `encode(images, instructions,
 instructions padded to `length` tokens), `embeddings(ids)`, `answer_ids(answers)`,
 `encoder(embedded, mask) -> Encoded`, `logits(encoded, labels)`, `generate(encoded)`, `pretraining_table(purpose)` with
 purpose "statistics" or "retention", `word_embeddings`, and the facts `name`, `digest`, `width`, `query_image_width`,
-`query_text_width`. Register one in `mcit_core.registry` or through the entry-point group `mcit_core.models`.
+`query_text_width`. For tuners that work inside, it names the places of its `language_model`: `linear_sites()` (LoRA),
+`block_sites()` (adapters) and `attention_sites()` (prefixes). Register one in `mcit_core.registry` or through the
+entry-point group `mcit_core.models`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,20 @@ class Encoded:
         return Encoded(self.hidden[index], self.mask[index])
 
 
+#: whose padding counts at a place: that of the model's input or that of the answer
+Side = Literal["encoder", "decoder"]
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """A self-attention of H heads of width w that calls transformers' attention interface under `implementation`."""
+
+    module: nn.Module
+    heads: int
+    width: int
+    implementation: str
+
+
 class Model(Protocol):
     name: str
     digest: str
@@ -62,3 +78,8 @@ class Model(Protocol):
     def logits(self, encoded: Encoded, labels: Tensor) -> Tensor: ...
     def generate(self, encoded: Encoded) -> list[str]: ...
     def pretraining_table(self, purpose: str) -> pa.Table: ...
+    @property
+    def language_model(self) -> Any: ...
+    def linear_sites(self) -> dict[str, Side]: ...
+    def block_sites(self) -> dict[str, tuple[nn.Module, Side]]: ...
+    def attention_sites(self) -> dict[str, AttentionSite]: ...

@@ -10,6 +10,7 @@ import json
 import math
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutput
 
+from mcit_core.digest import digest
 from mcit_core.miniworld.mixture import mixture_example, mixture_picture
-from mcit_core.models import Encoded, FrozenFeatures
+from mcit_core.models import AttentionSite, Encoded, FrozenFeatures, Side
 
 CHECKPOINT = Path(__file__).parent / "mini_checkpoint"
 QUERIES, WIDTH = 16, 128
@@ -118,9 +120,12 @@ class MiniModel:
                 f"{weights} is missing; rebuild it with `python -m mcit_core.models.mini_pretraining {checkpoint}`"
             )
         card = json.loads((checkpoint / "card.json").read_text())
-        self.digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        if self.digest != card["sha256"]:
-            raise ValueError(f"{weights} is damaged: SHA-256 {self.digest[:12]}…, its card says {card['sha256'][:12]}…")
+        found = hashlib.sha256(weights.read_bytes()).hexdigest()
+        if found != card["sha256"]:
+            raise ValueError(f"{weights} is damaged: SHA-256 {found[:12]}…, its card says {card['sha256'][:12]}…")
+        # configuration and tokenizer make the features as much as the weights do
+        used = sorted(path for path in checkpoint.iterdir() if path.name not in ("card.json", "pretraining_log.jsonl"))
+        self.digest = digest([[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in used])
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
         self.network = InstructBlipForConditionalGeneration(InstructBlipConfig.from_pretrained(checkpoint))
         self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
@@ -187,6 +192,38 @@ class MiniModel:
             num_beams=1,
         )
         return self.tokenizer.batch_decode(out, skip_special_tokens=True)
+
+    @property
+    def language_model(self) -> Any:
+        return self.network.language_model
+
+    def linear_sites(self) -> dict[str, Side]:
+        """Query and value matrices of every attention, by path in the language model."""
+        sites: dict[str, Side] = {}
+        for name, _ in self.language_model.named_modules():
+            attention, _, matrix = name.rpartition(".")
+            if matrix in ("q", "v") and attention.endswith("Attention"):
+                # the decoder's cross-attention reads its values from the encoder's rows
+                reads_encoder = name.startswith("encoder.") or (attention.endswith("EncDecAttention") and matrix == "v")
+                sites[name] = "encoder" if reads_encoder else "decoder"
+        return sites
+
+    def block_sites(self) -> dict[str, tuple[nn.Module, Side]]:
+        """Feed-forward blocks, each with its residual."""
+        stacks: tuple[Side, Side] = ("encoder", "decoder")
+        return {
+            f"{stack}.{i}": (block.layer[-1], stack)
+            for stack in stacks
+            for i, block in enumerate(self.language_model.get_submodule(stack).block)
+        }
+
+    def attention_sites(self) -> dict[str, AttentionSite]:
+        """The encoder's self-attentions."""
+        modules = [block.layer[0].SelfAttention for block in self.language_model.encoder.block]
+        return {
+            str(i): AttentionSite(m, m.n_heads, m.key_value_proj_dim, m.config._attn_implementation)
+            for i, m in enumerate(modules)
+        }
 
     def pretraining_table(self, purpose: str) -> pa.Table:
         """A fixed sample of the model's own pre-training mixture, in the benchmark's row form."""

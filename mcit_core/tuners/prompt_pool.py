@@ -15,36 +15,34 @@ from torch import Tensor, nn
 from mcit_core.config import Experiment
 from mcit_core.models import FrozenFeatures, Model
 from mcit_core.state import StageState
-from mcit_core.tuners import QueryStatistics, TunerInputs
+from mcit_core.tuners import BaseTuner, QueryStatistics, Site, TunerInputs, plain_inputs
 
 
-class PromptPool:
+class PromptPool(BaseTuner):
     """prompts [M, L, d], image keys [M, d_v], text keys [M, d_t]; `usage` [stages, M] counts training selections."""
-
-    projected = ("prompts",)
 
     @classmethod
     def build(cls, experiment: Experiment, model: Model, queries: QueryStatistics) -> PromptPool:
         return cls(experiment, model, queries)
 
     def __init__(self, experiment: Experiment, model: Model, queries: QueryStatistics) -> None:
+        super().__init__(experiment, model)
         pool = self.config = experiment.pool
-        self.model, self.queries = model, queries
-        generator = torch.Generator().manual_seed(experiment.seed)
+        self.queries = queries
         words = model.word_embeddings.cpu()
-        pick = torch.randint(len(words), (pool.size, pool.length), generator=generator)
+        pick = torch.randint(len(words), (pool.size, pool.length), generator=self.generator)
 
         def keys(width: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(pool.size, width, generator=generator).to(model.device))
+            return self.parameter(torch.randn(pool.size, width, generator=self.generator))
 
-        self.prompts = nn.Parameter(words[pick].clone().to(model.device))
+        self.prompts = self.parameter(words[pick])
         self.image_keys, self.text_keys = keys(model.query_image_width), keys(model.query_text_width)
+        self.weights = {"prompts": self.prompts, "image_keys": self.image_keys, "text_keys": self.text_keys}
+        self.projected = {"prompts": "tokens"}
+        self._probe = nn.Identity()
         self.usage = torch.zeros(0, pool.size)
         self._counts = torch.zeros(pool.size)
         self._claimed = torch.zeros(pool.size, dtype=torch.bool, device=model.device)
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        return {"prompts": self.prompts, "image_keys": self.image_keys, "text_keys": self.text_keys}
 
     def groups(self, experiment: Experiment) -> list[dict[str, Any]]:
         return [
@@ -81,10 +79,11 @@ class PromptPool:
         if training:
             self._counts += torch.bincount(chosen.flatten().cpu(), minlength=self.config.size)
         pull = self.config.pull * (1 - scores.gather(1, chosen)).mean()
-        prompts = self.prompts[chosen].flatten(1, 2)
-        embedded = torch.cat([prompts, features.visual, self.model.embeddings(features.instruction)], 1)
-        ones = features.instruction_mask.new_ones(len(features), prompts.shape[1] + features.visual.shape[1])
-        return TunerInputs(embedded, torch.cat([ones, features.instruction_mask], 1), pull, chosen)
+        embedded, mask = plain_inputs(self.model, features, self.prompts[chosen].flatten(1, 2))
+        return TunerInputs(self._probe(embedded), mask, pull, chosen)
+
+    def sites(self) -> dict[str, Site]:
+        return {"tokens": Site(self._probe)}
 
     def end_stage(self) -> dict[str, float]:
         self.usage = torch.cat([self.usage, self._counts[None]])
@@ -93,12 +92,8 @@ class PromptPool:
         return {"pool/effective_prompts": entropy, "pool/claimed_before": float(self._claimed.sum())}
 
     def state(self) -> StageState:
-        return StageState(
-            {**{k: v.detach().clone() for k, v in self.parameters().items()}, "usage": self.usage.clone()}
-        )
+        return StageState({**super().state().tensors, "usage": self.usage.clone()})
 
     def load(self, state: StageState) -> None:
-        with torch.no_grad():
-            for name, parameter in self.parameters().items():
-                parameter.copy_(state.tensors[name])
+        super().load(state)
         self.usage = state.tensors["usage"].clone()

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib import colormaps
 
+from orchestration.printing import setting_label
 from orchestration.results import (
     Results,
     Row,
@@ -15,8 +16,6 @@ from orchestration.results import (
     SettingSummary,
     best_setting,
     is_number,
-    setting_axes,
-    setting_label,
     setting_of,
     settings_summary,
     value_key,
@@ -103,9 +102,6 @@ class Context:
     def _studied(self) -> list[Row]:
         references = {setting.method for setting in self.settings if setting.is_reference}
         return [row for row in self.results.trials if row["method"] not in references]
-
-    def axis_is_pooled(self, axis: str) -> bool:
-        return axis not in setting_axes(self.results.axes)
 
     def pick(self, count: int, references: Sequence[str] = ("sequential",)) -> list[Setting]:
         """At most `count` settings with a finished trial: the named references, the chosen one, the rest evenly."""

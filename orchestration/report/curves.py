@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from orchestration.printing import format_value, short_axis_names
 from orchestration.report.context import MARKERS, PALETTE, REFERENCE_STYLE, Context, Style
 from orchestration.report.drawing import (
     as_html,
@@ -20,17 +21,7 @@ from orchestration.report.drawing import (
     title,
 )
 from orchestration.report.findings import missing_reason
-from orchestration.results import (
-    HEADLINE,
-    REFERENCES,
-    Estimate,
-    Row,
-    estimate_rows,
-    format_value,
-    present,
-    setting_axes,
-    short_axis_names,
-)
+from orchestration.results import HEADLINE, REFERENCES, Estimate, Row, estimate_rows, present, setting_axes
 
 Group = tuple[str, Style, list[Row]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestration.printing import format_number, format_value, short_axis_names
 from orchestration.report.context import Context
 from orchestration.results import (
     HEADLINE,
@@ -10,11 +11,8 @@ from orchestration.results import (
     Difference,
     axis_contrast,
     baseline_of,
-    format_number,
-    format_value,
     paired_difference,
     present,
-    short_axis_names,
 )
 
 Line = tuple[str, str, str]  # metric, paired difference in words, verdict

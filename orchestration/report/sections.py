@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from orchestration.printing import summary_metrics
 from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
@@ -21,7 +22,7 @@ from orchestration.report.tables import (
     html_table,
     settings_table,
 )
-from orchestration.results import METRIC, Row, summary_metrics
+from orchestration.results import METRIC, Row
 
 Section = tuple[str, str]
 

@@ -7,6 +7,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestration.printing import format_number, format_value, summary_metrics
 from orchestration.report.context import Context
 from orchestration.results import (
     HEADLINE,
@@ -15,11 +16,8 @@ from orchestration.results import (
     Metric,
     SettingSummary,
     compare_with_sequential,
-    format_number,
-    format_value,
     metric_names,
     setting_axes,
-    summary_metrics,
 )
 
 MAIN = (*HEADLINE, "learning_accuracy", "pretrained_retention")

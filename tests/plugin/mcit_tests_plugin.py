@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+
 from mcit_core.benchmarks.mini import MiniBenchmark
+from mcit_core.models.mini import MiniModel
 from mcit_core.tuners.prompt_pool import PromptPool
 
 
@@ -22,3 +27,10 @@ class FailingTuner(PromptPool):
         if len(self.usage):
             raise RuntimeError("this tuner fails <on purpose>")
         super().begin_stage()
+
+
+class DamagedModel(MiniModel):
+    """A checkpoint that is not there."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device, Path("nowhere"))

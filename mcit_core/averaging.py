@@ -1,0 +1,167 @@
+"""Moving averages of the tuned weights: LLaCA's two forms and the constant one.
+
+Weights are always those on the OLD average: averaged <- weight * averaged + (1 - weight) * trained. Training itself
+goes on un-averaged; at the stage's end the average takes the weights' place. Averages are float32.
+
+Source: Qiao et al., LLaCA, arXiv 2410.10868. `taylor` is the paper's weight, `per_tensor` that of its released code;
+what is done where a weight is undefined or outside (0, 1) is a reconstruction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mcit_core.config import Averaging
+
+#: the weight where the formula gives none
+FALLBACK = 0.99
+
+
+def _l1(tensors: Sequence[Tensor]) -> float:
+    """Sum of absolute entries over all tensors."""
+    return float(torch.stack(torch._foreach_norm(list(tensors), 1)).double().sum())
+
+
+def _difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
+    return list(torch._foreach_sub(list(first), list(second)))
+
+
+def taylor_terms(
+    grads: Sequence[Tensor],
+    prev_grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    prev_weights: Sequence[Tensor],
+    averaged: Sequence[Tensor],
+) -> dict[str, float]:
+    """The four L1 norms of the Taylor weight, each over all tensors together."""
+    return {
+        "gradient": _l1(grads),
+        "weight_change": _l1(_difference(weights, prev_weights)),
+        "distance": _l1(_difference(weights, averaged)),
+        "gradient_change": _l1(_difference(grads, prev_grads)),
+    }
+
+
+def taylor_raw(terms: Mapping[str, float]) -> float | None:
+    """(‖g_t‖₁ + 1) ‖θ_t - θ_{t-1}‖₁ / (‖θ_t - θ*_{t-1}‖₁ ‖g_t - g_{t-1}‖₁), None where that is not a number."""
+    below = terms["distance"] * terms["gradient_change"]
+    raw = (terms["gradient"] + 1) * terms["weight_change"] / below if below else math.nan
+    return raw if math.isfinite(raw) else None
+
+
+def settle(raw: float | None, outside: Literal["fallback", "clip"]) -> float:
+    """A weight in [0, 1]: 0.99 where undefined; outside (0, 1) 0.99 or clipped."""
+    if raw is None:
+        return FALLBACK
+    if 0 < raw < 1:
+        return raw
+    return FALLBACK if outside == "fallback" else min(1.0, max(0.0, raw))
+
+
+def taylor_weight(
+    grads: Sequence[Tensor],
+    prev_grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    prev_weights: Sequence[Tensor],
+    averaged: Sequence[Tensor],
+    outside: Literal["fallback", "clip"] = "fallback",
+) -> float:
+    """The weight on the OLD average, one for all tensors (LLaCA, the paper's form).
+
+    `grads` were taken at `weights`, `prev_grads` at `prev_weights`, one step earlier; `averaged` is the average before
+    this step. 0.99 where undefined or, with `outside: fallback`, where the formula leaves (0, 1).
+    """
+    return settle(taylor_raw(taylor_terms(grads, prev_grads, weights, prev_weights, averaged)), outside)
+
+
+def _per_tensor_raw(grad: Tensor, prev_grad: Tensor, weight: Tensor, averaged: Tensor) -> float | None:
+    below = _l1([weight - averaged]) * _l1([grad - prev_grad])
+    new = 2 * (1 + _l1([grad])) / below if below else math.nan
+    return 1 - new if math.isfinite(new) else None
+
+
+def per_tensor_weight(grad: Tensor, prev_grad: Tensor, weight: Tensor, averaged: Tensor) -> float:
+    """The weight on the OLD average of one tensor (LLaCA, the released code's form): 1 minus
+    2 (1 + ‖g‖₁) / (‖θ - θ*‖₁ ‖g - g_prev‖₁), which is the weight on the new; 0.99 where undefined or outside (0, 1)."""
+    return settle(_per_tensor_raw(grad, prev_grad, weight, averaged), "fallback")
+
+
+class Averager:
+    """The average of one stage. Per step: `weigh()` between backward and clipping, `update()` after the optimizer.
+
+    `trace` has a value per step: `weight` (the mean over tensors for per_tensor), for taylor the norms behind it and
+    `raw` (NaN where undefined), and `outside` and `undefined`: the share of tensors whose weight was.
+    """
+
+    def __init__(self, config: Averaging, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.config, self.parameters = config, dict(parameters)
+        self.averaged = [parameter.detach().float().clone() for parameter in self.parameters.values()]
+        self.trace: dict[str, list[float]] = {}
+        self._before: tuple[list[Tensor], list[Tensor]] | None = None  # gradients and weights one step ago
+        self._weights: list[float] = []
+
+    def _record(self, **values: float) -> None:
+        for name, value in values.items():
+            self.trace.setdefault(name, []).append(value)
+
+    @torch.no_grad()
+    def weigh(self) -> None:
+        """Decide this step's weight from the raw gradients and the weights they were taken at."""
+        count = len(self.averaged)
+        if self.config.kind == "fixed":
+            self._weights = [self.config.weight] * count
+            self._record(weight=self.config.weight)
+            return
+        weights = [parameter.detach().float().clone() for parameter in self.parameters.values()]
+        grads = [
+            torch.zeros_like(w) if p.grad is None else p.grad.float().clone()
+            for p, w in zip(self.parameters.values(), weights, strict=True)
+        ]
+        before, self._before = self._before, (grads, weights)
+        if self.config.kind == "taylor":
+            if before is None:
+                terms = dict.fromkeys(("gradient", "weight_change", "distance", "gradient_change"), 0.0)
+                terms["gradient"] = _l1(grads)
+            else:
+                terms = taylor_terms(grads, before[0], weights, before[1], self.averaged)
+            raws = [taylor_raw(terms)]
+            settled = [settle(raws[0], self.config.outside)] * count
+            self._record(raw=math.nan if raws[0] is None else raws[0], **terms)
+        else:
+            prev = before[0] if before else [None] * count
+            raws = [
+                None if p is None else _per_tensor_raw(g, p, w, a)
+                for g, p, w, a in zip(grads, prev, weights, self.averaged, strict=True)
+            ]
+            settled = [settle(raw, "fallback") for raw in raws]
+        self._weights = settled
+        undefined = sum(raw is None for raw in raws)
+        outside = sum(raw is not None and not 0 < raw < 1 for raw in raws)
+        self._record(weight=sum(settled) / count, undefined=undefined / len(raws), outside=outside / len(raws))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights after the optimizer's step into the average."""
+        new = [parameter.detach().float() for parameter in self.parameters.values()]
+        if len(set(self._weights)) == 1:
+            torch._foreach_lerp_(self.averaged, new, 1 - self._weights[0])
+        else:
+            for average, weights, old in zip(self.averaged, new, self._weights, strict=True):
+                average.lerp_(weights, 1 - old)
+
+    @torch.no_grad()
+    def finish(self) -> dict[str, float]:
+        """Put the average in the weights' place; the means of the trace."""
+        for parameter, average in zip(self.parameters.values(), self.averaged, strict=True):
+            parameter.copy_(average)
+        means: dict[str, float] = {}
+        for name, values in self.trace.items():
+            known = [value for value in values if math.isfinite(value)]
+            if known:
+                means[f"ema/{name}"] = sum(known) / len(known)
+        return means

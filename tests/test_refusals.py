@@ -1,0 +1,113 @@
+"""What the sweep command refuses or survives before any trial runs: one message, no traceback, the right exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestration.sweep import begin_run, main
+
+SWEEP = """\
+name: refused
+benchmark: {benchmark}
+tasks: [attribute]
+model: {model}
+method: sequential
+base: {{train.steps: 1}}
+"""
+
+
+def sweep_file(folder: Path, benchmark: str = "tiny", model: str = "mini") -> str:
+    path = folder / "sweep.yaml"
+    path.write_text(SWEEP.format(benchmark=benchmark, model=model))
+    return str(path)
+
+
+def closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("variable", [False, True])
+@pytest.mark.parametrize(
+    ("address", "fragment"),
+    [
+        ("http://127.0.0.1:8265", "ray job submit"),
+        ("127.0.0.1", "expected HOST:PORT"),
+        ("127.0.0.1:99999", "no Ray cluster answers"),
+        ("127.0.0.1:{closed}", "no Ray cluster answers"),
+        ("ray://127.0.0.1:{closed}", "no Ray cluster answers"),
+    ],
+)
+def test_an_address_without_a_cluster(
+    address: str,
+    fragment: str,
+    variable: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = address.format(closed=closed_port())
+    words = [sweep_file(tmp_path), "--storage", str(tmp_path / "runs")]
+    if variable:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    else:
+        words += ["--address", address]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("RAY_ADDRESS=" if variable else "--address ")
+    assert fragment in message
+    assert address in message
+    assert len(message.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([sweep_file(tmp_path, model="damaged"), "--storage", str(tmp_path / "runs")]) == 2
+    message = capsys.readouterr().err
+    assert "model damaged with benchmark tiny cannot be loaded" in message
+    assert "is missing; rebuild it" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_ctrl_c_while_features_are_built(tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    command = [sys.executable, "-m", "orchestration.sweep", sweep_file(tmp_path, "mini"), "--storage", str(storage)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(600):
+            if (storage / "features").exists():
+                break
+            time.sleep(0.1)
+        assert (storage / "features").exists()
+        os.kill(running.pid, signal.SIGINT)
+        _, errors = running.communicate(timeout=100)
+    finally:
+        running.kill()
+    assert running.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert len(errors.splitlines()) == 1
+    assert "the same command goes on" in errors
+    assert not (storage / "refused" / "sweep.yaml").exists()  # it was the features that were interrupted
+
+
+def test_fresh_keeps_the_old_run_and_the_stages(tmp_path: Path) -> None:
+    (tmp_path / "stages").mkdir()
+    run = tmp_path / "name"
+    for text in ("first", "second", "third"):
+        begin_run(run, fresh=True)
+        assert not list(run.iterdir())
+        (run / "trials.parquet").write_text(text)
+    begin_run(run, fresh=False)
+    assert (run / "trials.parquet").read_text() == "third"
+    kept = sorted(path for path in tmp_path.iterdir() if path.name.startswith("name."))
+    assert sorted((path / "trials.parquet").read_text() for path in kept) == ["first", "second"]
+    assert (tmp_path / "stages").exists()

@@ -88,14 +88,14 @@ class Records:
         self.records = {trial.id: TrialRecord(trial) for trial in trials}
         self._journal = Journal(run / JOURNAL)
         self._write_after = 0.0  # on the monotonic clock
-        self._by_experiment = {record.trial.experiment: record for record in self.records.values()}
+        self._by_experiment = {record.trial.experiment.model_dump_json(): record for record in self.records.values()}
         self._direct: dict[str, TrialRecord | None] = {}  # trial -> the reference that trains its tasks alone
 
     def _direct_record(self, record: TrialRecord) -> TrialRecord | None:
         name = record.trial.id
         if name not in self._direct:
             wanted = reference_experiment(record.trial.experiment, "direct", self.spec.tasks)
-            self._direct[name] = self._by_experiment.get(wanted)
+            self._direct[name] = self._by_experiment.get(wanted.model_dump_json())
         return self._direct[name]
 
     def direct_of(self, record: TrialRecord, split: str) -> list[float | None] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import torch
@@ -26,6 +28,16 @@ class FailingTuner(PromptPool):
     def begin_stage(self) -> None:
         if len(self.usage):
             raise RuntimeError("this tuner fails <on purpose>")
+        super().begin_stage()
+
+
+class NotingTuner(PromptPool):
+    """Notes in the file $MCIT_TEST_NOTES the process that begins to train a stage, which takes a moment longer."""
+
+    def begin_stage(self) -> None:
+        with Path(os.environ["MCIT_TEST_NOTES"]).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(float(os.environ.get("MCIT_TEST_SLEEP", "0")))
         super().begin_stage()
 
 

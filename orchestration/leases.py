@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ from orchestration.files import Folder
 TTL, BEAT, POLL = 30.0, 5.0, 0.5
 
 
+@cache
 def machine() -> str:
     """This boot of this machine (and this container's process numbers); "" where it cannot be told."""
     try:
@@ -130,11 +132,11 @@ class Leases:
 
     def _unchanged(self, key: str, content: bytes) -> bool:
         now = self.clock()
-        last, since = self._seen.get(key, (b"", now))
-        if last != content:
+        seen = self._seen.get(key)
+        if seen is None or seen[0] != content:
             self._seen[key] = (content, now)
             return False
-        return now - since >= self.ttl
+        return now - seen[1] >= self.ttl
 
     def held(self) -> list[dict[str, Any]]:
         """What stands in every lease whose holder is not known to be dead ({} for an unreadable one)."""

@@ -396,11 +396,12 @@ def test_a_lease_expires_by_the_waiting_side_s_own_clock_alone(tmp_path: Path) -
     assert not list((tmp_path / "leases").iterdir())
 
 
-def test_a_torn_lease_expires_like_any_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", [b"", b'{"tok'])
+def test_a_torn_lease_expires_like_any_other(tmp_path: Path, torn: bytes) -> None:
     clock = Clock()
     leases = Leases(Folder(tmp_path), clock=clock)
     (tmp_path / "leases").mkdir()
-    (tmp_path / "leases" / "k.json").write_bytes(b'{"tok')
+    (tmp_path / "leases" / "k.json").write_bytes(torn)
     assert leases.attempt("k") is None
     clock.now = 31.0
     assert leases.attempt("k")

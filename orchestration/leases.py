@@ -51,7 +51,7 @@ class Lease:
         self._folder, self._name, self._body, self._seconds = folder, name, body, beat
         self._beats = 0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name=f"lease {name}")
+        self._thread: threading.Thread | None = None
 
     def content(self) -> bytes:
         return json.dumps({**self._body, "beats": self._beats}).encode()
@@ -81,6 +81,7 @@ class Lease:
                 continue  # a full disk or a lost connection may pass; if it does not, the lease expires
 
     def __enter__(self) -> Lease:
+        self._thread = threading.Thread(target=self._run, daemon=True, name=f"lease {self._name}")
         self._thread.start()
         return self
 
@@ -88,7 +89,8 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         try:
             self.release()
         except OSError:
@@ -112,23 +114,19 @@ class Leases:
         """The lease on stage `key`, or None while another holds it: ask again later. Never waits.
         Raises StorageError where leases cannot be written."""
         name = f"leases/{key}.json"
+        there = self.folder.read(name)
+        if there is not None:
+            if not (holder_is_dead(there) or self._unchanged(key, there)):
+                return None
+            if self.folder.read(name) == there:  # or else another was quicker to take it over
+                self.folder.delete(name)
         body = {"token": uuid.uuid4().hex, "key": key, "parent": parent, "pid": os.getpid()}
         body |= {"machine": machine(), "started": process_start(os.getpid())}
         lease = Lease(self.folder, name, body, self.beat)
-        if self.folder.create(name, lease.content()):
-            self._seen.pop(key, None)
-            return lease
-        there = self.folder.read(name)
-        if there is None:
+        if not self.folder.create(name, lease.content()):
             return None
-        if not (holder_is_dead(there) or self._unchanged(key, there)):
-            return None
-        if self.folder.read(name) == there:  # or else another was quicker to take it over
-            self.folder.delete(name)
-        if self.folder.create(name, lease.content()):
-            self._seen.pop(key, None)
-            return lease
-        return None
+        self._seen.pop(key, None)
+        return lease
 
     def _unchanged(self, key: str, content: bytes) -> bool:
         now = self.clock()

@@ -131,9 +131,11 @@ def stage_tree(trials: list[Trial]) -> StageTree:
 class Costs:
     trials: int
     stages: int  # of all trials, without sharing
+    steps: int  # of all those
     distinct: dict[str, int]  # stage key -> its optimizer steps, every shared beginning once
 
 
 def costs(trials: list[Trial]) -> Costs:
     tree = stage_tree(trials)
-    return Costs(len(trials), sum(len(chain) for chain in tree.chains.values()), tree.steps)
+    stages = [key for chain in tree.chains.values() for key in chain]
+    return Costs(len(trials), len(stages), sum(tree.steps[key] for key in stages), tree.steps)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from simulation import World
+from simulation import LOAD, World
+
+from orchestration.plan import StageTree
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))
@@ -24,3 +26,17 @@ def test_a_seed_replays() -> None:
         return world.now, world.trained, world.deaths, world.stalls, world.torn
 
     assert [story(seed) for seed in range(20)] == [story(seed) for seed in range(20)]
+
+
+def test_two_workers_are_busy_nine_tenths_of_sixteen_trials_of_four_stages() -> None:
+    tree = StageTree({}, {}, {})
+    for trial in range(16):
+        keys = [f"{trial // 4 if stage == 0 else trial}.{stage}" for stage in range(4)]
+        tree.chains[f"t{trial}"] = keys
+        tree.steps.update(dict.fromkeys(keys, 1))
+        tree.parents.update(zip(keys, [None, *keys], strict=False))
+    world = World(0, tree, calm=True)
+    world.workers = 2
+    world.seconds = {key: 10.0 + 5 * (int(key[0])) for key in tree.steps}
+    world.run()
+    assert world.busy / (2 * (world.now - LOAD)) > 0.9

@@ -32,3 +32,13 @@ def bench(features: Path) -> Iterator[object]:
     from mcit_core.workbench import Workbench
 
     return Workbench("tiny", "mini", "cpu", features)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The small sweep of `sweeping`, run to its end."""
+    from sweeping import Sweep
+
+    sweep = Sweep(tmp_path_factory.mktemp("undisturbed")).begin()
+    sweep.end()
+    return sweep

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
-import pytest
+from sweeping import DISTINCT, STAGES, Sweep, without_counts
 
 from orchestration.plan import StageTree
 from orchestration.scheduler import BACK_OFF, StageScheduler
@@ -114,81 +110,6 @@ def test_trials_with_nothing_to_train_run_too() -> None:
     assert stages.finish("t1", 0)
     stages.end("t1")
     assert start(stages) == "t2"
-
-
-SWEEP = """\
-name: tiny
-benchmark: tiny
-tasks: [attribute, ground, bars]
-model: mini
-method: sequential
-base: {tuner: noting, train.steps: 2, train.batch_size: 8, pool.size: 4, pool.top_k: 2}
-axes:
-  pool.reuse: [share, penalise, freeze]
-references: [direct]
-resources: {workers: 2}
-"""
-#: reuse means nothing in a first stage, which direct shares too
-STAGES, DISTINCT = 12, 9
-
-
-class Sweep:
-    """The command in a process of its own; its workers note every stage that they begin to train."""
-
-    def __init__(self, folder: Path) -> None:
-        self.storage, self.notes = folder / "runs", folder / "notes"
-        self.file = folder / "sweep.yaml"
-        self.file.write_text(SWEEP)
-        self.notes.touch()
-        self.process: subprocess.Popen[str] | None = None
-
-    def begin(self, sleep: float = 0.0) -> Sweep:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "orchestration.sweep", str(self.file), "--storage", str(self.storage)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "MCIT_TEST_NOTES": str(self.notes), "MCIT_TEST_SLEEP": str(sleep)},
-        )
-        return self
-
-    def end(self) -> str:
-        assert self.process
-        said, _ = self.process.communicate(timeout=500)
-        assert self.process.returncode == 0, said
-        return said
-
-    @property
-    def begun(self) -> list[int]:
-        return [int(line) for line in self.notes.read_text().split()]
-
-    def wait_for(self, count: int) -> int:
-        """Until so many stages have been begun; returns the process that began the last of them."""
-        assert self.process
-        limit = time.monotonic() + 300
-        while len(self.begun) < count:
-            assert self.process.poll() is None, self.process.communicate()[0]
-            assert time.monotonic() < limit
-            time.sleep(0.05)
-        return self.begun[-1]
-
-    def table(self, name: str) -> list[dict[str, object]]:
-        rows = pq.read_table(self.storage / "tiny" / f"{name}.parquet").to_pylist()
-        if name == "stages":
-            rows = [row for row in rows if not row["name"].startswith("seconds")]
-        timeless = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
-        return sorted(timeless, key=lambda row: repr(list(row.items())[:5]))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    sweep = Sweep(tmp_path_factory.mktemp("undisturbed")).begin()
-    sweep.end()
-    return sweep
-
-
-def without_counts(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{k: v for k, v in row.items() if k not in ("stages_trained", "stages_reused")} for row in rows]
 
 
 def test_every_distinct_stage_is_trained_once(undisturbed: Sweep) -> None:

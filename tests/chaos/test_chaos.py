@@ -1,0 +1,21 @@
+"""One driver killed outright; `python -m tests.chaos --kills 100` kills many things at random moments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweeping import DISTINCT, WORKERS, Sweep, mlflow_runs, without_counts
+
+
+def test_a_killed_driver_costs_the_stages_in_flight(undisturbed: Sweep, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path).begin(sleep=1.0)
+    sweep.wait_for(5)
+    assert sweep.process
+    sweep.process.kill()
+    sweep.process.communicate()
+    sweep.begin().end()
+    assert DISTINCT <= len(sweep.begun) <= DISTINCT + WORKERS
+    for name in ("accuracy", "stages"):
+        assert sweep.table(name) == undisturbed.table(name)
+    assert without_counts(sweep.table("trials")) == without_counts(undisturbed.table("trials"))
+    assert mlflow_runs(sweep) == []

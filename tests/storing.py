@@ -1,0 +1,29 @@
+"""Stages that take no time, for tests of the store."""
+
+from __future__ import annotations
+
+import torch
+
+from mcit_core.digest import digest
+from mcit_core.stages import StageKey
+from mcit_core.state import StageState
+from orchestration.store import Trained
+
+MEASURED = {"metrics": {"loss/last": 0.1 + 0.2, "seconds/train": 1.0}, "traces": {"loss": [0.5, 0.3]}}
+
+
+def stage_key(name: str = "a", parent: str | None = None) -> StageKey:
+    made_from = {"parent": parent, "task": name, "fields": {"seed": 0}}
+    return StageKey(digest(made_from), name, made_from)
+
+
+def state(value: float = 1.0) -> StageState:
+    return StageState({"weights": torch.full((3, 2), value), "usage": torch.arange(4)})
+
+
+def trained(value: float = 1.0) -> Trained:
+    return state(value), MEASURED
+
+
+def never() -> Trained:
+    raise AssertionError("trained again")

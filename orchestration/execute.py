@@ -73,18 +73,34 @@ class _Relay(tune.Callback):
             self.listener.failed(name, result["error"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
-        if _id(trial) not in self._failed:
+        if _out_of_memory(trial):
+            self.listener.failed(_id(trial), _cause(trial))
+        elif _id(trial) not in self._failed:
             self.listener.finished(_id(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
         self.listener.failed(_id(trial), _cause(trial))
 
 
+def _failures(trial: TuneTrial) -> str:
+    """What Ray wrote each time that a trial's worker was lost."""
+    # Tune's own getter looks in the synchronised folder, where the file arrives only after the callbacks
+    written = Path(trial.error_file) if trial.error_file else None
+    return written.read_text(errors="replace").strip() if written and written.exists() else ""
+
+
+def _out_of_memory(trial: TuneTrial) -> bool:
+    return "running low on memory" in _failures(trial)
+
+
 def _cause(trial: TuneTrial) -> str:
     """Why a trial's worker was lost for good, in a line, then what Ray wrote each time."""
-    # Tune's own getter looks in the synchronised folder, where the file arrives only after this callback
-    written = Path(trial.error_file) if trial.error_file else None
-    text = written.read_text(errors="replace").strip() if written and written.exists() else ""
+    text = _failures(trial)
+    if _out_of_memory(trial):
+        return (
+            "out of memory: Ray ended the trial's worker because its machine ran low on memory; set fewer "
+            f"resources.workers or a smaller train.batch_size\n{text}"
+        )
     reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "Ray did not say why")
     return f"its worker was lost {trial.run_metadata.num_failures} times; the last time: {reason}\n{text}"
 
@@ -124,7 +140,10 @@ class _TuneScheduler(TrialScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         if _id(trial) in self.stages.places:  # again, after its worker was lost
-            tune_controller._set_trial_status(trial, TuneTrial.PAUSED)
+            if _out_of_memory(trial):  # it would be again
+                tune_controller.stop_trial(trial)
+            else:
+                tune_controller._set_trial_status(trial, TuneTrial.PAUSED)
             return
         if not self.stages.places:
             # a worker takes seconds to load: have Tune keep those that have nothing to do for the moment

@@ -29,28 +29,28 @@ STAGES, DISTINCT, WORKERS = 12, 9, 2
 class Sweep:
     """The command in a process of its own; its workers note every stage that they begin to train."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "tiny") -> None:
         folder.mkdir(exist_ok=True)
         self.storage, self.notes = folder / "runs", folder / "notes"
-        self.file = folder / "sweep.yaml"
-        self.file.write_text(SWEEP)
+        self.name, self.file = name, folder / f"{name}.yaml"
+        self.file.write_text(SWEEP.replace("name: tiny", f"name: {name}"))
         self.notes.touch()
         self.process: subprocess.Popen[str] | None = None
 
-    def begin(self, sleep: float = 0.0) -> Sweep:
+    def begin(self, sleep: float = 0.0, **environment: str) -> Sweep:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestration.sweep", str(self.file), "--storage", str(self.storage)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "MCIT_TEST_NOTES": str(self.notes), "MCIT_TEST_SLEEP": str(sleep)},
+            env={**os.environ, "MCIT_TEST_NOTES": str(self.notes), "MCIT_TEST_SLEEP": str(sleep), **environment},
         )
         return self
 
-    def end(self) -> str:
+    def end(self, code: int = 0) -> str:
         assert self.process
         said, _ = self.process.communicate(timeout=500)
-        assert self.process.returncode == 0, said
+        assert self.process.returncode == code, said
         return said
 
     @property
@@ -68,7 +68,7 @@ class Sweep:
         return self.begun[-1]
 
     def table(self, name: str) -> list[dict[str, object]]:
-        rows = pq.read_table(self.storage / "tiny" / f"{name}.parquet").to_pylist()
+        rows = pq.read_table(self.storage / self.name / f"{name}.parquet").to_pylist()
         if name == "stages":
             rows = [row for row in rows if not row["name"].startswith("seconds")]
         timeless = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]

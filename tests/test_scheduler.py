@@ -137,3 +137,22 @@ def test_the_same_command_again_trains_nothing(undisturbed: Sweep) -> None:
     assert len(undisturbed.begun) == DISTINCT
     assert undisturbed.table("accuracy") == before
     assert all(row["stages_trained"] == 0 for row in undisturbed.table("trials"))
+
+
+def test_two_commands_on_one_store_train_a_stage_once(undisturbed: Sweep, tmp_path: Path) -> None:
+    first, second = Sweep(tmp_path, "first").begin(sleep=0.5), Sweep(tmp_path, "second").begin(sleep=0.5)
+    first.end()
+    second.end()
+    assert len(first.begun) == DISTINCT  # the notes of both
+    assert first.table("accuracy") == second.table("accuracy") == undisturbed.table("accuracy")
+
+
+def test_out_of_memory_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    """Ray's memory monitor ends every worker, as it does where the machine's memory runs out."""
+    sweep = Sweep(tmp_path).begin(RAY_memory_usage_threshold="0.001", RAY_memory_monitor_refresh_ms="100")
+    sweep.end(code=1)
+    trials = sweep.table("trials")
+    assert {row["status"] for row in trials} == {"FAILED"}
+    for row in trials:
+        assert str(row["error"]).startswith("out of memory")
+        assert str(row["error"]).count("Failure #") == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ QUERIES, WIDTH = 16, 128
 #: rows of the model's own pre-training mixture, drawn from streams that no training step used
 PRETRAINING_SAMPLE = {"statistics": (512, 11), "retention": (300, 12)}
 ANSWER_TOKENS = 16
+
+TOKENIZING = threading.Lock()
 
 
 def build_config(vocabulary_size: int) -> InstructBlipConfig:
@@ -131,14 +134,19 @@ class MiniModel:
         self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
         self.network.requires_grad_(False).eval().to(device)
 
+    def tokenize(self, texts: list[str], **options: Any) -> Any:
+        """The tokenizer, one thread at a time: it keeps the padding it was last asked for to itself."""
+        with TOKENIZING:
+            return self.tokenizer(texts, **options)
+
     def instruction_length(self, instructions: list[str]) -> int:
         """Tokens of the longest instruction."""
-        return max(len(ids) for ids in self.tokenizer(instructions).input_ids)
+        return max(len(ids) for ids in self.tokenize(instructions).input_ids)
 
     @torch.no_grad()
     def encode(self, images: np.ndarray, instructions: list[str], length: int) -> FrozenFeatures:
         """Frozen features of uint8 images [N, 48, 48, 3] with their instructions, padded to `length` tokens."""
-        text = self.tokenizer(instructions, padding="max_length", max_length=length, return_tensors="pt")
+        text = self.tokenize(instructions, padding="max_length", max_length=length, return_tensors="pt")
         ids, mask = text.input_ids.to(self.device), text.attention_mask.to(self.device)
         vision = self.network.vision_model(normalise_pixels(images).to(self.device)).last_hidden_state
         words = self.embeddings(ids)
@@ -161,7 +169,7 @@ class MiniModel:
 
     def answer_ids(self, answers: list[str]) -> Tensor:
         """Labels [N, n], the end of sequence included, -100 where padded."""
-        batch = self.tokenizer(
+        batch = self.tokenize(
             [answer + self.tokenizer.eos_token for answer in answers], padding=True, return_tensors="pt"
         )
         return batch.input_ids.masked_fill(batch.attention_mask == 0, -100).to(self.device)

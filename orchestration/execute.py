@@ -149,6 +149,7 @@ class _TuneScheduler(TrialScheduler):
             # a worker takes seconds to load: have Tune keep those that have nothing to do for the moment
             tune_controller._actor_cache.increase_max(trial.placement_group_factory, self.workers)
         self.stages.add(_id(trial))
+        trial.init_local_path()  # when a sweep is stopped, Tune asks for it also where a trial never began
         trial.set_status(TuneTrial.PAUSED)
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:

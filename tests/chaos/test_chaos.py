@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from sweeping import DISTINCT, WORKERS, Sweep, mlflow_runs, without_counts
@@ -19,3 +20,17 @@ def test_a_killed_driver_costs_the_stages_in_flight(undisturbed: Sweep, tmp_path
         assert sweep.table(name) == undisturbed.table(name)
     assert without_counts(sweep.table("trials")) == without_counts(undisturbed.table("trials"))
     assert mlflow_runs(sweep) == []
+
+
+def test_a_stopped_sweep_ends_in_good_order_and_goes_on(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path).begin(sleep=1.0)
+    sweep.wait_for(4)
+    assert sweep.process
+    sweep.process.send_signal(signal.SIGTERM)
+    said = sweep.end(code=1)
+    assert "0 failed" in said
+    assert "unfinished; finished stages are kept" in said
+    assert "Traceback" not in said
+    sweep.begin().end()
+    assert len(sweep.begun) <= DISTINCT + WORKERS
+    assert all(row["status"] == "FINISHED" for row in sweep.table("trials"))

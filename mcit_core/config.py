@@ -188,7 +188,8 @@ class Experiment(Section):
         if self.protocol == "zero_shot":
             return self
         mode = self.projection.mode
-        if mode in ("residual", "pretrained", "both") and self.tuner not in INPUT_TUNERS:
+        elsewhere = self.tuner in TUNER_SECTIONS and self.tuner not in INPUT_TUNERS
+        if mode in ("residual", "pretrained", "both") and elsewhere:
             raise ValueError(
                 f"projection.mode {mode} is about the model's input, where tuner {self.tuner} trains nothing; "
                 f"use projection.mode pegp, or tuner {' or '.join(INPUT_TUNERS)}"

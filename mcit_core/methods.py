@@ -23,9 +23,19 @@ class Preset:
     kept: str = "nothing"
 
 
+#: the unprotected tuner that a protecting one is compared with
+PLAIN_TUNER = {"o_lora": "lora"}
+#: the best of six for each tuner on the first task of sweeps/compare.yaml, by validation (sweeps/tune.yaml)
+LEARNING_RATES = {"prompt_pool": 0.03, "prompt": 0.1, "prefix": 0.3, "lora": 0.003, "adapter": 0.01, "full": 0.001}
+
+
+def _tuned(tuner: str) -> dict[str, Any]:
+    return {"tuner": tuner, "train.lr": LEARNING_RATES[PLAIN_TUNER.get(tuner, tuner)]}
+
+
 def _pegp(tuner: str, energy: float) -> dict[str, Any]:
     return {
-        "tuner": tuner,
+        **_tuned(tuner),
         "projection.mode": "pegp",
         "projection.task_energy": energy,
         "projection.energy_of": "total",
@@ -41,14 +51,21 @@ _BASIS = "a basis of earlier inputs per site"
 
 PRESETS: dict[str, Preset] = {
     "fwd_prompt": Preset(
-        {"tuner": "prompt_pool", "projection.mode": "both"},
+        {**_tuned("prompt_pool"), "projection.mode": "both"},
         "prompt pool chosen by image and instruction; updates kept in the pre-trained and residual space",
         "Zheng et al., Fwd-Prompt, arXiv 2401.09181",
         "two spaces and joint selection from the paper; ranks, score and starting values reconstructed",
         "usage counts; a Gram matrix a task",
     ),
+    "fwd_prompt_freeze": Preset(
+        {**_tuned("prompt_pool"), "projection.mode": "both", "pool.reuse": "freeze"},
+        "fwd_prompt whose claimed prompts and keys stay as the stage that claimed them left them",
+        "this project; see docs/findings.md",
+        "not in the paper: the switch that the diagnosis of forgetting led to",
+        "usage counts; a Gram matrix a task",
+    ),
     "llaca": Preset(
-        {"tuner": "lora", "averaging.kind": "taylor", "grouping.enabled": True},
+        {**_tuned("lora"), "averaging.kind": "taylor", "grouping.enabled": True},
         "LoRA; what is evaluated is an average whose weight follows from a Taylor expansion; instruction groups",
         _LLACA,
         "weight and grouping from the paper; the first step's weight and the fall-back outside (0, 1) reconstructed",
@@ -71,60 +88,66 @@ PRESETS: dict[str, Preset] = {
         _BASIS,
     ),
     "sequential": Preset(
-        {"tuner": "prompt_pool"}, "a prompt pool trained on one task after another, nothing protected: the lower bound"
+        _tuned("prompt_pool"), "a prompt pool trained on one task after another, nothing protected: the lower bound"
     ),
-    "sequential_prompt": Preset({"tuner": "prompt"}, "one prompt, nothing protected"),
-    "sequential_prefix": Preset({"tuner": "prefix"}, "prefix keys and values, nothing protected"),
-    "sequential_lora": Preset({"tuner": "lora"}, "LoRA, nothing protected", "Hu et al., LoRA, arXiv 2106.09685"),
+    "sequential_prompt": Preset(_tuned("prompt"), "one prompt, nothing protected"),
+    "sequential_prefix": Preset(_tuned("prefix"), "prefix keys and values, nothing protected"),
+    "sequential_lora": Preset(_tuned("lora"), "LoRA, nothing protected", "Hu et al., LoRA, arXiv 2106.09685"),
     "sequential_adapter": Preset(
-        {"tuner": "adapter"}, "bottlenecks, nothing protected", "Houlsby et al., arXiv 1902.00751"
+        _tuned("adapter"), "bottlenecks, nothing protected", "Houlsby et al., arXiv 1902.00751"
     ),
-    "sequential_full": Preset({"tuner": "full"}, "the whole language model, nothing protected"),
+    "sequential_full": Preset(_tuned("full"), "the whole language model, nothing protected"),
     "l2p": Preset(
-        {"tuner": "prompt_pool", "pool.image_weight": 1.0},
+        {**_tuned("prompt_pool"), "pool.image_weight": 1.0},
         "a prompt pool chosen by the image alone, nothing projected",
         "Wang et al., L2P, arXiv 2112.08654",
         "key matching and pull term from the paper; pool size, length and K are this project's, for an equal budget",
     ),
     "er": Preset(
-        {"tuner": "lora", "replay.kind": "reservoir"},
+        {**_tuned("lora"), "replay.kind": "reservoir"},
         "LoRA with rows of earlier tasks in every batch",
         "Chaudhry et al., ER, arXiv 1902.10486; reservoir: Vitter 1985",
         "reservoir from the papers; a quarter of each batch is old, so the budget of rows stays equal",
         "60 rows with their images",
     ),
     "ewc": Preset(
-        {"tuner": "lora", "regulariser.kind": "ewc", "regulariser.strength": 1000.0},
+        {**_tuned("lora"), "regulariser.kind": "ewc", "regulariser.strength": 1000.0},
         "LoRA with a quadratic penalty on moving weights that mattered",
         "Kirkpatrick et al., EWC, arXiv 1612.00796; online sum: Schwarz et al., arXiv 1805.06370",
         "penalty and online sum from the papers; empirical diagonal Fisher information of the answers on 128 rows",
         "one Fisher value a weight",
     ),
     "lwf": Preset(
-        {"tuner": "lora", "regulariser.kind": "lwf"},
+        {**_tuned("lora"), "regulariser.kind": "lwf"},
         "LoRA that keeps giving the earlier model's answers on the new task's rows",
         "Li & Hoiem, LwF, arXiv 1606.09282",
         "distillation at temperature 2 from the paper; on teacher-forced answer tokens, for want of task heads",
     ),
     "o_lora": Preset(
-        {"tuner": "o_lora"},
+        _tuned("o_lora"),
         "a LoRA a stage, kept orthogonal to the earlier ones, which are frozen and added",
         "Wang et al., O-LoRA, arXiv 2310.14152",
         "loss and sum of all LoRAs from the paper and its code; weight 0.5",
         "every stage's LoRA",
     ),
+    "ema_taylor": Preset(
+        {**_tuned("lora"), "averaging.kind": "taylor"},
+        "llaca without its instruction groups",
+        _LLACA,
+        "as llaca",
+    ),
     "ema_fixed": Preset(
-        {"tuner": "lora", "averaging.kind": "fixed"},
+        {**_tuned("lora"), "averaging.kind": "fixed"},
         "LoRA; what is evaluated is a moving average of constant weight 0.99",
         "the baseline of " + _LLACA,
         "weight 0.99; no average on the first stage, as in LLaCA",
     ),
     "multitask": Preset(
-        {"tuner": "lora", "protocol": "multitask"},
+        {**_tuned("lora"), "protocol": "multitask"},
         "LoRA trained on all tasks at once, with the steps of the whole sequence: an upper bound",
     ),
     "direct": Preset(
-        {"tuner": "prompt_pool", "protocol": "direct"},
+        {**_tuned("prompt_pool"), "protocol": "direct"},
         "each task trained alone from the pre-trained model: the upper bound",
     ),
     "zero_shot": Preset({"protocol": "zero_shot"}, "the untouched model"),
@@ -140,8 +163,6 @@ PROTECTION = {
     "prefix.project_values",
     *(f"{name}.{inner}" for name, section in PROTECTING_SECTIONS.items() for inner in section.model_fields),
 }
-#: the unprotected tuner that a protecting one is compared with
-PLAIN_TUNER = {"o_lora": "lora"}
 
 
 def preset(method: str) -> Preset:
@@ -208,7 +229,8 @@ def main() -> int:
     for name in method_names():
         point = preset(name)
         settings = point.settings
-        protects = [f"{key}: {value}" for key, value in settings.items() if key not in ("tuner", "protocol")]
+        plain = ("tuner", "protocol", "train.lr")
+        protects = [f"{key}: {value}" for key, value in settings.items() if key not in plain]
         tuner = "nothing" if name == "zero_shot" else str(settings["tuner"])
         table.add_row(
             f"{name}\n[dim]{point.summary}[/]",

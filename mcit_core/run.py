@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from mcit_core.config import Experiment, field_paths, flatten
 from mcit_core.document import Document, SpecError, near, wanted
-from mcit_core.methods import PRESETS, build_experiment
+from mcit_core.methods import build_experiment, method_names
 from mcit_core.metrics import summarise
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
 
@@ -23,6 +23,7 @@ def load_experiment(path: Path) -> Experiment:
     """An experiment from YAML: benchmark, model, method, then optionally order, seed and any section or dotted key.
     Raises SpecError with file, line, key and remedy."""
     document = Document(path, "an experiment in YAML, for example sweeps/experiment.yaml", NEEDED, ())
+    document.refuse()
     settings = flatten(document.content)
     fields = field_paths()
     for key in settings:
@@ -34,7 +35,12 @@ def load_experiment(path: Path) -> Experiment:
         if settings.get(key) is None:
             document.fault((key,), "is missing; an experiment needs benchmark, model and method")
     document.refuse()
-    names = {"benchmark": BENCHMARKS.names(), "model": MODELS.names(), "method": list(PRESETS), "tuner": TUNERS.names()}
+    names = {
+        "benchmark": BENCHMARKS.names(),
+        "model": MODELS.names(),
+        "method": method_names(),
+        "tuner": TUNERS.names(),
+    }
     for key, valid in names.items():
         if key in settings:
             document.known((key,), key, settings[key], valid)

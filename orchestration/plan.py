@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import factorial
 from typing import Any
 
-from mcit_core.config import Experiment
+from mcit_core.config import ALL_SECTIONS, TUNER_SECTIONS, Experiment
 from mcit_core.digest import digest
 from mcit_core.methods import PROTECTION, build_experiment, reference_experiment
 from mcit_core.stages import stage_chain, stage_steps
@@ -91,16 +91,23 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
             experiment = build_experiment(spec.benchmark, spec.model, method, order, seed, dotted)
             points.append(_trial(experiment, settings))
             for name in spec.references:
-                applies = {path: value if _applies(path, name) else None for path, value in settings.items()}
-                references.append(_trial(reference_experiment(experiment, name, spec.tasks), applies))
+                reference = reference_experiment(experiment, name, spec.tasks)
+                if reference == experiment.model_copy(update={"method": name}) and method != name:
+                    continue  # a method that protects nothing is its own reference
+                applies = {path: value if _applies(path, reference) else None for path, value in settings.items()}
+                references.append(_trial(reference, applies))
     rank = {name: i for i, name in enumerate(spec.references)}
     references.sort(key=lambda trial: rank[trial.method])
     return list({trial.id: trial for trial in references + points}.values())
 
 
-def _applies(path: str, reference: str) -> bool:
-    section, _, field = path.partition(".")
-    return reference != "zero_shot" and section in ("pool", "train", "tuner") and field not in PROTECTION
+def _applies(path: str, reference: Experiment) -> bool:
+    """Whether a swept value reaches a reference: it trains, its tuner reads the section, nothing is protected by it."""
+    if reference.protocol == "zero_shot":
+        return False
+    section = path.partition(".")[0]
+    read = ("train", "tuner", *TUNER_SECTIONS.get(reference.tuner, ALL_SECTIONS))
+    return section in read and path not in PROTECTION
 
 
 def _trial(experiment: Experiment, settings: dict[str, Any]) -> Trial:

@@ -113,15 +113,18 @@ class Records:
         return record.status, len(record.stages), other is not None and other.status == "FINISHED"
 
     def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
-        """The final metrics of a trial, each None where undefined. References that train no sequence (direct,
-        zero_shot) have average_accuracy alone: the mean of each task's accuracy."""
+        """The final metrics of a trial, each None where undefined. What trains no sequence (direct, multitask,
+        zero_shot) has average_accuracy alone, the mean of each task's accuracy; direct's is what it learned as well."""
         values: dict[str, float | None] = dict.fromkeys(METRICS)
         untouched, matrix = record.untouched(split), record.matrix(split)
         if record.status != "FINISHED":
             return values
         protocol = record.trial.experiment.protocol
         if protocol != "sequence":
-            cells = untouched if protocol == "zero_shot" else [row[i] for i, row in enumerate(matrix)]
+            if protocol == "direct":
+                cells: list[float | None] | None = [row[i] for i, row in enumerate(matrix)]
+            else:
+                cells = matrix[-1] if matrix else untouched
             known = [cell for cell in cells or [] if cell is not None]
             values["average_accuracy"] = sum(known) / len(known) if known and len(known) == len(cells or []) else None
             if protocol == "direct":
@@ -144,6 +147,7 @@ class Records:
         row = {
             "trial": trial.id,
             "method": trial.method,
+            "tuner": trial.experiment.tuner if trial.experiment.protocol != "zero_shot" else None,
             "seed": trial.experiment.seed,
             "order": trial.order,
             "status": record.status,
@@ -265,7 +269,7 @@ def _trials_schema(rows: list[dict[str, Any]], spec: SweepSpec) -> pa.Schema:
     """Types that hold for every sweep, whatever happens to be null; a swept value keeps its own type, a mixed axis is
     text."""
     fixed: dict[str, Any] = {"seed": pa.int64(), "stages_trained": pa.int64(), "stages_reused": pa.int64()}
-    fixed |= dict.fromkeys(("trial", "method", "order", "status", "error"), pa.string())
+    fixed |= dict.fromkeys(("trial", "method", "tuner", "order", "status", "error"), pa.string())
     fields = []
     for name in rows[0]:
         kind = fixed.get(name, pa.float64())

@@ -7,7 +7,7 @@ stored scale, accuracy in [0, 1]; only `printing` multiplies by 100.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,23 @@ import pyarrow.parquet as pq
 import yaml
 from scipy import stats
 
+from mcit_core.methods import PLAIN_TUNER
+
 Row = dict[str, Any]
 
 REFERENCES = ("zero_shot", "sequential", "direct")
-TRIAL_COLUMNS = ("trial", "method", "seed", "order", "status", "error", "seconds", "stages_trained", "stages_reused")
+TRIAL_COLUMNS = (
+    "trial",
+    "method",
+    "tuner",
+    "seed",
+    "order",
+    "status",
+    "error",
+    "seconds",
+    "stages_trained",
+    "stages_reused",
+)
 CONFIDENCE = 0.95
 
 
@@ -250,10 +263,13 @@ def setting_axes(axes: Iterable[str]) -> list[str]:
     return names if names == ["order"] else [name for name in names if name not in ("order", "method")]
 
 
-def setting_of(row: Row, axes: Iterable[str]) -> Setting:
-    """The setting of a trial. A reference keeps only the axes that apply to it."""
+def setting_of(row: Row, axes: Collection[str]) -> Setting:
+    """The setting of a trial. A reference keeps only the axes that apply to it. Where methods are compared, the tuner
+    is part of the setting, since there is a reference of each kind for every tuner."""
     reference = row["method"] in REFERENCES
     values = [(axis, row.get(axis)) for axis in setting_axes(axes)]
+    if "method" in axes and "tuner" not in axes:
+        values.append(("tuner", row.get("tuner")))
     return Setting(row["method"], tuple((axis, value) for axis, value in values if not (reference and value is None)))
 
 
@@ -381,10 +397,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def baseline_of(setting: Setting, settings: Iterable[Setting], method: str = "sequential") -> Setting | None:
     """The reference that agrees with a setting on every axis that applies to the reference."""
+    own = dict(setting.values)
+    if own.get("tuner") in PLAIN_TUNER:
+        own["tuner"] = PLAIN_TUNER[own["tuner"]]
     agreeing = [
         other
         for other in settings
-        if other.method == method and all(setting.value(axis) == value for axis, value in other.values)
+        if other.method == method and all(own.get(axis) == value for axis, value in other.values)
     ]
     return max(agreeing, key=lambda other: len(other.values), default=None)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +15,7 @@ from mcit_core import subspace
 from mcit_core.config import Projection, Train
 from mcit_core.models import FrozenFeatures
 from mcit_core.projection import Space, Statistics, stage_space
-from mcit_core.step import train_step
+from mcit_core.step import Learner, train_step
 from mcit_core.tuners import TunerInputs
 
 D = 12
@@ -150,13 +153,16 @@ class LinearModel:
 
 
 class OnePrompt:
-    projected = ("prompts",)
+    projected: ClassVar = {"prompts": "input"}
 
     def __init__(self, scale: float) -> None:
         self.prompts = nn.Parameter(torch.randn(3, D, generator=torch.Generator().manual_seed(1)) * scale)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return {"prompts": self.prompts}
+
+    def attached(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
         prompts = self.prompts.expand(len(features), -1, -1)
@@ -170,12 +176,13 @@ class OnePrompt:
 def realised(space: Space, train: Train, scale: float = 1.0, steps: int = 5) -> tuple[Tensor, Tensor]:
     tuner, model = OnePrompt(scale), LinearModel()
     optimizer = torch.optim.Adam([tuner.prompts], lr=train.lr)
+    learner = Learner(model, tuner, optimizer, train, {"prompts": space})  # type: ignore[arg-type]
     start = tuner.prompts.detach().clone()
     generator = torch.Generator().manual_seed(2)
     for _ in range(steps):
         visual = torch.randn(8, 4, D, generator=generator)
         features = FrozenFeatures(visual, torch.zeros(8, 1), torch.ones(8, 1), visual[:, 0], visual[:, 0])
-        train_step(model, tuner, features, torch.randint(7, (8, 2), generator=generator), optimizer, space, train)  # type: ignore[arg-type]
+        train_step(learner, features, torch.randint(7, (8, 2), generator=generator))
     return tuner.prompts.detach() - start, start
 
 

@@ -1,8 +1,8 @@
 """What protection and the feature cache cost or save, side by side in one run: `python benchmarks/step.py`.
 
 Prints medians of seconds a training step on the second stage and ratios to the same tuner unprotected. The variants
-take turns step by step, so that a machine whose speed drifts slows all of them alike. What a stage does once (statistics
-and bases) is not part of a step and stands in a column of its own.
+take turns step by step, so that a machine whose speed drifts slows all of them alike. What a stage does once
+(statistics and bases) is not part of a step and stands in a column of its own.
 """
 
 from __future__ import annotations
@@ -79,9 +79,8 @@ def main() -> None:
         base = statistics.median(seconds[baseline][5:])
         for name, values in seconds.items():
             median = statistics.median(values[5:])
-            print(
-                f"{name:28s} {median:.4f} s a step  {median / base:5.3f} x {baseline}  {ready[name][2]:6.2f} s a stage"
-            )
+            ratio, prepared = median / base, ready[name][2]
+            print(f"{name:28s} {median:.4f} s a step  {ratio:5.3f} x {baseline}  {prepared:6.2f} s a stage")
 
 
 if __name__ == "__main__":

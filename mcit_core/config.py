@@ -258,3 +258,8 @@ def field_paths() -> dict[str, Any]:
         else:
             paths[name] = None if field.is_required() else field.default
     return paths
+
+
+def is_field(path: str) -> bool:
+    """Whether a dotted path names a settable field; what stands under `options` is for the tuner to know."""
+    return path in field_paths() or path.startswith("options.")

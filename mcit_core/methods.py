@@ -136,6 +136,12 @@ PRESETS: dict[str, Preset] = {
         _LLACA,
         "as llaca",
     ),
+    "ema_per_tensor": Preset(
+        {**_tuned("lora"), "averaging.kind": "per_tensor"},
+        "as ema_taylor, with a weight for every tensor",
+        _LLACA,
+        "the public code's form: a weight a tensor; the fall-back outside (0, 1) reconstructed",
+    ),
     "ema_fixed": Preset(
         {**_tuned("lora"), "averaging.kind": "fixed"},
         "LoRA; what is evaluated is a moving average of constant weight 0.99",

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from mcit_core.config import Experiment, field_paths, flatten
+from mcit_core.config import Experiment, field_paths, flatten, is_field
 from mcit_core.document import Document, SpecError, near, wanted
 from mcit_core.methods import build_experiment, method_names
 from mcit_core.metrics import summarise
@@ -27,7 +27,7 @@ def load_experiment(path: Path) -> Experiment:
     settings = flatten(document.content)
     fields = field_paths()
     for key in settings:
-        if key not in fields:
+        if not is_field(key):
             document.fault(
                 tuple(key.split(".")), f"unknown key; expected a field of the experiment{near(key, list(fields))}"
             )

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcit_core.benchmarks import Benchmark
-from mcit_core.config import Pool, Projection, Train, field_paths, flatten
+from mcit_core.config import Experiment, Section, field_paths, flatten, is_field
 from mcit_core.document import Document, near, wanted
-from mcit_core.methods import PRESETS, REFERENCES
+from mcit_core.methods import REFERENCES, method_names
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
 from orchestration.overrides import override
 from orchestration.plan import Order, SweepSpec, make_orders, make_trials
@@ -21,7 +21,9 @@ from orchestration.plan import Order, SweepSpec, make_orders, make_trials
 #: experiment fields that a sweep sets by keys of its own
 OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
 SETTABLE = sorted(field_paths().keys() - OWN_KEYS)
-SECTIONS: dict[str, type[BaseModel]] = {"pool": Pool, "projection": Projection, "train": Train}
+SECTIONS: dict[str, type[Section]] = {
+    name: type(field.default) for name, field in Experiment.model_fields.items() if isinstance(field.default, Section)
+}
 #: what each kind of order axis takes beside `kind`
 ORDER_KINDS: dict[str, set[str]] = {
     "all": set(),
@@ -180,7 +182,7 @@ def _top_level(document: Document) -> SweepFile:
 
 
 def _names(document: Document, file: SweepFile) -> Benchmark | None:
-    for key, valid in (("benchmark", BENCHMARKS.names()), ("model", MODELS.names()), ("method", list(PRESETS))):
+    for key, valid in (("benchmark", BENCHMARKS.names()), ("model", MODELS.names()), ("method", method_names())):
         document.known((key,), key, getattr(file, key), valid)
     if file.name.lower() in RESERVED:
         document.fault(("name",), f"{file.name!r} is a name that the storage folder uses itself; choose another")
@@ -225,12 +227,12 @@ def _tasks(document: Document, file: SweepFile, benchmark: Benchmark | None) -> 
 def _check_value(document: Document, keys: tuple[str, ...], field: str, value: Any) -> None:
     """One value of one field by itself; how fields fit together is checked with whole points."""
     if field == "method":
-        document.known(keys, "method", value, list(PRESETS))
+        document.known(keys, "method", value, method_names())
     elif field == "tuner":
         document.known(keys, "tuner", value, TUNERS.names())
-    elif field not in SETTABLE:
+    elif field in OWN_KEYS or not is_field(field):
         document.fault(keys, f"unknown key {field!r}; expected a field of the experiment{near(field, SETTABLE)}")
-    else:
+    elif not field.startswith("options"):  # those the tuner checks by itself
         section, leaf = field.split(".")
         partner = {"top_k": {"size": 10**9}, "size": {"top_k": 1}}.get(leaf, {})
         try:
@@ -250,7 +252,7 @@ def _axes(
             orders = _orders(document, values, tasks)
         elif field in ("seed", "seeds"):
             document.fault(keys, "is no axis; seeds are set by the top-level key seeds")
-        elif field != "method" and field not in SETTABLE:
+        elif field != "method" and (field in OWN_KEYS or not is_field(field)):
             document.fault(
                 keys,
                 f"unknown key; expected a field of the experiment, method or order"

@@ -95,17 +95,17 @@ class Averager:
     """The average of one stage. Per step: `weigh()` between backward and clipping, `update()` after the optimizer.
 
     `trace` has a value per step: `weight` (the mean over tensors for per_tensor), for taylor the norms behind it and
-    `raw` (NaN where undefined), and `outside` and `undefined`: the share of tensors whose weight was.
+    `raw` (None where undefined), and `outside` and `undefined`: the share of tensors whose weight was.
     """
 
     def __init__(self, config: Averaging, parameters: Mapping[str, nn.Parameter]) -> None:
         self.config, self.parameters = config, dict(parameters)
         self.averaged = [parameter.detach().float().clone() for parameter in self.parameters.values()]
-        self.trace: dict[str, list[float]] = {}
+        self.trace: dict[str, list[float | None]] = {}
         self._before: tuple[list[Tensor], list[Tensor]] | None = None  # gradients and weights one step ago
         self._weights: list[float] = []
 
-    def _record(self, **values: float) -> None:
+    def _record(self, **values: float | None) -> None:
         for name, value in values.items():
             self.trace.setdefault(name, []).append(value)
 
@@ -131,7 +131,7 @@ class Averager:
                 terms = taylor_terms(grads, before[0], weights, before[1], self.averaged)
             raws = [taylor_raw(terms)]
             settled = [settle(raws[0], self.config.outside)] * count
-            self._record(raw=math.nan if raws[0] is None else raws[0], **terms)
+            self._record(raw=raws[0], **terms)
         else:
             prev = before[0] if before else [None] * count
             raws = [
@@ -161,7 +161,7 @@ class Averager:
             parameter.copy_(average)
         means: dict[str, float] = {}
         for name, values in self.trace.items():
-            known = [value for value in values if math.isfinite(value)]
+            known = [value for value in values if value is not None]
             if known:
-                means[f"ema/{name}"] = sum(known) / len(known)
+                means[f"ema/mean_{name}"] = sum(known) / len(known)
         return means

@@ -45,13 +45,13 @@ Measured = dict[str, Any]
 @dataclass(frozen=True)
 class StageResult:
     """What a stage showed. `accuracy` rows: task, split, accuracy, content_accuracy, n. `metrics`: name -> value.
-    `traces`: name -> a value per step. `reused` tells that its training came from the store."""
+    `traces`: name -> a value per step, None where undefined. `reused` tells that its training came from the store."""
 
     stage: int
     task: str | None
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
-    traces: dict[str, list[float]] = field(default_factory=dict)
+    traces: dict[str, list[float | None]] = field(default_factory=dict)
     reused: bool = False
 
 
@@ -170,7 +170,7 @@ def train_stage(
         losses.append(loss)
         shares += [measured] if measured else []
     metrics = tuner.end_stage()
-    traces = {"loss": losses}
+    traces: dict[str, list[float | None]] = {"loss": [*losses]}
     if learner.averager is not None:
         metrics |= learner.averager.finish()
         traces |= {f"ema/{name}": values for name, values in learner.averager.trace.items()}

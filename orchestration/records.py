@@ -1,4 +1,4 @@
-"""What a sweep has measured so far, as the three Parquet files of a RUN: accuracy, stages and trials.
+"""What a sweep has measured so far, as the Parquet files of a RUN: accuracy, stages, steps and trials.
 
 They are rewritten whole, by rename, now and then and at the end; a RUN is readable at any moment. What ended since
 the last time, and everything should one of them be damaged, comes from `journal`, a line for each ended trial.
@@ -42,6 +42,15 @@ STAGES_SCHEMA = pa.schema(
         ("trial", pa.string()),
         ("stage", pa.int64()),
         ("task", pa.string()),
+        ("name", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+STEPS_SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("stage", pa.int64()),
+        ("step", pa.int64()),
         ("name", pa.string()),
         ("value", pa.float64()),
     ]
@@ -219,6 +228,7 @@ class Records:
                     "task": row["task"],
                     "accuracy": [],
                     "metrics": {},
+                    "traces": {},
                     "reused": False,
                 }
                 trials[row["trial"]]["stages"].append(stages[key])
@@ -226,12 +236,16 @@ class Records:
         for row in read_rows(self.run / "accuracy.parquet"):
             cell = {name: row[name] for name in ("task", "split", "accuracy", "content_accuracy", "n")}
             stages[row["trial"], row["stage"]]["accuracy"].append(cell)
+        steps = self.run / "steps.parquet"
+        for row in read_rows(steps) if steps.exists() else []:  # a RUN of an earlier version has none
+            stages[row["trial"], row["stage"]]["traces"].setdefault(row["name"], []).append(row["value"])
         return trials
 
     def write(self) -> None:
-        """Write accuracy.parquet, stages.parquet and trials.parquet."""
+        """Write accuracy.parquet, stages.parquet, steps.parquet and trials.parquet."""
         begun = time.monotonic()
         accuracy, stages = [], []
+        steps: list[tuple[str, int, int, str, float | None]] = []
         for record in self.records.values():
             trial = record.trial
             for stage in record.stages:
@@ -257,6 +271,10 @@ class Records:
                             "value": value,
                         }
                     )
+                for name, values in stage.get("traces", {}).items():
+                    steps += [(trial.id, stage["stage"], step, name, value) for step, value in enumerate(values)]
+        columns = list(zip(*steps, strict=True)) if steps else [()] * len(STEPS_SCHEMA)
+        _write_table(self.run / "steps.parquet", pa.table(list(map(list, columns)), STEPS_SCHEMA))
         _write_table(self.run / "accuracy.parquet", pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA))
         _write_table(self.run / "stages.parquet", pa.Table.from_pylist(stages, STAGES_SCHEMA))
         rows = [self.trial_row(record) for record in self.records.values()]

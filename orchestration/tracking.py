@@ -228,7 +228,8 @@ class Tracker:
             self._client.log_batch(run.info.run_id, *batch)
 
     def _points(self, record: TrialRecord) -> list[Point]:
-        """(name, step, value): per stage, then the final scalars that no stage has, at the last step."""
+        """(name, step, value): per stage; per training step, counted through the sequence; then the final scalars that
+        no stage has, at the last stage."""
         points: list[Point] = []
         for stage in record.stages:
             step = max(0, stage["stage"])
@@ -242,6 +243,9 @@ class Tracker:
             points += [
                 (name, step, value) for name, value in stage["metrics"].items() if name.startswith(STAGE_PREFIXES)
             ]
+            before = step * record.trial.experiment.train.steps
+            for name, values in stage.get("traces", {}).items():
+                points += [(name, before + i, value) for i, value in enumerate(values) if value is not None]
             if record.trial.experiment.protocol == "sequence":
                 points += [
                     (name, step, value)

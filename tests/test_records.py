@@ -101,7 +101,7 @@ def test_damage_is_found_and_mended_from_the_journal(written: Records) -> None:
     shutil.copytree(written.run, kept)
     rng = random.Random(0)
     found = 0
-    for name in ("trials.parquet", "stages.parquet", "accuracy.parquet", "journal"):
+    for name in ("trials.parquet", "stages.parquet", "steps.parquet", "accuracy.parquet", "journal"):
         data = (kept / name).read_bytes()
         for _ in range(60):
             place = rng.randrange(len(data))

@@ -63,7 +63,7 @@ def stages_of(row: Row) -> list[Row]:
         "seconds/evaluate": 1,
         "pool/usage_entropy": 1.2,
         "key_drift/digits": 0.1,
-        "ema/weight": 0.9,
+        "ema/mean_weight": 0.9,
         "prompt_usage/digits/3": 0.6,
         "prompt_usage/charts/0": 0.4,
     }

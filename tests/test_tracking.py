@@ -17,7 +17,7 @@ import pytest
 from orchestration.background import BackgroundTracker
 from orchestration.plan import make_trials
 from orchestration.provenance import run_id, write_sweep
-from orchestration.records import Records
+from orchestration.records import Records, read_rows
 from orchestration.spec import load_spec, resolved
 from orchestration.tracking import Tracker
 
@@ -55,6 +55,7 @@ def stage(records: Records, t: int, shift: float = 0.0) -> dict[str, Any]:
         "task": tasks[t] if t >= 0 else None,
         "accuracy": cells,
         "metrics": metrics,
+        "traces": {"loss": [3.0, 2.0], "ema/weight": [0.9, 0.5], "ema/raw": [None, 0.5]} if t >= 0 else {},
         "reused": False,
     }
 
@@ -404,3 +405,18 @@ def test_a_server_killed_and_started_again_has_everything(storage: Path) -> None
         kill(server)
     sync(fill(make_records(storage, "undisturbed")))
     assert served == seen(uri_of(storage), "undisturbed")
+
+
+def test_the_values_of_every_step_are_there_in_the_order_of_training(storage: Path) -> None:
+    records = fill(make_records(storage))
+    records.write()
+    sync(records)
+    steps = read_rows(records.run / "steps.parquet")
+    trial = next(iter(records.records))
+    weights = [(row["stage"], row["step"], row["value"]) for row in steps if row["name"] == "ema/weight"]
+    assert weights[:4] == [(0, 0, 0.9), (0, 1, 0.5), (1, 0, 0.9), (1, 1, 0.5)]
+    length = records.records[trial].trial.experiment.train.steps
+    points = seen(uri_of(storage), records.spec.name)[trial][2]
+    logged = sorted((step, value) for name, step, value in points if name == "ema/weight")
+    assert logged[:4] == [(0, 0.9), (1, 0.5), (length, 0.9), (length + 1, 0.5)]
+    assert not [value for name, _, value in points if name == "ema/raw" and value != 0.5]

@@ -22,7 +22,7 @@ TITLES = {
     "key_drift": "key drift: share of changed selections",
     "pretrained_retention": "pre-trained retention",
     "loss/last": "training loss at the end of the stage",
-    "ema/weight": "weight on the old average",
+    "ema/mean_weight": "weight on the old average",
 }
 COUNTS = ("subspace/", "pool/")  # drawn from zero
 SHARES = (("allowed", "#0072B2"), ("occupied", "#D55E00"), ("other", "#BBBBBB"))

@@ -3,7 +3,9 @@ any of which can be overridden. `python -m mcit_core.methods` lists them."""
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -224,31 +226,43 @@ def reference_experiment(experiment: Experiment, reference: str, default_order: 
     return Experiment.model_validate(plain)
 
 
-def main() -> int:
-    """Print every method: what is trained, what is projected, what is kept, and where it comes from."""
-    from rich.console import Console
-    from rich.table import Table
+#: setting -> what it projects, in words
+_PROJECTS = {
+    "none": "nothing",
+    "residual": "away from what earlier stages claimed",
+    "pretrained": "into the pre-trained space",
+    "both": "into the pre-trained space, away from what earlier stages claimed",
+    "pegp": "away from the inputs that earlier tasks sent each tuned tensor",
+}
 
-    table = Table(show_lines=True)
-    for column in ("method", "trains", "protects by", "kept between stages", "paper", "taken as given"):
-        table.add_column(column, overflow="fold")
+
+def describe(method: str) -> dict[str, str]:
+    """What a method is, in words, by heading."""
+    point = preset(method)
+    settings = dict(point.settings)
+    trained = "nothing" if method == "zero_shot" else settings.pop("tuner")
+    for shown in ("protocol", "train.lr"):
+        settings.pop(shown, None)
+    return {
+        "what": point.summary,
+        "trained": trained,
+        "projected": _PROJECTS[settings.get("projection.mode", "none")],
+        "settings": ", ".join(f"{key}: {value}" for key, value in settings.items()) or "none of its own",
+        "kept": point.kept,
+        "paper": point.paper or "none",
+        "as given": point.given or "all of it",
+        "test time": "is not told the task",
+    }
+
+
+def main() -> int:
+    """Print every method."""
+    width = shutil.get_terminal_size((110, 24)).columns
     for name in method_names():
-        point = preset(name)
-        settings = point.settings
-        plain = ("tuner", "protocol", "train.lr")
-        protects = [f"{key}: {value}" for key, value in settings.items() if key not in plain]
-        tuner = "nothing" if name == "zero_shot" else str(settings["tuner"])
-        table.add_row(
-            f"{name}\n[dim]{point.summary}[/]",
-            tuner,
-            "\n".join(protects) or "-",
-            point.kept,
-            point.paper or "-",
-            point.given or "-",
-        )
-    console = Console()
-    console.print(table)
-    console.print("No method is told a task's identity at test time.")
+        print(name)
+        for heading, text in describe(name).items():
+            print(textwrap.fill(text, width, initial_indent=f"  {heading:10s}", subsequent_indent=" " * 12))
+        print()
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mcit_core.methods import PRESETS, build_experiment, method_names, reference_experiment
+from mcit_core.methods import PRESETS, build_experiment, main, method_names, reference_experiment
 from mcit_core.sequence import Sequence, train_stage
 from mcit_core.state import StageState
 from mcit_core.workbench import Workbench
@@ -53,6 +53,16 @@ def test_a_preset_says_what_it_is(name: str) -> None:
     point = PRESETS[name]
     assert point.summary
     assert point.given or not point.paper or name.startswith("sequential")
+
+
+def test_the_list_of_methods_names_every_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main() == 0
+    blocks = capsys.readouterr().out.split("\n\n")
+    named = {block.split()[0]: block for block in blocks if block.strip()}
+    assert list(named) == method_names()
+    assert "2405.13383" in named["pegp_lora"]
+    assert "away from the inputs" in named["pegp_lora"]
+    assert all("is not told the task" in block for block in named.values())
 
 
 def test_a_reference_of_any_preset_protects_nothing() -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from mcit_core.benchmarks.mini import TASKS
 from mcit_core.config import Experiment
@@ -231,19 +234,22 @@ BASES: list[dict[str, object]] = [
 ]
 
 
+def assert_equal_keys_leave_equal_states(one: Experiment, other: Experiment, bench: Workbench) -> None:
+    for stage in (0, 1):
+        keys = [stage_chain(e, {}, {})[stage].key for e in (one, other)]
+        if keys[0] == keys[1] and one != other:
+            before_one = train_stage(one, bench, 0, None)[0] if stage else None
+            before_other = train_stage(other, bench, 0, None)[0] if stage else None
+            assert train_stage(one, bench, stage, before_one)[0].equals(
+                train_stage(other, bench, stage, before_other)[0]
+            )
+
+
 @pytest.mark.parametrize("field", CHANGES)
 def test_equal_key_means_bit_equal_state(field: str, bench: Workbench) -> None:
     """Change one field: where a stage's key stays, so does what the stage leaves."""
     for base in BASES:
-        one, other = experiment(**base), experiment(**{**base, field: CHANGES[field]})
-        for stage in (0, 1):
-            keys = [stage_chain(e, {}, {})[stage].key for e in (one, other)]
-            if keys[0] == keys[1] and one != other:
-                before_one = train_stage(one, bench, 0, None)[0] if stage else None
-                before_other = train_stage(other, bench, 0, None)[0] if stage else None
-                assert train_stage(one, bench, stage, before_one)[0].equals(
-                    train_stage(other, bench, stage, before_other)[0]
-                )
+        assert_equal_keys_leave_equal_states(experiment(**base), experiment(**{**base, field: CHANGES[field]}), bench)
 
 
 def test_an_active_field_changes_the_key() -> None:
@@ -253,6 +259,89 @@ def test_an_active_field_changes_the_key() -> None:
             continue
         other = experiment(**{"pool.reuse": "penalise", field: value})
         assert stage_chain(base, {}, {})[1].key != stage_chain(other, {}, {})[1].key, field
+
+
+TINY = {"train.steps": 3, "train.batch_size": 8}
+#: preset -> field -> another value, and whether the stages with earlier tasks depend on it
+FIELDS_OF: dict[str, dict[str, tuple[object, bool]]] = {
+    "sequential_prompt": {"prompt.length": (3, True)},
+    "sequential_prefix": {"prefix.length": (3, True), "prefix.project_values": (True, False)},
+    "sequential_lora": {
+        "lora.rank": (2, True),
+        "lora.alpha": (4, True),
+        "lora.orthogonality": (0.1, False),
+        "averaging.weight": (0.5, False),
+        "averaging.outside": ("clip", False),
+        "replay.rows": (7, False),
+        "replay.batch_share": (0.5, False),
+        "regulariser.strength": (9.0, False),
+        "regulariser.samples": (3, False),
+        "regulariser.temperature": (1.0, False),
+        "grouping.threshold": (1.0, False),
+        "projection.samples": (9, False),
+        "projection.task_energy": (0.3, False),
+    },
+    "sequential_adapter": {"adapter.bottleneck": (3, True)},
+    "o_lora": {"lora.orthogonality": (50.0, True)},
+    "pegp_prefix": {"prefix.project_values": (True, True), "projection.samples": (9, True)},
+    "pegp_lora": {
+        "projection.task_energy": (0.3, True),
+        "projection.samples": (9, True),
+        "projection.energy_of": ("remaining", True),
+        "projection.pretrained_energy": (0.5, False),
+        "projection.rank_budget": ("equal", False),
+        "averaging.kind": ("fixed", True),
+    },
+    "ema_fixed": {"averaging.weight": (0.5, True), "averaging.outside": ("clip", False)},
+    "ema_taylor": {
+        "averaging.outside": ("clip", True),
+        "averaging.weight": (0.5, False),
+        "averaging.kind": ("per_tensor", True),
+    },
+    "ema_per_tensor": {"averaging.outside": ("clip", False), "averaging.weight": (0.5, False)},
+    "er": {"replay.rows": (7, True), "replay.batch_share": (0.5, True), "regulariser.strength": (9.0, False)},
+    "ewc": {
+        "regulariser.strength": (1e6, True),
+        "regulariser.samples": (3, True),
+        "regulariser.temperature": (1.0, False),
+    },
+    "lwf": {
+        "regulariser.strength": (9.0, True),
+        "regulariser.temperature": (1.0, True),
+        "regulariser.samples": (3, False),
+    },
+    "llaca": {"grouping.threshold": (1.0, True), "averaging.weight": (0.5, False)},
+}
+PAIRS = [(preset, field) for preset, fields in FIELDS_OF.items() for field in fields]
+
+
+@pytest.mark.filterwarnings("ignore:stage")
+@pytest.mark.parametrize(("preset", "field"), PAIRS)
+def test_a_key_holds_what_the_method_reads_and_nothing_else(preset: str, field: str, bench: Workbench) -> None:
+    value, active = FIELDS_OF[preset][field]
+    one = build_experiment("tiny", "mini", preset, ORDER, 0, TINY)
+    other = build_experiment("tiny", "mini", preset, ORDER, 0, {**TINY, field: value})
+    assert one != other
+    keys = [stage_chain(e, {}, {})[1].key for e in (one, other)]
+    assert (keys[0] != keys[1]) == active
+    assert_equal_keys_leave_equal_states(one, other, bench)
+
+
+#: every value that any test above tries, for random changes
+VALUES = [*CHANGES.items(), *((field, value) for fields in FIELDS_OF.values() for field, (value, _) in fields.items())]
+
+
+@pytest.mark.filterwarnings("ignore:stage")
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(preset=st.sampled_from(sorted(FIELDS_OF)), changed=st.lists(st.sampled_from(VALUES), min_size=1, max_size=3))
+def test_random_experiments_of_one_key_leave_one_state(
+    preset: str, changed: list[tuple[str, object]], bench: Workbench
+) -> None:
+    try:
+        other = build_experiment("tiny", "mini", preset, ORDER, 0, {**TINY, **dict(changed)})
+    except ValidationError:
+        reject()
+    assert_equal_keys_leave_equal_states(build_experiment("tiny", "mini", preset, ORDER, 0, TINY), other, bench)
 
 
 def test_data_order_is_whole_epochs_from_seed_and_task() -> None:

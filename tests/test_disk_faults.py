@@ -21,13 +21,15 @@ from orchestration.store import StageStore, Trained
 
 
 class Harm:
-    """The k-th write, fsync, rename or open of the store's own code fails; `crash` ends everything after it too."""
+    """The k-th write, fsync, rename or open of something below `root` fails; `crash` ends everything after it too."""
 
-    def __init__(self, k: int, code: int, crash: bool = False) -> None:
-        self.left, self.code, self.crash, self.calls = k, code, crash, 0
+    def __init__(self, root: Path, k: int, code: int, crash: bool = False) -> None:
+        self.root, self.left, self.code, self.crash, self.calls = str(root), k, code, crash, 0
 
     def __call__(self, real):
         def instead(*args, **kwargs):
+            if not isinstance(args[0], int) and not str(args[0]).startswith(self.root):
+                return real(*args, **kwargs)
             self.calls += 1
             if self.calls == self.left or (self.crash and 0 < self.left < self.calls):
                 raise OSError(self.code, os.strerror(self.code), str(args[0]))
@@ -69,7 +71,7 @@ def test_after_a_failure_at_any_file_operation_the_same_command_ends_with_the_sa
     monkeypatch.setattr("orchestration.store.POLL", 0.01)
     wanted = small_sweep(tmp_path / "calm")
     with pytest.MonkeyPatch.context() as patch:
-        counting = Harm(-1, 0)
+        counting = Harm(tmp_path, -1, 0)
         counting.into(patch)
         small_sweep(tmp_path / "counted")
     assert counting.calls > 100
@@ -77,7 +79,7 @@ def test_after_a_failure_at_any_file_operation_the_same_command_ends_with_the_sa
         root = tmp_path / f"k{k}"
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Harm(k, (errno.ENOSPC, errno.EIO, errno.EROFS)[k % 3], crash).into(patch)
+            Harm(tmp_path, k, (errno.ENOSPC, errno.EIO, errno.EROFS)[k % 3], crash).into(patch)
             with suppress(OSError):
                 small_sweep(root)
         again = small_sweep(root)

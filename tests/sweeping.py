@@ -37,9 +37,10 @@ class Sweep:
         self.notes.touch()
         self.process: subprocess.Popen[str] | None = None
 
-    def begin(self, sleep: float = 0.0, **environment: str) -> Sweep:
+    def begin(self, sleep: float = 0.0, address: str | None = None, **environment: str) -> Sweep:
+        command = [sys.executable, "-m", "orchestration.sweep", str(self.file), "--storage", str(self.storage)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "orchestration.sweep", str(self.file), "--storage", str(self.storage)],
+            [*command, "--address", address] if address else command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

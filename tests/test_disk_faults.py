@@ -12,36 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from harm import Harm
 from storing import never, stage_key, state, trained
 
 from mcit_core.state import StageState
 from orchestration.files import Folder, StorageError, write_atomic
 from orchestration.leases import Leases
 from orchestration.store import StageStore, Trained
-
-
-class Harm:
-    """The k-th write, fsync, rename or open of something below `root` fails; `crash` ends everything after it too."""
-
-    def __init__(self, root: Path, k: int, code: int, crash: bool = False) -> None:
-        self.root, self.left, self.code, self.crash, self.calls = str(root), k, code, crash, 0
-
-    def __call__(self, real):
-        def instead(*args, **kwargs):
-            if not isinstance(args[0], int) and not str(args[0]).startswith(self.root):
-                return real(*args, **kwargs)
-            self.calls += 1
-            if self.calls == self.left or (self.crash and 0 < self.left < self.calls):
-                raise OSError(self.code, os.strerror(self.code), str(args[0]))
-            return real(*args, **kwargs)
-
-        return instead
-
-    def into(self, patch: pytest.MonkeyPatch) -> None:
-        for name in ("fsync", "replace", "open", "utime"):
-            patch.setattr(os, name, self(getattr(os, name)))
-        for name in ("open", "read_bytes", "mkdir", "unlink"):
-            patch.setattr(Path, name, self(getattr(Path, name)))
 
 
 def small_sweep(root: Path) -> list[tuple[StageState, dict[str, float]]]:
@@ -72,14 +49,14 @@ def test_after_a_failure_at_any_file_operation_the_same_command_ends_with_the_sa
     wanted = small_sweep(tmp_path / "calm")
     with pytest.MonkeyPatch.context() as patch:
         counting = Harm(tmp_path, -1, 0)
-        counting.into(patch)
+        counting.into(patch.setattr)
         small_sweep(tmp_path / "counted")
     assert counting.calls > 100
     for k in range(1, counting.calls + 1):
         root = tmp_path / f"k{k}"
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Harm(tmp_path, k, (errno.ENOSPC, errno.EIO, errno.EROFS)[k % 3], crash).into(patch)
+            Harm(tmp_path, k, (errno.ENOSPC, errno.EIO, errno.EROFS)[k % 3], crash).into(patch.setattr)
             with suppress(OSError):
                 small_sweep(root)
         again = small_sweep(root)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from harm import Harm
 from storing import state
-from test_disk_faults import Harm
 
 from mcit_core.document import SpecError
 from mcit_core.sequence import StageResult
@@ -112,14 +112,14 @@ def test_after_a_failure_at_any_file_operation_the_same_command_ends_with_the_sa
     assert len(known) == 2
     with pytest.MonkeyPatch.context() as patch:
         counting = Harm(tmp_path, -1, 0)
-        counting.into(patch)
+        counting.into(patch.setattr)
         small_sweep(tmp_path / "counted", file)
     assert counting.calls > 150
     for k in range(1, counting.calls + 1, every):
         root = tmp_path / f"k{k}"
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Harm(tmp_path, k, (errno.ENOSPC, errno.EIO, errno.EROFS)[k % 3], crash).into(patch)
+            Harm(tmp_path, k, (errno.ENOSPC, errno.EIO, errno.EROFS)[k % 3], crash).into(patch.setattr)
             with suppress(OSError, SpecError):
                 small_sweep(root, file)
         for name, stages in read_back(root, file).items():

@@ -1,8 +1,11 @@
-"""Kill workers and drivers at random moments: `python -m tests.chaos --kills 100`.
+"""Kill workers, drivers and nodes at random moments, or make file operations fail:
 
-The same small sweep is run until that many kills have been dealt, each round on a storage of its own and with the same
-command given again after every end, and compared with an undisturbed run: same bits, and no stage redone but those that
-were being trained when something was killed.
+    python -m tests.chaos --kills 100
+    python -m tests.chaos --faults 20
+
+The same small sweep is run again and again, each round on a storage of its own and with the same command given again
+after every end, and compared with an undisturbed run: same bits, and no stage redone but those that were being trained
+when something was killed. Every third round of `--kills` runs on a cluster of two nodes, of which one is killed.
 """
 
 from __future__ import annotations
@@ -15,16 +18,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS / "plugin")]
 os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
 
+from nodes import TwoNodes  # noqa: E402
 from sweeping import DISTINCT, WORKERS, Sweep, mlflow_runs, without_counts  # noqa: E402
 
+#: the stages that can be in flight where something is killed
+AT_STAKE = {"worker": 1, "driver": WORKERS, "node": WORKERS}
+SLEEP = 1.0
 
-def strike(sweep: Sweep, rng: random.Random, seconds: float) -> str | None:
+
+def strike(sweep: Sweep, rng: random.Random, seconds: float, nodes: TwoNodes | None) -> str | None:
     """Wait a while, then kill something of a running command. Says what, None where it had ended by then."""
     assert sweep.process
     try:
@@ -32,15 +41,20 @@ def strike(sweep: Sweep, rng: random.Random, seconds: float) -> str | None:
         return None
     except subprocess.TimeoutExpired:
         pass
-    if rng.random() < 0.5 and sweep.begun:
+    what = rng.choice(["worker", "driver", "node"] if nodes else ["worker", "driver"])
+    if what == "node" and nodes:
+        nodes.kill()
+        nodes.add()
+    elif what == "worker" and sweep.begun:
         try:
             os.kill(sweep.begun[-1], signal.SIGKILL)
         except ProcessLookupError:
             return "nobody"
-        return "worker"
-    sweep.process.kill()
-    sweep.process.communicate()
-    return "driver"
+    else:
+        what = "driver"
+        sweep.process.kill()
+        sweep.process.communicate()
+    return what
 
 
 def check(sweep: Sweep, calm: Sweep) -> list[str]:
@@ -51,44 +65,88 @@ def check(sweep: Sweep, calm: Sweep) -> list[str]:
     return wrong + mlflow_runs(sweep)
 
 
+def kills(count: int, rng: random.Random, seconds: float, folder: Path, calm: Sweep) -> int:
+    dealt = {"worker": 0, "driver": 0, "node": 0, "nobody": 0}
+    rounds = redone = 0
+    begun = time.monotonic()
+
+    def left() -> int:
+        return count - sum(dealt[what] for what in AT_STAKE)
+
+    while left() > 0:
+        rounds += 1
+        sweep, mine, code = Sweep(folder / f"round{rounds}"), 0, None
+        # workers have the environment of their node, not that of the command
+        os.environ |= {"MCIT_TEST_NOTES": str(sweep.notes), "MCIT_TEST_SLEEP": str(SLEEP)}
+        with ExitStack() as stack:
+            nodes = stack.enter_context(TwoNodes()) if rounds % 3 == 0 else None
+            while code != 0:
+                sweep.begin(SLEEP, nodes.address if nodes else None)
+                assert sweep.process
+                while sweep.process.poll() is None and left() > 0:
+                    struck = strike(sweep, rng, seconds, nodes)
+                    if struck:
+                        dealt[struck] += 1
+                        mine += AT_STAKE.get(struck, 0)
+                said, _ = sweep.process.communicate(timeout=600)
+                code = sweep.process.returncode
+                if code not in (0, -signal.SIGKILL):
+                    print(f"exit code {code}: {said[-2000:]}", flush=True)
+        extra = len(sweep.begun) - DISTINCT
+        redone += extra
+        wrong = check(sweep, calm)
+        print(f"round {rounds}: {dealt}, {extra} stages begun again, wrong: {wrong or 'nothing'}", flush=True)
+        if wrong or extra > mine:
+            return 1
+    print(
+        f"{count} kills in {time.monotonic() - begun:.0f} s: {dealt['worker']} of workers, {dealt['driver']} of "
+        f"drivers, {dealt['node']} of nodes; {redone} stages begun again, never more than were in flight; "
+        f"{rounds} sweeps, all bit-equal to the undisturbed one, one finished MLflow run a trial"
+    )
+    return 0
+
+
+def faults(count: int, rng: random.Random, folder: Path, calm: Sweep) -> int:
+    """One file operation of some process of the sweep fails or ends that process; then the same command again."""
+    begun, struck = time.monotonic(), 0
+    for number in range(1, count + 1):
+        sweep, how, k = Sweep(folder / f"fault{number}"), rng.choice(["fail", "crash"]), rng.randint(1, 120)
+        sweep.begin(MCIT_TEST_HARM=f"{k}:{how}:{sweep.storage}")
+        assert sweep.process
+        said, _ = sweep.process.communicate(timeout=600)
+        mark = sweep.storage.parent / "struck"
+        where = mark.read_text().removeprefix(str(sweep.storage)) if mark.exists() else "nowhere"
+        struck += mark.exists()
+        code = sweep.process.returncode
+        if code:
+            sweep.begin().end()
+        wrong = check(sweep, calm)
+        print(f"{number}: operation {k}, {how} at {where}: exit code {code}, wrong: {wrong or 'nothing'}", flush=True)
+        if "Traceback" in said:
+            print(said[-3000:])
+        if wrong:
+            return 1
+    print(
+        f"{count} sweeps with a failing file operation ({struck} struck) in {time.monotonic() - begun:.0f} s: bit-equal"
+    )
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--faults", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=30.0, help="between two kills at most")
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    begun = time.monotonic()
-    dealt = {"worker": 0, "driver": 0, "nobody": 0}
-    rounds = redone = 0
-    with tempfile.TemporaryDirectory() as folder:
-        calm = Sweep(Path(folder) / "calm").begin()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        calm = Sweep(folder / "calm").begin()
         calm.end()
-        while dealt["worker"] + dealt["driver"] < args.kills:
-            rounds += 1
-            sweep, mine, code = Sweep(Path(folder) / f"round{rounds}"), 0, None
-            while code != 0:
-                sweep.begin(sleep=1.0)
-                assert sweep.process
-                while sweep.process.poll() is None and dealt["worker"] + dealt["driver"] < args.kills:
-                    struck = strike(sweep, rng, args.seconds)
-                    if struck:
-                        dealt[struck] += 1
-                        mine += {"worker": 1, "driver": WORKERS}.get(struck, 0)
-                sweep.process.communicate(timeout=600)
-                code = sweep.process.returncode
-            extra = len(sweep.begun) - DISTINCT
-            redone += extra
-            wrong = check(sweep, calm)
-            print(f"round {rounds}: {dict(dealt)}, {extra} stages begun again, wrong: {wrong or 'nothing'}", flush=True)
-            if wrong or extra > mine:
-                return 1
-    print(
-        f"{args.kills} kills in {time.monotonic() - begun:.0f} s: {dealt['worker']} of workers, {dealt['driver']} of "
-        f"drivers; {redone} stages begun again, never more than were in flight; {rounds} sweeps, all bit-equal to the "
-        "undisturbed one, one finished MLflow run a trial"
-    )
-    return 0
+        return (args.kills and kills(args.kills, rng, args.seconds, folder, calm)) or (
+            args.faults and faults(args.faults, rng, folder, calm)
+        )
 
 
 if __name__ == "__main__":

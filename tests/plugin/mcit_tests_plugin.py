@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 
 import torch
+from harm import from_environment
 
 from mcit_core.benchmarks.mini import MiniBenchmark
 from mcit_core.models.mini import MiniModel
 from mcit_core.tuners.prompt_pool import PromptPool
+
+from_environment()
 
 
 class TinyBenchmark(MiniBenchmark):

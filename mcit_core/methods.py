@@ -60,11 +60,11 @@ PRESETS: dict[str, Preset] = {
         "usage counts; a Gram matrix a task",
     ),
     "fwd_prompt_freeze": Preset(
-        {**_tuned("prompt_pool"), "projection.mode": "both", "pool.reuse": "freeze"},
-        "fwd_prompt whose claimed prompts and keys stay as the stage that claimed them left them",
+        {**_tuned("prompt_pool"), "pool.reuse": "freeze", "pool.size": 60},
+        "Fwd-Prompt's pool, large, with nothing projected: claimed prompts and keys stay as their stage left them",
         "this project; see docs/findings.md",
         "not in the paper: the switch that the diagnosis of forgetting led to",
-        "usage counts; a Gram matrix a task",
+        "usage counts",
     ),
     "llaca": Preset(
         {**_tuned("lora"), "averaging.kind": "taylor", "grouping.enabled": True},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import factorial
 from typing import Any
@@ -108,6 +109,21 @@ def _applies(path: str, reference: Experiment) -> bool:
     section = path.partition(".")[0]
     read = ("train", "tuner", *TUNER_SECTIONS.get(reference.tuner, ALL_SECTIONS))
     return section in read and path not in PROTECTION
+
+
+def tuner_settings(experiment: Experiment, leaving_out: Collection[str] = ()) -> str | None:
+    """What an experiment's tuner has other than its defaults, "size 60, top_k 8", but for what protects earlier tasks
+    and the paths in `leaving_out`; None where that is nothing. References of one tuner are told apart by it."""
+    changed = []
+    for section in TUNER_SECTIONS.get(experiment.tuner, ALL_SECTIONS):
+        here, default = getattr(experiment, section), Experiment.model_fields[section].default
+        values = here if section == "options" else here.model_dump()
+        defaults = default if section == "options" else default.model_dump()
+        for name, value in values.items():
+            path = f"{section}.{name}"
+            if value != defaults.get(name) and path not in PROTECTION and path not in leaving_out:
+                changed.append(f"{name} {value}")
+    return ", ".join(changed) or None
 
 
 def _trial(experiment: Experiment, settings: dict[str, Any]) -> Trial:

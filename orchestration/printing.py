@@ -15,6 +15,7 @@ from orchestration.results import (
     HEADLINE,
     METRIC,
     METRICS,
+    TUNER,
     Estimate,
     Metric,
     Results,
@@ -63,10 +64,12 @@ def setting_label(setting: Setting, axes: Iterable[str], orders: Sequence[str], 
         if axis == "order" and value in orders
         else f"{short.get(axis, axis)} {format_value(value)}"
         for axis, value in setting.values
+        if axis not in TUNER or axis in short
     ]
     if method or setting.is_reference or not parts:
         parts.insert(0, setting.method)
-    return ", ".join(parts)
+    tuned = [str(value) for axis, value in setting.values if axis in TUNER and axis not in short and value]
+    return ", ".join(parts) + (f" ({', '.join(tuned)})" if tuned else "")
 
 
 def summary_metrics(summaries: Iterable[SettingSummary]) -> list[Metric]:
@@ -84,7 +87,7 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
     shown = [metric for metric in summary_metrics(summaries) if metric.name in HEADLINE]
     arrow = {"higher": " ↑", "lower": " ↓", "": ""}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("setting", vertical="bottom")
+    table.add_column("setting", vertical="bottom", no_wrap=True, overflow="fold")
     table.add_column("trials", justify="right")
     for metric in shown:
         table.add_column(metric.title.replace(" ", "\n", 1) + arrow[metric.better], justify="right", no_wrap=True)

@@ -18,7 +18,7 @@ from mcit_core.methods import reference_experiment
 from mcit_core.metrics import summarise
 from orchestration.files import write_atomic
 from orchestration.journal import Journal, read_journal
-from orchestration.plan import SweepSpec, Trial
+from orchestration.plan import SweepSpec, Trial, tuner_settings
 
 Matrix = list[list[float | None]]
 
@@ -153,10 +153,12 @@ class Records:
         last = record.stages[-1]["metrics"] if record.stages else {}
         finished = record.status == "FINISHED"
         sequence = finished and trial.experiment.protocol == "sequence"
+        trains = trial.experiment.protocol != "zero_shot"
         row = {
             "trial": trial.id,
             "method": trial.method,
-            "tuner": trial.experiment.tuner if trial.experiment.protocol != "zero_shot" else None,
+            "tuner": trial.experiment.tuner if trains else None,
+            "tuner_settings": tuner_settings(trial.experiment, self.spec.axes) if trains else None,
             "seed": trial.experiment.seed,
             "order": trial.order,
             "status": record.status,
@@ -287,7 +289,7 @@ def _trials_schema(rows: list[dict[str, Any]], spec: SweepSpec) -> pa.Schema:
     """Types that hold for every sweep, whatever happens to be null; a swept value keeps its own type, a mixed axis is
     text."""
     fixed: dict[str, Any] = {"seed": pa.int64(), "stages_trained": pa.int64(), "stages_reused": pa.int64()}
-    fixed |= dict.fromkeys(("trial", "method", "tuner", "order", "status", "error"), pa.string())
+    fixed |= dict.fromkeys(("trial", "method", "tuner", "tuner_settings", "order", "status", "error"), pa.string())
     fields = []
     for name in rows[0]:
         kind = fixed.get(name, pa.float64())

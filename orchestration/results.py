@@ -27,6 +27,7 @@ TRIAL_COLUMNS = (
     "trial",
     "method",
     "tuner",
+    "tuner_settings",
     "seed",
     "order",
     "status",
@@ -35,6 +36,8 @@ TRIAL_COLUMNS = (
     "stages_trained",
     "stages_reused",
 )
+#: columns that are part of a setting where methods are compared
+TUNER = ("tuner", "tuner_settings")
 CONFIDENCE = 0.95
 
 
@@ -265,12 +268,13 @@ def setting_axes(axes: Iterable[str]) -> list[str]:
 
 def setting_of(row: Row, axes: Collection[str]) -> Setting:
     """The setting of a trial. A reference keeps only the axes that apply to it. Where methods are compared, the tuner
-    is part of the setting, since there is a reference of each kind for every tuner."""
+    and what it has other than its defaults are part of it, since there is a reference of each kind for every tuner."""
     reference = row["method"] in REFERENCES
     values = [(axis, row.get(axis)) for axis in setting_axes(axes)]
-    if "method" in axes and "tuner" not in axes:
-        values.append(("tuner", row.get("tuner")))
-    return Setting(row["method"], tuple((axis, value) for axis, value in values if not (reference and value is None)))
+    values = [(axis, value) for axis, value in values if not (reference and value is None)]
+    if "method" in axes and "tuner" not in axes and row.get("tuner"):
+        values += [(name, row.get(name)) for name in TUNER]
+    return Setting(row["method"], tuple(values))
 
 
 def estimate(values: Iterable[Any]) -> Estimate:

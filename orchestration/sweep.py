@@ -221,8 +221,8 @@ def conclude(args: argparse.Namespace, folder: Path, report: Path, uri: str, rec
     """Print the table, where to look, and what to do about what is missing."""
     from orchestration.printing import print_summary
 
-    out = Console(highlight=False, soft_wrap=False)
-    print_summary(folder, out)
+    # a file or a pipe has no width of its own; 80 columns would cut names
+    print_summary(folder, Console(highlight=False, width=None if sys.stdout.isatty() else 140))
     again = "python -m orchestration.sweep " + shlex.join(
         [word for word in sys.argv[1:] or [str(args.file)] if word != "--fresh"]
     )

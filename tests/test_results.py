@@ -13,7 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from orchestration.printing import first_line, format_number, print_summary
+from orchestration.printing import first_line, format_number, print_summary, setting_label
 from orchestration.results import (
     Setting,
     accuracy_matrix,
@@ -295,3 +295,32 @@ def test_errors_in_one_line() -> None:
     assert first_line("\nValueError: a\nb") == "ValueError: a"
     assert first_line("Traceback (most recent call last):\n  File x\nValueError: a\n") == "ValueError: a"
     assert first_line(None) == ""
+
+
+def method_rows() -> list[Row]:
+    """Two methods on differently sized pools and one on LoRA, each with its own references."""
+    pool = {"tuner": "prompt_pool", "tuner_settings": None}
+    large, lora = {**pool, "tuner_settings": "size 60"}, {**pool, "tuner": "lora"}
+    rows = [
+        trial(f"{method}{number}", method, **kind)
+        for number, kind in enumerate((pool, large, lora))
+        for method in ("direct", "sequential")
+    ]
+    protected = {"fwd_prompt": pool, "freeze": large, "llaca": lora, "o_lora": {**pool, "tuner": "o_lora"}}
+    return rows + [trial(name, name, **kind) for name, kind in protected.items()]
+
+
+def test_references_of_one_tuner_with_other_settings_are_told_apart() -> None:
+    found = [summary.setting for summary in settings_summary(method_rows(), ["method"])]
+    assert len(found) == 10
+    direct = [s for s in found if s.method == "direct"]
+    assert [dict(s.values)["tuner_settings"] for s in direct].count("size 60") == 1
+    baseline = {s.method: baseline_of(s, found) for s in found if not s.is_reference}
+    wanted = {"fwd_prompt": "sequential0", "freeze": "sequential1", "llaca": "sequential2", "o_lora": "sequential2"}
+    for method, name in wanted.items():
+        chosen = baseline[method]
+        assert chosen is not None
+        assert [row["trial"] for row in method_rows() if chosen.matches(row)] == [name]
+    labels = [setting_label(s, ["method"], [ORDER]) for s in found]
+    assert "freeze (prompt_pool, size 60)" in labels
+    assert "direct (lora)" in labels

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mcit_core.document import SpecError
-from orchestration.plan import costs, make_trials
+from mcit_core.methods import build_experiment
+from orchestration.plan import costs, make_trials, tuner_settings
 from orchestration.spec import load_spec, resolved
 
 GOOD = """\
@@ -230,3 +231,11 @@ def test_a_reference_protects_nothing(tmp_path: Path) -> None:
     assert all(trial.experiment.pool.reuse == "share" for trial in references)
     assert all(trial.settings["pool.reuse"] is None for trial in references)
     assert all(trial.experiment.projection.mode == "none" for trial in references)
+
+
+def test_what_a_tuner_has_other_than_its_defaults_in_words() -> None:
+    settings = {"pool.size": 60, "pool.reuse": "freeze", "pool.top_k": 5}
+    config = build_experiment("tiny", "mini", "fwd_prompt", ("attribute",), 0, settings)
+    assert tuner_settings(config) == "size 60, top_k 5"
+    assert tuner_settings(config, ["pool.size"]) == "top_k 5"
+    assert tuner_settings(build_experiment("tiny", "mini", "llaca", ("attribute",))) is None

@@ -208,6 +208,7 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
         ray.init(address=address, **quiet)
     else:
         ray.init(
+            address="local",  # or else Ray joins any cluster that it finds on this machine
             num_cpus=max(1, math.ceil(workers * cpus)),
             num_gpus=math.ceil(workers * gpus) if gpus else None,
             include_dashboard=False,

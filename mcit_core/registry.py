@@ -45,6 +45,7 @@ TUNERS = Registry(
         "prefix": "mcit_core.tuners.prefix:Prefix",
         "lora": "mcit_core.tuners.lora:Lora",
         "o_lora": "mcit_core.tuners.o_lora:OLora",
+        "moe_lora": "mcit_core.tuners.moe_lora:MoeLora",
         "adapter": "mcit_core.tuners.adapter:Adapter",
         "full": "mcit_core.tuners.full:Full",
     },

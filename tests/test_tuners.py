@@ -19,7 +19,7 @@ from mcit_core.workbench import Workbench
 
 NAMES = [name for name in TUNERS.names() if name not in ("failing", "noting")]  # the tests' own, broken on purpose
 #: tuners that promise to change nothing before they are trained; the others put something in front
-NEUTRAL = {"lora", "o_lora", "adapter", "full"}
+NEUTRAL = {"lora", "o_lora", "moe_lora", "adapter", "full"}
 ORDER = ("attribute", "ground")
 
 

@@ -223,14 +223,16 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
         ray.shutdown()
 
 
-def run_trials(spec: SweepSpec, trials: list[Trial], storage: Path, listener: Listener, workers: int) -> None:
-    """Run all trials, at most `workers` at a time, no stage twice. A failing trial never stops the others; one whose
-    worker was lost is tried again, one that raised an exception is not."""
+def run_trials(
+    spec: SweepSpec, trials: list[Trial], storage: Path, stages: str, listener: Listener, workers: int
+) -> None:
+    """Run all trials, at most `workers` at a time, no stage twice, finished ones kept in `stages`. A failing trial
+    never stops the others; one whose worker was lost is tried again, one that raised an exception is not."""
     configs = [
         {
             "trial": {"id": trial.id, "experiment": trial.experiment.model_dump_json()},
             "features": str(storage / "features"),
-            "stages": str(storage / "stages"),
+            "stages": stages,
         }
         for trial in trials
     ]

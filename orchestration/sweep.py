@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from mcit_core.document import SpecError
+from orchestration.files import Folder
 from orchestration.plan import SweepSpec, Trial, costs, make_trials
 from orchestration.spec import load_spec, resolved
 
@@ -50,6 +51,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="where results, stages and mlflow.db go (default: runs)",
     )
+    parser.add_argument(
+        "--stages",
+        default=None,
+        metavar="PLACE",
+        help="a folder or URI to share finished stages in, for example s3://bucket/stages (default: DIR/stages)",
+    )
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="trials at a time")
     parser.add_argument("--address", default=None, help="join the Ray cluster at this address instead of starting one")
     parser.add_argument(
@@ -67,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         spec = load_spec(args.file, args.assignments)
         storage = choose_storage(args.storage)
+        args.stages = choose_stages(args.stages, storage)
         if args.workers is not None and args.workers < 1:
             raise SpecError(f"--workers {args.workers}: expected at least 1")
         check_address(args)
@@ -117,24 +125,37 @@ def begin_run(folder: Path, fresh: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def choose_storage(storage: Path | None) -> Path:
+def choose_storage(storage: Path | None, option: str = "--storage") -> Path:
     """The storage folder. Inside a Ray job a relative one would lie in Ray's temporary copy of the code: refused."""
     chosen = storage or Path("runs")
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not chosen.is_absolute():
         raise SpecError(
-            f"--storage {chosen}: inside a Ray job a relative folder is lost with the job; "
+            f"{option} {chosen}: inside a Ray job a relative folder is lost with the job; "
             "give an absolute one that every node can reach"
         )
     if "://" in str(chosen) or str(chosen).startswith(("s3:", "gs:", "hdfs:")):
-        raise SpecError(f"--storage {chosen}: expected a folder that every worker can reach, got a URI")
+        raise SpecError(f"{option} {chosen}: expected a folder that every worker can reach; only --stages can be a URI")
     for folder in (chosen, *chosen.parents):
         if folder.exists():
             if not folder.is_dir():
-                raise SpecError(f"--storage {chosen}: {folder} is a file; expected a folder")
+                raise SpecError(f"{option} {chosen}: {folder} is a file; expected a folder")
             if not os.access(folder, os.W_OK):
-                raise SpecError(f"--storage {chosen}: {folder} cannot be written to")
+                raise SpecError(f"{option} {chosen}: {folder} cannot be written to")
             break
     return chosen.resolve()
+
+
+def choose_stages(place: str | None, storage: Path) -> str:
+    """The stage store: a folder, or a URI that pyarrow opens."""
+    if place is None:
+        return str(storage / "stages")
+    try:
+        Folder(place).exists()
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"--stages {place}: cannot be opened ({error}); expected a folder, or a URI as s3://bucket/stages"
+        ) from None
+    return place if "://" in place else str(choose_storage(Path(place), "--stages"))
 
 
 def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: int) -> None:
@@ -212,7 +233,8 @@ def _train(
             token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
             raise SpecError(f"the Ray cluster at {args.address} cannot be joined: {reason}; {token}") from error
         try:
-            run_trials(spec, trials, storage, stack.enter_context(Progress(console, records, tracker.request)), workers)
+            listener = stack.enter_context(Progress(console, records, tracker.request))
+            run_trials(spec, trials, storage, args.stages, listener, workers)
         except KeyboardInterrupt:
             return
 

@@ -212,6 +212,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     common.add_argument(
         "--storage", default="runs", metavar="DIR", help="the sweeps' storage, a folder or a URI (default: runs)"
     )
+    common.add_argument("--stages", metavar="PLACE", help="as given to the sweep (default: DIR/stages)")
     parser = argparse.ArgumentParser(prog="python -m orchestration.store", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", parents=[common], help="every stage, the longest unused first")
@@ -238,10 +239,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 fine, 1 something is damaged or could not be done, 2 wrong input."""
     args = parse_arguments(arguments)
     try:
-        store = StageStore(f"{args.storage.rstrip('/')}/stages")
+        store = StageStore(args.stages or f"{args.storage.rstrip('/')}/stages")
         if not store.folder.exists():
             raise ValueError(
-                f"{store.folder.root}: there is no such folder; --storage names the one that holds stages/"
+                f"{store.folder.root}: there is no such folder; --storage names the one with stages/ in it"
             )
         if args.command == "verify":
             return 1 if verify(store) else 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.sweep import begin_run, main
+from orchestration.sweep import begin_run, choose_stages, main
 
 SWEEP = """\
 name: refused
@@ -111,3 +111,23 @@ def test_fresh_keeps_the_old_run_and_the_stages(tmp_path: Path) -> None:
     kept = sorted(path for path in tmp_path.iterdir() if path.name.startswith("name."))
     assert sorted((path / "trials.parquet").read_text() for path in kept) == ["first", "second"]
     assert (tmp_path / "stages").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "fragment"),
+    [("nosuch://bucket/stages", "cannot be opened"), ("/dev/null/stages", "is a file; expected a folder")],
+)
+def test_a_place_for_stages_that_cannot_be_opened_is_refused(
+    place: str, fragment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([sweep_file(tmp_path), "--storage", str(tmp_path / "runs"), "--stages", place]) == 2
+    said = capsys.readouterr().err
+    assert f"--stages {place}" in said
+    assert fragment in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_stages_are_in_the_storage_or_where_it_is_said(tmp_path: Path) -> None:
+    assert choose_stages(None, tmp_path) == str(tmp_path / "stages")
+    assert choose_stages(f"file://{tmp_path}/shared", tmp_path) == f"file://{tmp_path}/shared"
+    assert choose_stages(str(tmp_path / "shared"), tmp_path) == str(tmp_path / "shared")

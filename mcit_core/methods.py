@@ -3,6 +3,7 @@ any of which can be overridden. `python -m mcit_core.methods` lists them."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -258,11 +259,16 @@ def describe(method: str) -> dict[str, str]:
 def main() -> int:
     """Print every method."""
     width = shutil.get_terminal_size((110, 24)).columns
+    lines: list[str] = []
     for name in method_names():
-        print(name)
+        lines.append(name)
         for heading, text in describe(name).items():
-            print(textwrap.fill(text, width, initial_indent=f"  {heading:10s}", subsequent_indent=" " * 12))
-        print()
+            lines.append(textwrap.fill(text, width, initial_indent=f"  {heading:10s}", subsequent_indent=" " * 12))
+        lines.append("")
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # a reader such as head has seen enough; Python must not try again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mcit_core.registry import TUNERS
+
 Energy = Annotated[float, Field(gt=0, le=1, description="share of squared singular values, in (0, 1]")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -167,7 +169,7 @@ class Experiment(Section):
     prefix: Prefix = Prefix()
     lora: Lora = Lora()
     adapter: Adapter = Adapter()
-    options: dict[str, Any] = Field({}, description="of a third party's tuner, checked by the tuner itself")
+    options: dict[str, Any] = Field({}, description="of a tuner without a section here, checked by the tuner itself")
     projection: Projection = Projection()
     averaging: Averaging = Averaging()
     replay: Replay = Replay()
@@ -203,6 +205,8 @@ class Experiment(Section):
                 if getattr(self, section) != default:
                     name = self._changed(section, default)
                     raise ValueError(f"{name} is set, but tuner {self.tuner} has no {section}; leave it out")
+        if self.options and TUNERS.module_of(self.tuner):
+            TUNERS.load(self.tuner).check_options(self.options)
         protections = {
             "projection.mode": mode,
             "averaging.kind": self.averaging.kind,

@@ -9,7 +9,7 @@ from mcit_core.digest import code_fingerprint, installed, module_fingerprint
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
 
 #: files of this package that no stage runs
-NOT_RUN = ("run.py", "methods.py", "metrics.py", "models/mini_pretraining.py")
+NOT_RUN = ("run.py", "methods.py", "metrics.py", "registry.py", "models/mini_pretraining.py")
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn")
 
 

@@ -3,6 +3,7 @@ any of which can be overridden. `python -m mcit_core.methods` lists them."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
@@ -180,7 +181,7 @@ def preset(method: str) -> Preset:
     if method in PRESETS:
         return PRESETS[method]
     if method in TUNERS.names():
-        return Preset({"tuner": method}, "see its documentation")
+        return Preset({"tuner": method})
     raise KeyError(f"there is no method {method!r}; there are {', '.join(method_names())}")
 
 
@@ -240,6 +241,14 @@ _PROJECTS = {
 def describe(method: str) -> dict[str, str]:
     """What a method is, in words, by heading."""
     point = preset(method)
+    if method not in PRESETS:
+        text = importlib.import_module(str(TUNERS.module_of(method))).__doc__ or "no documentation"
+        return {
+            "what": " ".join(text.split("\n\n")[0].split()),
+            "trained": method,
+            "settings": "none: a tuner by itself, with nothing protected; give it train.lr",
+            "test time": "is not told the task",
+        }
     settings = dict(point.settings)
     trained = "nothing" if method == "zero_shot" else settings.pop("tuner")
     for shown in ("protocol", "train.lr"):

@@ -146,6 +146,12 @@ def train_stage(
     if own is not None:
         spaces, regulariser, carried = protect(experiment, bench, tuner, stage, own, groups)
     if experiment.projection.mode in ("residual", "pretrained", "both"):
+        widths = {parameter.shape[-1] for name, parameter in tuner.parameters().items() if name in tuner.projected}
+        if widths != {bench.model.width}:
+            raise ValueError(
+                f"projection.mode {experiment.projection.mode}: tuner {experiment.tuner} trains no rows of the model's "
+                "input; use projection.mode pegp"
+            )
         space = space_of(experiment, bench, stage, groups)
         if space.allowed is not None and space.allowed.shape[1] < len(space.allowed):
             spaces = dict.fromkeys(tuner.projected, space)

@@ -1,6 +1,8 @@
-"""The mixture of low-rank experts, against its formula written out expert by expert."""
+"""MoELoRA by hand: the stacked experts against a loop, its size, and the options that it refuses."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -11,65 +13,66 @@ from mcit_core.sequence import build_tuner
 from mcit_core.workbench import Workbench
 
 
-def experiment(**options: object) -> Experiment:
-    return build_experiment("tiny", "mini", "moe_lora", ("attribute", "ground"), 0, {"options": options})
+def experiment(tuner: str, settings: dict[str, Any] | None = None) -> Experiment:
+    return build_experiment("tiny", "mini", tuner, ("attribute",), 0, settings or {})
 
 
-def test_a_layer_gains_the_weighted_sum_of_its_experts(bench: Workbench) -> None:
-    tuner = build_tuner(experiment(experts=2, rank=6, alpha=3), bench, None)
-    weights, site = tuner.parameters(), next(iter(bench.model.linear_sites()))
-    draw = torch.Generator().manual_seed(0)
+def test_a_site_computes_the_sum_over_experts(bench: Workbench) -> None:
+    experts, rank, alpha = 3, 6, 5.0
+    options = {"options.experts": experts, "options.rank": rank, "options.alpha": alpha}
+    tuner = build_tuner(experiment("moe_lora", options), bench, None)
+    draws = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for weight in weights.values():
-            weight.copy_(torch.randn(weight.shape, generator=draw))
-    layer = bench.model.language_model.get_submodule(site)
-    x = torch.randn(5, 7, weights[f"A.{site}"].shape[1], generator=draw)
-    with torch.no_grad():
-        plain = layer(x)
-        with tuner.attached():
-            tuned = layer(x)
-        gates = torch.softmax(x @ weights[f"router.{site}"].T, -1)
-        wanted = plain.clone()
-        for expert in range(2):
-            own = slice(3 * expert, 3 * expert + 3)
-            low = x @ weights[f"A.{site}"][own].T
-            wanted += 3 / 6 * gates[..., expert, None] * (low @ weights[f"B.{site}"][:, own].T)
-    assert torch.allclose(tuned, wanted, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(tuned, plain)
+        for parameter in tuner.parameters().values():
+            parameter.copy_(torch.randn(parameter.shape, generator=draws))
+    for site in bench.model.linear_sites():
+        layer = bench.model.language_model.get_submodule(site)
+        a, b, g = (tuner.parameters()[f"{matrix}.{site}"] for matrix in "ABG")
+        assert (len(a), b.shape[1], len(g)) == (rank, rank, experts)
+        x = torch.randn(2, 5, a.shape[1], generator=draws)
+        with torch.no_grad():
+            plain = layer(x)
+            with tuner.attached():
+                tuned = layer(x)
+            expected = plain.clone()
+            for n in range(2):
+                for token in range(5):
+                    gates = torch.softmax(g @ x[n, token], 0)
+                    for e in range(experts):
+                        own = slice(2 * e, 2 * e + 2)
+                        expected[n, token] += alpha / rank * gates[e] * (b[:, own] @ (a[own] @ x[n, token]))
+        assert not torch.allclose(tuned, plain)
+        torch.testing.assert_close(tuned, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_one_expert_is_a_plain_low_rank_update(bench: Workbench) -> None:
-    tuner = build_tuner(experiment(experts=1), bench, None)
-    weights, site = tuner.parameters(), next(iter(bench.model.linear_sites()))
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randn(4, weights[f"A.{site}"].shape[1], generator=draw)
-    layer = bench.model.language_model.get_submodule(site)
-    with torch.no_grad():
-        weights[f"B.{site}"].normal_(generator=draw)
-        weights[f"router.{site}"].normal_(generator=draw)
-        plain = layer(x)
-        with tuner.attached():
-            tuned = layer(x)
-        update = 16 / 8 * weights[f"B.{site}"] @ weights[f"A.{site}"]
-    assert torch.allclose(tuned, plain + x @ update.T, rtol=1e-4, atol=1e-4)
-
-
-def test_it_has_loras_parameters_and_the_routers(bench: Workbench) -> None:
-    lora = build_tuner(build_experiment("tiny", "mini", "lora", ("attribute",)), bench, None).parameters()
-    mixture = build_tuner(experiment(), bench, None).parameters()
-    routers = sum(w.numel() for name, w in mixture.items() if name.startswith("router."))
-    assert sum(w.numel() for w in mixture.values()) == sum(w.numel() for w in lora.values()) + routers
+def test_it_is_as_large_as_lora_and_its_routers(bench: Workbench) -> None:
+    lora = build_tuner(experiment("lora", {"lora.rank": 8}), bench, None).parameters()
+    mixture = build_tuner(experiment("moe_lora", {"options.rank": 8}), bench, None).parameters()
+    routers = {name: tensor for name, tensor in mixture.items() if name.startswith("G.")}
+    widths = [
+        bench.model.language_model.get_submodule(site).get_parameter("weight").shape[1]
+        for site in bench.model.linear_sites()
+    ]
+    assert sum(tensor.numel() for tensor in routers.values()) == 4 * sum(widths)
+    assert {name: tensor.shape for name, tensor in mixture.items() if name not in routers} == {
+        name: tensor.shape for name, tensor in lora.items()
+    }
 
 
 @pytest.mark.parametrize(
-    ("options", "fragment"),
+    ("options", "fragments"),
     [
-        ({"expert": 4}, r"options.expert: moe_lora knows options.experts"),
-        ({"experts": 0}, r"options.experts: expected a whole number of at least 1, got 0"),
-        ({"rank": 8.0}, r"options.rank: expected a whole number"),
-        ({"experts": 3}, r"options.rank: 3 experts .* cannot share a rank of 8"),
+        ({"expert": 4}, ("options.expert ", "options.experts, options.rank, options.alpha")),
+        ({"experts": 0}, ("options.experts", "at least 1", "got 0")),
+        ({"experts": True}, ("options.experts", "whole number", "got True")),
+        ({"rank": 8.0}, ("options.rank", "whole number", "got 8.0")),
+        ({"experts": 3}, ("options.rank", "multiple of options.experts (3)", "got 8")),
+        ({"alpha": -1}, ("options.alpha", "above 0", "got -1")),
+        ({"alpha": "16"}, ("options.alpha", "number", "got '16'")),
     ],
 )
-def test_wrong_options_are_refused_with_their_key(options: dict[str, object], fragment: str, bench: Workbench) -> None:
-    with pytest.raises(ValueError, match=fragment):
-        build_tuner(experiment(**options), bench, None)
+def test_wrong_options_are_refused_by_name(options: dict[str, Any], fragments: tuple[str, ...]) -> None:
+    settings = {f"options.{key}": value for key, value in options.items()}
+    with pytest.raises(ValueError, match="options") as refusal:
+        experiment("moe_lora", settings)
+    assert all(fragment in str(refusal.value) for fragment in fragments)

@@ -95,6 +95,10 @@ class BaseTuner:
     def parameter(self, values: Tensor) -> nn.Parameter:
         return nn.Parameter(values.float().to(self.model.device))
 
+    @classmethod
+    def check_options(cls, options: dict[str, Any]) -> None:
+        """Called before anything runs. Raises ValueError naming the key, what is allowed and what was given."""
+
     def parameters(self) -> dict[str, nn.Parameter]:
         return self.weights
 

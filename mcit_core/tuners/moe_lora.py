@@ -1,8 +1,12 @@
-"""A mixture of low-rank experts on the attention's query and value matrices, chosen token by token.
+"""MoELoRA: a mixture of low-rank experts on every linear site, mixed anew for every token.
 
-Source: MoELoRA of CoIN, Chen et al., arXiv 2403.08350: experts that share the rank of one LoRA, mixed by a softmax over
-a linear router. Reconstructed: the router reads the layer's own input, there is no load-balancing term, and routers
-start at zero, so that every expert has the same weight at first.
+    W x + alpha / r * sum_e w_e(x) B_e A_e x,    w(x) = softmax(G x)
+
+Source: Chen et al., CoIN, arXiv 2403.08350: all experts mixed by a softmax router, the total rank r shared evenly by
+them. From its published code: a router per site that reads the site's input token by token (as LoRAMoE's), alpha over
+the total rank, B = 0 at the start, no load-balancing loss. Reconstructed: the sites (those of our other low-rank
+tuners), no dropout, and the start: A and G uniform within 1 / sqrt(d_in), where theirs is so for G and normal(0, 0.01)
+for A.
 """
 
 from __future__ import annotations
@@ -17,57 +21,85 @@ from torch import Tensor, nn
 
 from mcit_core.config import Experiment
 from mcit_core.models import Model
-from mcit_core.tuners import BaseTuner
+from mcit_core.tuners import BaseTuner, Site
 
-DEFAULTS = {"experts": 4, "rank": 8, "alpha": 16}
+DEFAULTS: dict[str, Any] = {"experts": 4, "rank": 8, "alpha": 16}
+
+
+class Experts(nn.Module):
+    """All experts of a site, stacked: rows [e r/E, (e + 1) r/E) of `down` and the same columns of `up` are expert e."""
+
+    def __init__(self, width: int, out: int, experts: int, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, out, bias=False)
+        self.router = nn.Linear(width, experts, bias=False)
+        self.each, self.scale = rank // experts, alpha / rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates = self.router(x).softmax(-1).repeat_interleave(self.each, -1)
+        out: Tensor = self.scale * self.up(gates * self.down(x))
+        return out
 
 
 class MoeLora(BaseTuner):
-    """A.<site> [r, d_in] and B.<site> [d_out, r], r / E rows and columns of them for each of E experts, and
-    router.<site> [E, d_in]; the layer gains alpha / r * sum_e softmax(router x)_e B_e A_e x, and B starts at zero.
+    """A.<site> [r, d_in], B.<site> [d_out, r] and the router G.<site> [E, d_in]; B starts at zero.
 
-    `options`: experts E, rank r of all experts together, alpha. Raises ValueError for others, for what is no positive
-    whole number, and where the experts cannot share the rank evenly.
+    PEGP's conditions: ΔA x = 0 and ΔG x = 0 for the layer's inputs x, ΔB y = 0 for y = the gated A x.
     """
 
     def __init__(self, experiment: Experiment, model: Model) -> None:
         super().__init__(experiment, model)
-        options = _checked(experiment.options)
-        self.experts, rank = options["experts"], options["rank"]
-        self.scale, self.share = options["alpha"] / rank, rank // self.experts
-        self._layers = {site: model.language_model.get_submodule(site) for site in model.linear_sites()}
-        for site, layer in self._layers.items():
-            wide_out, wide_in = layer.get_parameter("weight").shape
-            start = (2 * torch.rand(rank, wide_in, generator=self.generator) - 1) / math.sqrt(wide_in)
-            self.weights[f"A.{site}"] = self.parameter(start)
-            self.weights[f"B.{site}"] = self.parameter(torch.zeros(wide_out, rank))
-            self.weights[f"router.{site}"] = self.parameter(torch.zeros(self.experts, wide_in))
+        options = {**DEFAULTS, **experiment.options}
+        self._layers: list[tuple[nn.Module, Experts]] = []
+        self._sites: dict[str, Site] = {}
+        for site, side in model.linear_sites().items():
+            layer = model.language_model.get_submodule(site)
+            out, width = layer.get_parameter("weight").shape
+            experts = Experts(width, out, **options).to(model.device)
+            with torch.no_grad():  # nn.Linear draws from the global generator; nothing here may
+                for linear in (experts.down, experts.router):
+                    start = 2 * torch.rand(linear.weight.shape, generator=self.generator) - 1
+                    linear.weight.copy_(start / math.sqrt(width))
+                experts.up.weight.zero_()
+            self._layers.append((layer, experts))
+            for matrix, linear, module in (
+                ("A", experts.down, layer),
+                ("B", experts.up, experts.up),
+                ("G", experts.router, layer),
+            ):
+                self.weights[f"{matrix}.{site}"] = linear.get_parameter("weight")
+                self.projected[f"{matrix}.{site}"] = f"{matrix}.{site}"
+                self._sites[f"{matrix}.{site}"] = Site(module, side)
+
+    @classmethod
+    def check_options(cls, options: dict[str, Any]) -> None:
+        for key in options:
+            if key not in DEFAULTS:
+                names = ", ".join(f"options.{name}" for name in DEFAULTS)
+                raise ValueError(f"options.{key} is unknown to tuner moe_lora; expected one of {names}")
+        values = {**DEFAULTS, **options}
+        for key in ("experts", "rank"):
+            if type(values[key]) is not int or values[key] < 1:
+                raise ValueError(f"options.{key}: expected a whole number of at least 1, got {values[key]!r}")
+        if type(values["alpha"]) not in (int, float) or not 0 < values["alpha"] < math.inf:
+            raise ValueError(f"options.alpha: expected a finite number above 0, got {values['alpha']!r}")
+        if values["rank"] % values["experts"]:
+            allowed = f"expected a multiple of options.experts ({values['experts']})"
+            raise ValueError(f"options.rank: {allowed}, got {values['rank']}")
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         with ExitStack() as stack:
-            for site, layer in self._layers.items():
+            for layer, experts in self._layers:
 
-                def add(_layer: nn.Module, inputs: tuple[Any, ...], output: Tensor, site: str = site) -> Tensor:
-                    x = inputs[0]
-                    gates = (x @ self.weights[f"router.{site}"].T).softmax(-1).repeat_interleave(self.share, -1)
-                    return output + self.scale * (
-                        (x @ self.weights[f"A.{site}"].T * gates) @ self.weights[f"B.{site}"].T
-                    )
+                def add(
+                    _layer: nn.Module, inputs: tuple[Any, ...], output: Tensor, experts: Experts = experts
+                ) -> Tensor:
+                    return output + experts(inputs[0])
 
                 stack.callback(layer.register_forward_hook(add).remove)
             yield
 
-
-def _checked(options: dict[str, Any]) -> dict[str, int]:
-    unknown = sorted(set(options) - set(DEFAULTS))
-    if unknown:
-        raise ValueError(f"options.{unknown[0]}: moe_lora knows {', '.join(f'options.{name}' for name in DEFAULTS)}")
-    values = {**DEFAULTS, **options}
-    for name, value in values.items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f"options.{name}: expected a whole number of at least 1, got {value!r}")
-    experts, rank = values["experts"], values["rank"]
-    if rank % experts:
-        raise ValueError(f"options.rank: {experts} experts (options.experts) cannot share a rank of {rank} evenly")
-    return values
+    def sites(self) -> dict[str, Site]:
+        return self._sites

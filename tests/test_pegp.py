@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mcit_core.config import Experiment, Projection
-from mcit_core.methods import build_experiment
+from mcit_core.methods import LEARNING_RATES, PRESETS, build_experiment
 from mcit_core.pegp import grow, grown_bases, pegp_space, site_statistics
 from mcit_core.projection import Statistics
 from mcit_core.sequence import build_tuner, train_stage
@@ -15,10 +15,15 @@ from mcit_core.step import Learner, train_step
 from mcit_core.tuners import Tuner
 from mcit_core.workbench import Workbench
 
-FORMS = ("prompt", "prefix", "lora", "adapter")
+FORMS = ("prompt", "prefix", "lora", "adapter", "moe_lora")
 ORDER = ("attribute", "ground")
 #: one old row has fewer tokens than every site is wide, so that room is left at threshold 1
-WIDE = {"lora": {"lora.rank": 64}, "adapter": {"adapter.bottleneck": 64}, "prompt": {"prompt.length": 4}}
+WIDE = {
+    "lora": {"lora.rank": 64},
+    "adapter": {"adapter.bottleneck": 64},
+    "prompt": {"prompt.length": 4},
+    "moe_lora": {"options.rank": 64},
+}
 
 
 def experiment(form: str) -> Experiment:
@@ -29,7 +34,10 @@ def experiment(form: str) -> Experiment:
         "projection.samples": 1,
         **WIDE.get(form, {}),
     }
-    return build_experiment("tiny", "mini", f"pegp_{form}", ORDER, 0, settings)
+    if f"pegp_{form}" in PRESETS:
+        return build_experiment("tiny", "mini", f"pegp_{form}", ORDER, 0, settings)
+    own = {"projection.mode": "pegp", "projection.energy_of": "total", "train.lr": LEARNING_RATES["lora"]}
+    return build_experiment("tiny", "mini", form, ORDER, 0, {**settings, **own})
 
 
 def forward(bench: Workbench, tuner: Tuner) -> tuple[Tensor, dict[str, Tensor]]:

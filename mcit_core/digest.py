@@ -44,8 +44,12 @@ def installed(package: str) -> str:
 
 @cache
 def module_fingerprint(module: str) -> str:
-    """Digest of the syntax tree of an importable module, for parts that a third party registered."""
-    found = find_spec(module)
-    if found is None or found.origin is None or not found.origin.endswith(".py"):
+    """Digest of the syntax trees of a third party's module, and of all else in its package where it is in one."""
+    found = find_spec(module.partition(".")[0])
+    if found is None:
         return "unknown"
-    return digest(_tree(Path(found.origin)))
+    roots = [Path(place) for place in found.submodule_search_locations or []]
+    files = sorted(file for root in roots for file in root.rglob("*.py"))
+    if not roots and found.origin and found.origin.endswith(".py"):
+        files = [Path(found.origin)]
+    return digest([[file.name, _tree(file)] for file in files]) if files else "unknown"

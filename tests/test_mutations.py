@@ -140,6 +140,43 @@ def edited(source: str, rng: random.Random) -> str | None:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
+def test_what_a_tuner_imports_of_another_counts(package: Path) -> None:
+    before = keys(experiment("pegp_lora"))
+    lora, adapter = package / "tuners" / "lora.py", package / "tuners" / "adapter.py"
+    adapter.write_text(adapter.read_text() + "\nedited = 1\n")
+    digests.code_fingerprint.cache_clear()
+    assert keys(experiment("pegp_lora")) == before
+    lora.write_text(lora.read_text() + "\nfrom mcit_core.tuners.adapter import Adapter\n")
+    digests.code_fingerprint.cache_clear()
+    with_import = keys(experiment("pegp_lora"))
+    adapter.write_text(adapter.read_text() + "\nedited = 2\n")
+    digests.code_fingerprint.cache_clear()
+    assert keys(experiment("pegp_lora")) != with_import
+
+
+def test_a_third_partys_tuner_may_use_every_built_in_one(package: Path) -> None:
+    """`noting` derives from PromptPool."""
+    config = build_experiment("tiny", "mini", "noting", ORDER, 0, TINY)
+    before = keys(config)
+    pool = package / "tuners" / "prompt_pool.py"
+    pool.write_text(pool.read_text() + "\nedited = 1\n")
+    digests.code_fingerprint.cache_clear()
+    assert keys(config) != before
+
+
+def test_a_third_partys_package_counts_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs").mkdir()
+    for name in ("__init__", "tuner", "helper"):
+        (tmp_path / "theirs" / f"{name}.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    digests.module_fingerprint.cache_clear()
+    before = digests.module_fingerprint("theirs.tuner")
+    (tmp_path / "theirs" / "helper.py").write_text("value = 2\n")
+    digests.module_fingerprint.cache_clear()
+    assert digests.module_fingerprint("theirs.tuner") != before
+    assert digests.module_fingerprint("nothing_of_the_kind") == "unknown"
+
+
 def test_70_changes_of_code(package: Path) -> None:
     rng = random.Random(3)
     presets = {p: str(TUNERS.module_of(experiment(p).tuner)).rpartition(".")[2] for p in PRESETS}

@@ -9,7 +9,7 @@ import torch
 
 from mcit_core.config import Experiment
 from mcit_core.methods import build_experiment
-from mcit_core.sequence import build_tuner
+from mcit_core.sequence import build_tuner, train_stage
 from mcit_core.workbench import Workbench
 
 
@@ -76,3 +76,9 @@ def test_wrong_options_are_refused_by_name(options: dict[str, Any], fragments: t
     with pytest.raises(ValueError, match="options") as refusal:
         experiment("moe_lora", settings)
     assert all(fragment in str(refusal.value) for fragment in fragments)
+
+
+def test_fwd_prompts_modes_are_refused_where_nothing_is_a_row_of_the_input(bench: Workbench) -> None:
+    config = experiment("moe_lora", {"projection.mode": "pretrained"})
+    with pytest.raises(ValueError, match=r"pretrained: tuner moe_lora trains no rows.*projection.mode pegp"):
+        train_stage(config, bench, 0, None)

@@ -21,7 +21,16 @@ from orchestration.report.drawing import (
     title,
 )
 from orchestration.report.findings import missing_reason
-from orchestration.results import HEADLINE, REFERENCES, Estimate, Row, estimate_rows, present, setting_axes
+from orchestration.results import (
+    HEADLINE,
+    REFERENCES,
+    Estimate,
+    Row,
+    baseline_of,
+    estimate_rows,
+    present,
+    setting_axes,
+)
 
 Group = tuple[str, Style, list[Row]]
 
@@ -90,7 +99,10 @@ def _panel(context: Context, panel: Axes, groups: list[Group], metric: str, axis
         draw_estimates(panel, [position + shift for position in range(len(values))], found, line, label)
         shown += found
     centres += _references(context, panel, metric, axis)
-    panel.set_xticks(range(len(values)), [format_value(value) for value in values])
+    names = [format_value(value) for value in values]
+    crowded = sum(map(len, names)) > 60
+    turned: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    panel.set_xticks(range(len(values)), names, **turned)
     panel.set_xlim(-0.4, len(values) - 0.6)
     panel.set_xlabel(axis)
     panel.set_ylabel("per cent" if metric == "average_accuracy" else "points")
@@ -98,13 +110,23 @@ def _panel(context: Context, panel: Axes, groups: list[Group], metric: str, axis
 
 
 def _references(context: Context, panel: Axes, metric: str, axis: str) -> list[float]:
-    """References as level lines, or as curves where the axis applies to them. Returns the heights drawn."""
+    """References as level lines, or as curves where the axis applies to them; where methods are compared each has the
+    references of its own tuner. Returns the heights drawn."""
     values = context.axis_values(axis)
-    heights = []
+    heights: list[float] = []
     for method in REFERENCES:
         rows = [row for row in context.results.finished if row["method"] == method]
         colour, dashes = REFERENCE_STYLE[method]
-        if any(row.get(axis) is not None for row in rows) and axis != "method":
+        if axis == "method":
+            levels = [(i, _own_reference(context, str(value), method, metric)) for i, value in enumerate(values)]
+            there = [(i, 100 * level) for i, level in levels if level is not None]
+            if there:
+                places, found_levels = zip(*there, strict=True)
+                left, right = [i - 0.35 for i in places], [i + 0.35 for i in places]
+                panel.hlines(found_levels, left, right, color=colour, linestyle=dashes, linewidth=1.5, label=method)
+                heights += found_levels
+            continue
+        if any(row.get(axis) is not None for row in rows):
             found = [estimate_rows((row for row in rows if row.get(axis) == value), metric).mean for value in values]
             panel.plot(range(len(values)), percent(found), color=colour, linestyle=dashes, linewidth=1.5, label=method)
             heights += percent(present(found))
@@ -114,3 +136,13 @@ def _references(context: Context, panel: Axes, metric: str, axis: str) -> list[f
             panel.axhline(100 * level, color=colour, linestyle=dashes, linewidth=1.5, label=method, zorder=1)
             heights.append(100 * level)
     return heights
+
+
+def _own_reference(context: Context, method: str, reference: str, metric: str) -> float | None:
+    """The mean of a method's own reference: same tuner, same settings of it."""
+    settings = [summary.setting for summary in context.summaries]
+    own = next((setting for setting in settings if setting.method == method and not setting.is_reference), None)
+    found = baseline_of(own, settings, reference) if own else None
+    if found is None:
+        return None
+    return estimate_rows((row for row in context.results.finished if found.matches(row)), metric).mean

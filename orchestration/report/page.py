@@ -31,8 +31,8 @@ a:hover { text-decoration: underline; }
 .scroll { overflow-x: auto; margin: 1em 0; }
 table { border-collapse: collapse; font-size: 14px; line-height: 1.4; }
 thead th { text-align: left; vertical-align: bottom; font-weight: 600; border-bottom: 2px solid #aab2bb; }
-th, td { padding: 7px 14px 7px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-tbody th { text-align: left; font-weight: 500; white-space: nowrap; }
+th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+tbody th { text-align: left; font-weight: 500; max-width: 19em; }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
 .numbers td { white-space: nowrap; }
 .numbers thead th { min-width: 5.5em; }

@@ -77,21 +77,24 @@ def train(spec: SweepSpec, features: Path) -> None:
     trials = make_trials(spec)
     counted = costs(trials)
     workbench_for(trials[0].experiment, features).prepare(spec.tasks)
+    print(f"{counted.stages} stages, {len(counted.distinct)} distinct\n")
+    print(f"{'':36}{'trained':>8}{'training':>12}{'ratio':>8}{'with evaluation':>17}{'ratio':>8}  cells", flush=True)
     with tempfile.TemporaryDirectory() as stages:
         ways = {
-            "each trial whole, no feature cache": train_all(trials, None, None),
-            "each trial whole, feature cache": train_all(trials, features, None),
-            "stages shared, feature cache": train_all(trials, features, Path(stages)),
+            "each trial whole, no feature cache": (None, None),
+            "each trial whole, feature cache": (features, None),
+            "stages shared, feature cache": (features, Path(stages)),
         }
-    slowest = next(iter(ways.values()))
-    print(f"{counted.stages} stages, {len(counted.distinct)} distinct\n")
-    print(f"{'':36}{'trained':>8}{'training':>12}{'ratio':>8}{'with evaluation':>17}{'ratio':>8}  cells")
-    for name, way in ways.items():
-        equal = sum(way["cells"][cell] == value for cell, value in slowest["cells"].items())
-        print(
-            f"{name:36}{way['trained']:8}{way['training']:10.1f} s{slowest['training'] / way['training']:8.2f}"
-            f"{way['all']:15.1f} s{slowest['all'] / way['all']:8.2f}  {equal} of {len(slowest['cells'])} bit-equal"
-        )
+        slowest: dict[str, Any] = {}
+        for name, (cache, store) in ways.items():
+            way = train_all(trials, cache, store)
+            slowest = slowest or way
+            equal = sum(way["cells"][cell] == value for cell, value in slowest["cells"].items())
+            print(
+                f"{name:36}{way['trained']:8}{way['training']:10.1f} s{slowest['training'] / way['training']:8.2f}"
+                f"{way['all']:15.1f} s{slowest['all'] / way['all']:8.2f}  {equal} of {len(slowest['cells'])} bit-equal",
+                flush=True,
+            )
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestration.plan import SweepSpec, Trial, stage_tree
+from orchestration.halving import Halving, race, score
+from orchestration.plan import Order, SweepSpec, Trial, stage_tree
 from orchestration.scheduler import StageScheduler
 from orchestration.trainable import StageTrainable
 
@@ -38,6 +39,7 @@ class Listener(Protocol):
     def started(self, trial: str) -> None: ...
     def stages(self, trial: str, results: list[dict[str, Any]]) -> None: ...
     def finished(self, trial: str) -> None: ...
+    def stopped(self, trial: str) -> None: ...
     def failed(self, trial: str, error: str) -> None: ...
 
 
@@ -48,8 +50,8 @@ def _id(trial: TuneTrial) -> str:
 class _Relay(tune.Callback):
     """Tells a listener of every stage once, however often its trial starts again."""
 
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
+    def __init__(self, listener: Listener, halving: Halving | None) -> None:
+        self.listener, self.halving = listener, halving
         self._told: dict[str, int] = {}
         self._failed: set[str] = set()
 
@@ -75,6 +77,8 @@ class _Relay(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
         if _out_of_memory(trial):
             self.listener.failed(_id(trial), _cause(trial))
+        elif self.halving is not None and _id(trial) in self.halving.stopped:
+            self.listener.stopped(_id(trial))
         elif _id(trial) not in self._failed:
             self.listener.finished(_id(trial))
 
@@ -134,9 +138,9 @@ class _TuneScheduler(TrialScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, stages: StageScheduler, workers: int) -> None:
+    def __init__(self, stages: StageScheduler, orders: dict[str, Order], workers: int) -> None:
         super().__init__()
-        self.stages, self.workers = stages, workers
+        self.stages, self.orders, self.workers = stages, orders, workers
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         if _id(trial) in self.stages.places:  # again, after its worker was lost
@@ -153,6 +157,7 @@ class _TuneScheduler(TrialScheduler):
         trial.set_status(TuneTrial.PAUSED)
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        self._stop(tune_controller)
         live = tune_controller.get_live_trials()
         if sum(trial.status in (TuneTrial.RUNNING, TuneTrial.PENDING) for trial in live) >= self.workers:
             return None
@@ -161,6 +166,13 @@ class _TuneScheduler(TrialScheduler):
             return None
         self.stages.start(name)
         return next(trial for trial in live if _id(trial) == name)
+
+    def _stop(self, tune_controller: Any) -> None:
+        """End the trials that halving has dropped. Here, since every callback has seen a trial's last result by now."""
+        if self.stages.halving is not None and self.stages.halving.stopped:
+            for trial in list(tune_controller.get_live_trials()):
+                if _id(trial) in self.stages.halving.stopped and trial.status == TuneTrial.PAUSED:
+                    tune_controller.stop_trial(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         if self._finish(trial, result):
@@ -173,7 +185,8 @@ class _TuneScheduler(TrialScheduler):
         go_on = True
         for stage in result.get("stages", ()):
             if stage["stage"] >= 0:
-                go_on = self.stages.finish(_id(trial), stage["stage"])
+                learned = self.orders[_id(trial)][: stage["stage"] + 1]
+                go_on = self.stages.finish(_id(trial), stage["stage"], score(stage["accuracy"], learned))
         return go_on
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
@@ -237,6 +250,8 @@ def run_trials(
         for trial in trials
     ]
     scratch = storage / spec.name / "ray"
+    halving = race(spec, trials)
+    scheduler = StageScheduler(stage_tree(trials), halving)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
@@ -244,7 +259,7 @@ def run_trials(
             tune.with_resources(StageTrainable, {"cpu": spec.cpus, "gpu": spec.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=_TrialQueue(configs),
-                scheduler=_TuneScheduler(StageScheduler(stage_tree(trials)), workers),
+                scheduler=_TuneScheduler(scheduler, {trial.id: trial.experiment.order for trial in trials}, workers),
                 num_samples=-1,  # until the queue says that it is empty
                 reuse_actors=True,
                 trial_dirname_creator=_id,
@@ -252,7 +267,7 @@ def run_trials(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(scratch),
-                callbacks=[_Relay(listener)],
+                callbacks=[_Relay(listener, halving)],
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
             ),

@@ -18,6 +18,26 @@ Order = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class HalvingRule:
+    """After `min_stages` stages, and again after `reduction` times as many each time, the best 1/`reduction` of the
+    settings go on (see `orchestration.halving`)."""
+
+    min_stages: int
+    reduction: int
+
+    def rungs(self, stages: int) -> list[int]:
+        """The numbers of stages after which settings are dropped, in trials of `stages` stages."""
+        found, rung = [], self.min_stages
+        while rung < stages:
+            found.append(rung)
+            rung *= self.reduction
+        return found
+
+    def kept(self, settings: int) -> int:
+        return -(-settings // self.reduction)
+
+
+@dataclass(frozen=True)
 class SweepSpec:
     """A checked sweep file (see `orchestration.spec`)."""
 
@@ -36,6 +56,7 @@ class SweepSpec:
     gpus: float
     workers: int | None
     mlflow: str | None
+    halving: HalvingRule | None = None
 
 
 @dataclass(frozen=True)

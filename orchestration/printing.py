@@ -113,8 +113,8 @@ def _print_unfinished(results: Results, console: Console) -> None:
     rows = [row for row in results.trials if row["status"] != "FINISHED"]
     if not rows:
         return
-    console.print("Trials without a result:")
-    table = Table("trial", "status", "error", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    console.print("Trials without a final result:")
+    table = Table("trial", "status", "why", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(*(Text(text) for text in (row["trial"], row["status"], first_line(row["error"]))))
     console.print(table)

@@ -41,8 +41,9 @@ class Progress:
         if trained:
             left = f"{(time.monotonic() - self.begun) / trained * (self.total - self.done):.0f} s left"
         failed = statuses.count("FAILED")
+        stopped = f", {n} stopped" if (n := statuses.count("STOPPED")) else ""
         return Text(
-            f"trials {statuses.count('FINISHED')} done, {len(self.running)} running, {failed} failed of "
+            f"trials {statuses.count('FINISHED')} done, {len(self.running)} running, {failed} failed{stopped} of "
             f"{len(statuses)} | stages {self.done} of {self.total} ({self.reused} from the store) | {left}",
             style="red" if failed else "",
         )
@@ -60,6 +61,13 @@ class Progress:
 
     def finished(self, trial: str) -> None:
         self.records.records[trial].status = "FINISHED"
+        self._end(trial)
+
+    def stopped(self, trial: str) -> None:
+        record = self.records.records[trial]
+        stages, has = record.trial.stages, len(record.stages) - 1  # the untouched model's results are no stage
+        record.status, record.error = "STOPPED", f"stopped by halving after {has} of {stages} stages"
+        self.total -= stages - has
         self._end(trial)
 
     def failed(self, trial: str, error: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from orchestration.halving import Halving
 from orchestration.plan import StageTree
 
 #: seconds before a trial whose worker was lost is tried again; then twice as many, each time
@@ -35,6 +36,7 @@ class StageScheduler:
     """
 
     tree: StageTree
+    halving: Halving | None = None
     clock: Callable[[], float] = time.monotonic
     done: set[str] = field(default_factory=set)
     places: dict[str, _Place] = field(default_factory=dict)
@@ -54,6 +56,9 @@ class StageScheduler:
     def add(self, trial: str) -> None:
         self.places[trial] = _Place(self.tree.chains[trial])
 
+    def _held(self, trial: str) -> bool:
+        return self.halving is not None and self.halving.held(trial)
+
     def _next(self, place: _Place) -> str | None:
         return next((key for key in place.chain if key not in self.done), None)
 
@@ -63,7 +68,7 @@ class StageScheduler:
         now = self.clock()
         best, best_rank = None, (-1.0, -1.0)
         for trial, place in self.places.items():
-            if place.running or place.not_before > now:
+            if place.running or place.not_before > now or self._held(trial):
                 continue
             key = self._next(place)
             if key is None:
@@ -91,14 +96,21 @@ class StageScheduler:
         place.claim = key
         return True
 
-    def finish(self, trial: str, stage: int) -> bool:
-        """`trial` has finished the stage at this position of its chain. True: it goes on with the next one. False: that
-        one is being trained elsewhere, the trial waits and its worker is free."""
+    def finish(self, trial: str, stage: int, score: float = 0.0) -> bool:
+        """`trial` has finished the stage at this position of its chain, with this score for `halving`. True: it goes on
+        with the next one. False: that one is being trained elsewhere, or it is not decided whether the trial goes on;
+        the trial waits and its worker is free."""
         place = self.places[trial]
         key = place.chain[stage]
         if key not in self.done:
             self.done.add(key)
             self._add(key, -self.tree.steps[key])
+        if self.halving is not None:
+            self.halving.reach(trial, stage + 1, score)
+            if self.halving.held(trial):
+                self._release(place)
+                place.running = False
+                return False
         if place.claim is not None and place.claim not in self.done:
             return True  # on its way through finished stages
         self._release(place)
@@ -118,6 +130,8 @@ class StageScheduler:
     def end(self, trial: str) -> None:
         """`trial` is finished, failed or stopped."""
         self._release(self.places.pop(trial))
+        if self.halving is not None:
+            self.halving.leave(trial)
 
     def _release(self, place: _Place) -> None:
         if place.claim is not None:

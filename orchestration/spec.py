@@ -5,6 +5,7 @@ Imports neither torch nor ray, so that a broken file is refused at once.
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mcit_core.document import Document, near, wanted
 from mcit_core.methods import REFERENCES, method_names
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
 from orchestration.overrides import override
-from orchestration.plan import Order, SweepSpec, make_orders, make_trials
+from orchestration.plan import HalvingRule, Order, SweepSpec, make_orders, make_trials
 
 #: experiment fields that a sweep sets by keys of its own
 OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
@@ -55,6 +56,11 @@ class Tracking(_Strict):
     mlflow: str | None = Field(None, description="a tracking URI; null: mlflow.db in the storage folder")
 
 
+class HalvingSection(_Strict):
+    min_stages: int = Field(1, ge=1, description="stages that every setting gets")
+    reduction: int = Field(2, ge=2, description="one in so many settings goes on, after so many times as many stages")
+
+
 class SweepFile(_Strict):
     """The top level of a sweep file, before names and points are checked."""
 
@@ -68,7 +74,7 @@ class SweepFile(_Strict):
     seeds: list[int] = [0]
     references: list[str] = []
     search: str = "grid"
-    halving: None = None
+    halving: HalvingSection | None = None
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
     provenance: dict[str, Any] = Field({}, description="written into a RUN's sweep.yaml; not read")
@@ -105,6 +111,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     for field, value in base.items():
         _check_value(document, ("base", *field.split(".")), field, value)
     axes, orders = _axes(document, file, tasks, base)
+    _check_halving(document, file, tasks, axes)
     document.refuse()
     spec = SweepSpec(
         name=file.name,
@@ -122,6 +129,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         gpus=file.resources.gpus,
         workers=file.resources.workers,
         mlflow=file.tracking.mlflow,
+        halving=HalvingRule(**file.halving.model_dump()) if file.halving else None,
     )
     _check_points(document, spec)
     return spec
@@ -143,7 +151,7 @@ def resolved(spec: SweepSpec) -> dict[str, Any]:
         "seeds": list(spec.seeds),
         "references": list(spec.references),
         "search": "grid",
-        "halving": None,
+        "halving": vars(spec.halving) if spec.halving else None,
         "resources": {"cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
         "tracking": {"mlflow": spec.mlflow},
     }
@@ -163,7 +171,11 @@ def _top_level(document: Document) -> SweepFile:
                     f"expected null (all), a number (the first n) or a list of names, got {content['tasks']!r}",
                 )
             elif fault["type"] == "extra_forbidden":
-                sections: dict[str, type[_Strict]] = {"resources": Resources, "tracking": Tracking}
+                sections: dict[str, type[_Strict]] = {
+                    "resources": Resources,
+                    "tracking": Tracking,
+                    "halving": HalvingSection,
+                }
                 section = sections.get(keys[0], SweepFile)
                 valid = [name for name in section.model_fields if name != "provenance"]
                 document.fault(keys, f"unknown key; expected one of {', '.join(valid)}{near(keys[-1], valid)}")
@@ -173,8 +185,12 @@ def _top_level(document: Document) -> SweepFile:
                 document.fault(
                     keys, f"expected letters, digits, '.', '_' or '-' (it names a folder), got {fault['input']!r}"
                 )
-            elif keys[0] == "halving":
-                document.fault(keys, f"expected null (every trial runs to its end), got {fault['input']!r}")
+            elif keys == ("halving",):
+                document.fault(
+                    keys,
+                    "expected null (every trial runs to its end) or {min_stages: 1, reduction: 2}, "
+                    f"got {fault['input']!r}",
+                )
             else:
                 document.fault(keys, wanted(fault))
         document.refuse()
@@ -269,6 +285,18 @@ def _axes(
                 if value in values[:i]:
                     document.fault((*keys, str(i)), f"{value!r} stands twice")
     return axes, orders
+
+
+def _check_halving(document: Document, file: SweepFile, tasks: Order, axes: dict[str, list[Any]]) -> None:
+    if file.halving is None:
+        return
+    if file.halving.min_stages >= len(tasks):
+        document.fault(
+            ("halving", "min_stages"),
+            f"expected less than the number of tasks, {len(tasks)}, got {file.halving.min_stages}: nothing is saved",
+        )
+    if prod(map(len, axes.values())) < 2:
+        document.fault(("halving",), "has no settings to choose from; expected an axis beside order with two values")
 
 
 def _orders(document: Document, axis: Any, tasks: Order) -> tuple[Order, ...]:

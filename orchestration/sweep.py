@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from contextlib import ExitStack
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +170,13 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
         f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
         f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps"
     )
+    if spec.halving:
+        left = prod(len(values) for values in spec.axes.values())
+        plan = [f"{left} settings"]
+        for rung in spec.halving.rungs(len(spec.tasks)):
+            left = spec.halving.kept(left)
+            plan.append(f"{left} after stage {rung}")
+        console.print(f"halving: {', '.join(plan)}; the counts are those without it, so at most")
     console.print(f"estimated time {_clock(seconds)} on {_count(workers, 'worker')}; nothing was trained")
     console.print(
         f"(from {STEP_SECONDS:g} s a step and {EVALUATION_SECONDS:g} s a task's evaluation, measured for model mini "

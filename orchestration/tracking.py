@@ -179,7 +179,8 @@ class Tracker:
         params = {
             name: value if isinstance(value, str) else json.dumps(value) for name, value in flatten(experiment).items()
         }
-        status = "FINISHED" if record.status == "FINISHED" else "FAILED"
+        # MLflow has no word for a trial that was stopped as planned; the tag `status` says it
+        status = "FINISHED" if record.status in ("FINISHED", "STOPPED") else "FAILED"
         return _Content(sorted(self._points(record), key=lambda point: point[:2]), params, tags, status)
 
     def _log_trial(self, record: TrialRecord) -> None:

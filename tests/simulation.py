@@ -14,12 +14,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from math import ceil
+from statistics import fmean
 from typing import Any
 
+from orchestration.halving import Halving, race
 from orchestration.leases import BEAT, TTL, Lease, Leases
-from orchestration.plan import StageTree, SweepSpec, make_orders, make_trials, stage_tree
+from orchestration.plan import HalvingRule, StageTree, SweepSpec, Trial, make_orders, make_trials, stage_tree
 from orchestration.scheduler import StageScheduler
 
 TASKS = ("attribute", "ground", "bars", "locate")
@@ -37,8 +40,8 @@ class Wrong(AssertionError):
 
 
 @cache
-def plan(number: int) -> StageTree:
-    """The stage tree of one of PLANS small sweeps."""
+def plan(number: int) -> tuple[SweepSpec, list[Trial], StageTree]:
+    """One of PLANS small sweeps."""
     rng = random.Random(number)
     tasks = TASKS[: rng.randint(1, 4)]
     axes: dict[str, list[Any]] = {}
@@ -65,7 +68,13 @@ def plan(number: int) -> StageTree:
         workers=None,
         mlflow=None,
     )
-    return stage_tree(make_trials(spec))
+    trials = make_trials(spec)
+    return spec, trials, stage_tree(trials)
+
+
+def score(trial: str, stages: int) -> float:
+    """What a trial scores in validation after so many stages; some are equal."""
+    return random.Random(f"{trial} {stages}").randint(0, 9) / 9
 
 
 class Memory:
@@ -115,7 +124,18 @@ class World:
 
     def __init__(self, seed: int, tree: StageTree | None = None, calm: bool = False) -> None:
         self.rng = rng = random.Random(seed)
-        self.tree = tree or plan(rng.randrange(PLANS))
+        if tree is None:
+            self.spec, self.trials, self.tree = plan(rng.randrange(PLANS))
+        else:
+            self.trials, self.tree = [], tree
+        rule = HalvingRule(rng.randint(1, 2), rng.randint(2, 3)) if tree is None and rng.random() < 0.3 else None
+        if rule and len(self.spec.tasks) > rule.min_stages:
+            self.spec = replace(self.spec, halving=rule)
+        self.stopped = self.losers()
+        #: the stages that the sweep needs
+        self.needed = {
+            key for trial, chain in self.tree.chains.items() for key in chain[: self.stopped.get(trial, len(chain))]
+        }
         self.now = 0.0
         self._events: list[tuple[float, int, Process]] = []
         self._count = itertools.count()
@@ -136,6 +156,26 @@ class World:
         for _ in range(self.unfinished):
             self.spawn(self.command(rng.choice([0.0, rng.uniform(0, 30)])))
 
+    def halving(self) -> Halving | None:
+        return race(self.spec, self.trials) if self.trials else None
+
+    def losers(self) -> dict[str, int]:
+        """The trials that halving drops, and after how many stages: rung by rung, without a scheduler."""
+        halving = self.halving()
+        if halving is None:
+            return {}
+        dropped: dict[str, int] = {}
+        left = dict(halving.settings)
+        for rung in halving.rule.rungs(len(self.spec.tasks)):
+            values: dict[str, list[float]] = {}
+            for trial, setting in left.items():
+                values.setdefault(setting, []).append(score(trial, rung))
+            ranked = sorted(values, key=lambda setting: -fmean(values[setting]))
+            kept = ranked[: ceil(len(ranked) / halving.rule.reduction)]
+            dropped |= {trial: rung for trial, setting in left.items() if setting not in kept}
+            left = {trial: setting for trial, setting in left.items() if setting in kept}
+        return dropped
+
     def spawn(self, process: Process, after: float = 0.0) -> None:
         heapq.heappush(self._events, (self.now + after, next(self._count), process))
 
@@ -152,12 +192,14 @@ class World:
         self.check()
 
     def check(self) -> None:
-        distinct = set(self.tree.steps)
         if self.unfinished:
             raise Wrong(f"{self.unfinished} commands did not end")
-        if not distinct <= self.trained.keys():
+        if not self.needed <= self.trained.keys():
             raise Wrong("a stage was never trained")
-        extra = sum(self.trained.values()) - len(distinct)
+        # where a trial failed, halving had another choice; elsewhere nothing is trained but what is needed
+        if self.needed != self.trained.keys() and not (self.deaths and self.stopped):
+            raise Wrong("a stage was trained that no trial needs")
+        extra = sum(self.trained.values()) - len(self.trained)
         if extra > self.deaths + self.stalls + self.torn:
             raise Wrong(
                 f"{extra} trainings too many after {self.deaths} deaths, {self.stalls} stalls, {self.torn} tears"
@@ -174,7 +216,8 @@ class World:
         """The same command, given again until every trial has finished."""
         yield delay
         while True:
-            driver = Driver(StageScheduler(self.tree, clock=lambda: self.now), [], set(self.tree.chains))
+            scheduler = StageScheduler(self.tree, self.halving(), clock=lambda: self.now)
+            driver = Driver(scheduler, [], set(self.tree.chains))
             for trial in self.tree.chains:
                 driver.scheduler.add(trial)
             for _ in range(self.workers):
@@ -188,6 +231,8 @@ class World:
                 yield NOTICE
             driver.alive = False
             if not driver.failed and not driver.left:
+                if driver.scheduler.halving is not None and driver.scheduler.halving.stopped != self.stopped:
+                    raise Wrong("halving has dropped other trials than the scores say")
                 self.unfinished -= 1
                 return
             yield self.rng.uniform(0, 60)
@@ -201,6 +246,7 @@ class World:
 
     def work(self, driver: Driver, worker: Worker) -> Process:
         while worker.alive and driver.left:
+            self.stop(driver)
             trial = driver.scheduler.choose()
             if trial is None:
                 yield LOOK
@@ -213,6 +259,13 @@ class World:
             if worker.alive:
                 worker.trial = None
 
+    def stop(self, driver: Driver) -> None:
+        """End the trials that halving has dropped."""
+        if driver.scheduler.halving is not None:
+            for trial in driver.scheduler.halving.stopped.keys() & driver.scheduler.places.keys():
+                driver.scheduler.end(trial)
+                driver.left.discard(trial)
+
     def run_trial(self, driver: Driver, worker: Worker, trial: str) -> Process:
         chain = self.tree.chains[trial]
         for stage, key in enumerate(chain):
@@ -220,7 +273,7 @@ class World:
             if not worker.alive:
                 return
             driver.reported.add((trial, stage))
-            if not driver.scheduler.finish(trial, stage) and stage < len(chain) - 1:
+            if not driver.scheduler.finish(trial, stage, score(trial, stage + 1)) and stage < len(chain) - 1:
                 return
         if any((trial, stage) not in driver.reported for stage in range(len(chain))):
             raise Wrong("a trial ended without one of its stages")
@@ -337,7 +390,7 @@ def main() -> int:
         except Wrong as error:
             print(f"seed {seed}: {error}")
             return 1
-        trained, distinct = sum(world.trained.values()), len(world.tree.steps)
+        trained, distinct = sum(world.trained.values()), len(world.needed)
         total["stages without sharing"] += sum(map(len, world.tree.chains.values()))
         total["distinct stages"] += distinct
         total["trained"] += trained
@@ -345,7 +398,8 @@ def main() -> int:
             total[name] += getattr(world, name)
         total["sweeps without a fault"] += calm
         total["of those, trained exactly the distinct stages"] += calm and trained == distinct
-        if calm and alone and trained >= 16:
+        total["sweeps with halving"] += bool(world.stopped)
+        if calm and alone and trained >= 16 and not world.stopped:
             idle.append(world.busy / (world.workers * (world.now - LOAD)))
             possible.append(world.shortest() / (world.now - LOAD))
     print(f"{args.sweeps} sweeps in {time.monotonic() - begun:.1f} s, none went wrong")

@@ -30,7 +30,7 @@ def scheduler(**chains: str) -> StageScheduler:
         for i, key in enumerate(keys):
             tree.steps[key] = 1
             tree.parents[key] = None if alone or i == 0 else keys[i - 1]
-    made = StageScheduler(tree, Clock())
+    made = StageScheduler(tree, clock=Clock())
     for trial in chains:
         made.add(trial)
     return made

@@ -74,9 +74,11 @@ def _how_it_ended(context: Context) -> str:
     trials = context.results.trials
     done = len(context.results.finished)
     failed = sum(row["status"] == "FAILED" for row in trials)
-    rest = len(trials) - done - failed
+    stopped = sum(row["status"] == "STOPPED" for row in trials)
+    rest = len(trials) - done - failed - stopped
     text = f"{done} of {plural(len(trials), 'trial')} finished"
     text += f", {failed} failed" if failed else ""
+    text += f", {stopped} were stopped early by halving" if stopped else ""
     return text + (f", {rest} did not get to the end." if rest else ".")
 
 

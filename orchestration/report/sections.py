@@ -222,9 +222,9 @@ def _failures(context: Context) -> Section:
     rows = [row for row in context.results.trials if row["status"] != "FINISHED"]
     if not rows:
         text = "Every trial finished." if context.results.trials else "There is no trial yet."
-        return "Failed and unfinished trials", paragraph(text)
-    head = ["trial", "method", "seed", "order", "status", "error"]
-    return "Failed and unfinished trials", html_table(head, [_failure(row) for row in rows], "words")
+        return "Trials without a final result", paragraph(text)
+    head = ["trial", "method", "seed", "order", "status", "why"]
+    return "Trials without a final result", html_table(head, [_failure(row) for row in rows], "words")
 
 
 def _failure(row: Row) -> list[str]:

@@ -225,7 +225,6 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
             num_cpus=max(1, math.ceil(workers * cpus)),
             num_gpus=math.ceil(workers * gpus) if gpus else None,
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",
             **quiet,
         )
     # Tune ends a sweep in good order on SIGINT; a cluster's or a shell's SIGTERM means the same

@@ -228,6 +228,9 @@ def _train(
     tracker: Any,
 ) -> None:
     """Run the trials on Ray, until all have ended or the user stops them. Raises SpecError where there is no Ray."""
+    if not args.address:
+        # read when ray is imported: off, a Ray of the sweep's own takes the loopback alone, on Linux too
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from orchestration.execute import ray_session, run_trials
     from orchestration.progress import Progress
 

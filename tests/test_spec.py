@@ -80,7 +80,12 @@ BROKEN = {
     "halving_text": ("seeds: [0, 1]", "seeds: [0]\nhalving: half", 10, ["halving", "min_stages", "'half'"]),
     "halving_key": ("seeds: [0, 1]", "seeds: [0]\nhalving: {min_stage: 1}", 10, ["did you mean 'min_stages'"]),
     "halving_by_one": ("seeds: [0, 1]", "seeds: [0]\nhalving: {reduction: 1}", 10, ["greater than or equal to 2"]),
-    "halving_too_late": ("seeds: [0, 1]", "seeds: [0]\nhalving: {min_stages: 3}", 10, ["less than the number of tasks"]),
+    "halving_too_late": (
+        "seeds: [0, 1]",
+        "seeds: [0]\nhalving: {min_stages: 3}",
+        10,
+        ["less than the number of tasks"],
+    ),
     "halving_nothing": ("[0.5, 0.99]", "[0.5]\nhalving: {min_stages: 1}", 9, ["no settings to choose from"]),
     "not_yaml": ("[0, 1]", "[0, 1", 10, ["not YAML"]),
     "list_at_top": (GOOD, "- a\n- b\n", 1, ["expected a mapping", "got list"]),

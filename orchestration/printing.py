@@ -68,7 +68,11 @@ def setting_label(setting: Setting, axes: Iterable[str], orders: Sequence[str], 
     ]
     if method or setting.is_reference or not parts:
         parts.insert(0, setting.method)
-    tuned = [str(value) for axis, value in setting.values if axis in TUNER and axis not in short and value]
+    tuned = [
+        str(value)
+        for axis, value in setting.values
+        if axis in TUNER and axis not in short and value not in (None, *parts)
+    ]
     return ", ".join(parts) + (f" ({', '.join(tuned)})" if tuned else "")
 
 

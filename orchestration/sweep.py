@@ -243,6 +243,7 @@ def _train(
                 raise SpecError(f"Ray does not start: {reason}") from error
             token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
             raise SpecError(f"the Ray cluster at {args.address} cannot be joined: {reason}; {token}") from error
+        tracker.request()  # the sweep's run is there from the start
         try:
             listener = stack.enter_context(Progress(console, records, tracker.request))
             run_trials(spec, trials, storage, args.stages, listener, workers)

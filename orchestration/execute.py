@@ -38,6 +38,7 @@ RETRIES = 3
 class Listener(Protocol):
     def started(self, trial: str) -> None: ...
     def stages(self, trial: str, results: list[dict[str, Any]]) -> None: ...
+    def paused(self, trial: str) -> None: ...
     def finished(self, trial: str) -> None: ...
     def stopped(self, trial: str) -> None: ...
     def failed(self, trial: str, error: str) -> None: ...
@@ -70,6 +71,8 @@ class _Relay(tune.Callback):
         if new:
             self._told[name] = new[-1]["stage"]
             self.listener.stages(name, new)
+        if trial.status == TuneTrial.PAUSED:
+            self.listener.paused(name)
         if "error" in result:
             self._failed.add(name)
             self.listener.failed(name, result["error"])
@@ -144,6 +147,8 @@ class _TuneScheduler(TrialScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         if _id(trial) in self.stages.places:  # again, after its worker was lost
+            # where an idle worker was lost, Tune still believes that the trial is about to take it over
+            tune_controller._resetting_trials.discard(trial)
             if _out_of_memory(trial):  # it would be again
                 tune_controller.stop_trial(trial)
             else:
@@ -173,6 +178,12 @@ class _TuneScheduler(TrialScheduler):
             for trial in list(tune_controller.get_live_trials()):
                 if _id(trial) in self.stages.halving.stopped and trial.status == TuneTrial.PAUSED:
                     tune_controller.stop_trial(trial)
+                    if (
+                        trial.status == TuneTrial.PAUSED
+                    ):  # Tune swallows what a callback raises, and would go on for ever
+                        raise RuntimeError(
+                            f"{_id(trial)} was dropped by halving, but its end could not be written down"
+                        )
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         if self._finish(trial, result):

@@ -11,6 +11,7 @@ import json
 from statistics import fmean
 from typing import Any
 
+from mcit_core.methods import REFERENCES
 from orchestration.plan import HalvingRule, SweepSpec, Trial
 
 
@@ -19,9 +20,16 @@ def score(accuracy: list[dict[str, Any]], learned: tuple[str, ...]) -> float:
     return fmean(cell["accuracy"] for cell in accuracy if cell["split"] == "validation" and cell["task"] in learned)
 
 
+def best(scores: dict[str, float], rule: HalvingRule) -> set[str]:
+    """The settings that go on, and whatever equals the last of them: settings that differ only in what protects earlier
+    tasks share their first stage, and its score."""
+    ranked = sorted(scores.values(), reverse=True)
+    return {setting for setting, value in scores.items() if value >= ranked[rule.kept(len(ranked)) - 1]}
+
+
 class Halving:
-    """Where each trial stands in the race. `settings`: trial -> the setting that it is a seed and an order of, in the
-    order in which equal scores are kept; trials that are not in it (references) run to their end."""
+    """Where each trial stands in the race. `settings`: trial -> the setting that it is a seed and an order of; trials
+    that are not in it (references) run to their end."""
 
     def __init__(self, rule: HalvingRule, settings: dict[str, str], stages: int) -> None:
         self.rule, self.settings = rule, settings
@@ -49,15 +57,11 @@ class Halving:
     def _decide(self) -> None:
         if not self._scores or not self._racing <= self._scores.keys():
             return
-        # a dict keeps the order of the settings, so equal scores are kept in that order
-        values: dict[str, list[float]] = {
-            setting: [] for trial, setting in self.settings.items() if trial in self._racing
-        }
-        for trial, value in self._scores.items():
-            if self.settings[trial] in values:
-                values[self.settings[trial]].append(value)
-        ranked = sorted(values, key=lambda setting: -fmean(values[setting]))
-        kept = set(ranked[: self.rule.kept(len(ranked))])
+        values: dict[str, list[float]] = {self.settings[trial]: [] for trial in self._racing}
+        for trial in self.settings:  # in one order always: the last bit of a mean depends on it
+            if trial in self._scores and self.settings[trial] in values:
+                values[self.settings[trial]].append(self._scores[trial])
+        kept = best({setting: fmean(scores) for setting, scores in values.items()}, self.rule)
         for trial in sorted(self._racing):
             if self.settings[trial] not in kept:
                 self.stopped[trial] = self._rungs[0]
@@ -70,10 +74,11 @@ def race(spec: SweepSpec, trials: list[Trial]) -> Halving | None:
     """The race among a sweep's trials; None where its file asks for none."""
     if spec.halving is None:
         return None
-    stages = len(spec.tasks)
+    # where methods are compared, a reference's name stands for the reference
+    references = REFERENCES if "method" in spec.axes else spec.references
     settings = {
         trial.id: json.dumps(trial.settings)
         for trial in trials
-        if trial.method not in spec.references and trial.stages == stages  # joint training has no stage to drop it at
+        if trial.experiment.protocol == "sequence" and trial.method not in references
     }
-    return Halving(spec.halving, settings, stages)
+    return Halving(spec.halving, settings, len(spec.tasks))

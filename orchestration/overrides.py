@@ -28,7 +28,7 @@ def override(document: Document, assignments: list[str], top: tuple[str, ...], s
             content[key] = value
             document.origins[(key,)] = assignment
             continue
-        if head not in ("axes", "base", "resources", "tracking"):
+        if head not in ("axes", "base", "halving", "resources", "tracking"):
             if key not in settable:
                 raise SpecError(f"--set {assignment}: there is no key {key!r}{near(key, [*settable, *top])}")
             if isinstance(content.get("axes"), dict) and key in content["axes"]:

@@ -59,6 +59,10 @@ class Progress:
         self.reused += sum(result["reused"] for result in trained)
         self._refresh()
 
+    def paused(self, trial: str) -> None:
+        self.running.discard(trial)
+        self._refresh()
+
     def finished(self, trial: str) -> None:
         self.records.records[trial].status = "FINISHED"
         self._end(trial)

@@ -5,7 +5,7 @@ Imports neither torch nor ray, so that a broken file is refused at once.
 
 from __future__ import annotations
 
-from math import prod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mcit_core.config import Experiment, Section, field_paths, flatten, is_field
 from mcit_core.document import Document, near, wanted
 from mcit_core.methods import REFERENCES, method_names
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
+from orchestration.halving import race
 from orchestration.overrides import override
 from orchestration.plan import HalvingRule, Order, SweepSpec, make_orders, make_trials
 
@@ -111,7 +112,6 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     for field, value in base.items():
         _check_value(document, ("base", *field.split(".")), field, value)
     axes, orders = _axes(document, file, tasks, base)
-    _check_halving(document, file, tasks, axes)
     document.refuse()
     spec = SweepSpec(
         name=file.name,
@@ -132,6 +132,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         halving=HalvingRule(**file.halving.model_dump()) if file.halving else None,
     )
     _check_points(document, spec)
+    _check_halving(document, spec)
     return spec
 
 
@@ -287,16 +288,21 @@ def _axes(
     return axes, orders
 
 
-def _check_halving(document: Document, file: SweepFile, tasks: Order, axes: dict[str, list[Any]]) -> None:
-    if file.halving is None:
+def _check_halving(document: Document, spec: SweepSpec) -> None:
+    if spec.halving is None:
         return
-    if file.halving.min_stages >= len(tasks):
+    if spec.halving.min_stages >= len(spec.tasks):
         document.fault(
             ("halving", "min_stages"),
-            f"expected less than the number of tasks, {len(tasks)}, got {file.halving.min_stages}: nothing is saved",
+            f"expected less than the number of tasks, {len(spec.tasks)}, got {spec.halving.min_stages}",
         )
-    if prod(map(len, axes.values())) < 2:
-        document.fault(("halving",), "has no settings to choose from; expected an axis beside order with two values")
+    halving = race(spec, make_trials(replace(spec, orders=spec.orders[:1], seeds=spec.seeds[:1])))
+    if halving is None or len(set(halving.settings.values())) < 2:
+        document.fault(
+            ("halving",),
+            "has no settings to choose from; expected an axis beside order with two values, not of references alone",
+        )
+    document.refuse()
 
 
 def _orders(document: Document, axis: Any, tasks: Order) -> tuple[Order, ...]:
@@ -357,7 +363,7 @@ def _explicit_orders(document: Document, keys: tuple[str, ...], listed: Any, tas
 def _check_points(document: Document, spec: SweepSpec) -> None:
     """Build every point of the axes once, for what only shows when fields meet (top_k above the pool's size)."""
     try:
-        make_trials(SweepSpec(**{**vars(spec), "orders": spec.orders[:1], "seeds": spec.seeds[:1]}))
+        make_trials(replace(spec, orders=spec.orders[:1], seeds=spec.seeds[:1]))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])

@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 from contextlib import ExitStack
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from rich.console import Console
 
 from mcit_core.document import SpecError
 from orchestration.files import Folder
+from orchestration.halving import race
 from orchestration.plan import SweepSpec, Trial, costs, make_trials
 from orchestration.spec import load_spec, resolved
 
@@ -170,12 +170,13 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
         f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
         f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps"
     )
-    if spec.halving:
-        left = prod(len(values) for values in spec.axes.values())
+    halving = race(spec, trials)
+    if halving:
+        left = len(set(halving.settings.values()))
         plan = [f"{left} settings"]
-        for rung in spec.halving.rungs(len(spec.tasks)):
-            left = spec.halving.kept(left)
-            plan.append(f"{left} after stage {rung}")
+        for rung in halving.rule.rungs(len(spec.tasks)):
+            left = halving.rule.kept(left)
+            plan.append(f"the best {left} and their equals after stage {rung}")
         console.print(f"halving: {', '.join(plan)}; the counts are those without it, so at most")
     console.print(f"estimated time {_clock(seconds)} on {_count(workers, 'worker')}; nothing was trained")
     console.print(

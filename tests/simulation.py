@@ -170,8 +170,9 @@ class World:
             values: dict[str, list[float]] = {}
             for trial, setting in left.items():
                 values.setdefault(setting, []).append(score(trial, rung))
-            ranked = sorted(values, key=lambda setting: -fmean(values[setting]))
-            kept = ranked[: ceil(len(ranked) / halving.rule.reduction)]
+            means = {setting: fmean(scores) for setting, scores in values.items()}
+            enough = ceil(len(means) / halving.rule.reduction)
+            kept = [s for s, mean in means.items() if sum(other > mean for other in means.values()) < enough]
             dropped |= {trial: rung for trial, setting in left.items() if setting not in kept}
             left = {trial: setting for trial, setting in left.items() if setting in kept}
         return dropped

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from statistics import fmean
 
+import pytest
 from sweeping import Sweep, mlflow_runs, without_counts
 from test_scheduler import scheduler, start
 
+from mcit_core.document import SpecError
 from orchestration.halving import Halving, score
-from orchestration.plan import HalvingRule
+from orchestration.halving import race as make_race
+from orchestration.plan import HalvingRule, make_trials
+from orchestration.spec import load_spec
+
+BASE = "name: s\nbenchmark: mini\ntasks: 3\nmodel: mini\n"
 
 
 def race(stages: int = 4, min_stages: int = 1, reduction: int = 2, **settings: str) -> Halving:
@@ -35,10 +43,17 @@ def test_the_better_half_of_the_settings_goes_on() -> None:
     for trial in ("a0", "a1", "c0", "c1"):
         found.reach(trial, 1, 0.0)  # on its way through finished stages: decided already
         assert not found.held(trial)
-        found.reach(trial, 2, 0.5)  # equal scores: the first is kept
+        found.reach(trial, 2, 0.6 if trial == "a0" else 0.5)
     assert found.stopped == {"b0": 1, "b1": 1, "c0": 2, "c1": 2}
     found.reach("a0", 3, 0.5)
     assert not found.held("a0")
+
+
+def test_what_equals_the_last_one_kept_goes_on_too() -> None:
+    found = race(a="a", b="b", c="c", d="d")
+    for trial, value in {"a": 0.5, "b": 0.7, "c": 0.5, "d": 0.4}.items():
+        found.reach(trial, 1, value)
+    assert found.stopped == {"d": 1}
 
 
 def test_nobody_waits_for_a_trial_that_has_failed() -> None:
@@ -81,37 +96,84 @@ def test_a_trial_at_a_rung_gives_up_its_worker() -> None:
     assert start(stages) is None
 
 
-def test_a_sweep_stops_all_but_the_best_setting(tmp_path: Path, undisturbed: Sweep) -> None:
-    sweep = Sweep(tmp_path)
-    sweep.file.write_text(sweep.file.read_text() + "halving: {min_stages: 2, reduction: 3}\n")
+@pytest.mark.parametrize(
+    ("more", "left"),
+    [
+        ("", ["er", "fwd_prompt"]),  # one stage of joint training, a single task's accuracy, a reference: no part of it
+        ("references: [sequential]", ["er", "fwd_prompt"]),
+    ],
+)
+def test_who_races_where_methods_are_compared(more: str, left: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    methods = "axes: {method: [fwd_prompt, er, multitask, sequential]}"
+    file.write_text(f"{BASE}method: fwd_prompt\n{methods}\nhalving: {{min_stages: 1}}\n{more}\n")
+    spec = load_spec(file)
+    halving = make_race(spec, make_trials(spec))
+    assert halving is not None
+    assert sorted(trial.split("-")[0] for trial in halving.settings) == left
+
+
+@pytest.mark.parametrize("method", ["multitask", "sequential\nreferences: [sequential]"])
+def test_a_race_without_runners_is_refused(method: str, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(f"{BASE}method: {method}\naxes: {{train.lr: [0.1, 0.2]}}\nhalving: {{min_stages: 1}}\n")
+    with pytest.raises(SpecError, match="halving: has no settings to choose from"):
+        load_spec(file)
+
+
+def racing(folder: Path) -> Sweep:
+    """Three settings whose accuracies are far apart after one stage, without a rule yet."""
+    sweep = Sweep(folder)
+    text = sweep.file.read_text().replace("train.steps: 2, ", "")
+    sweep.file.write_text(text.replace("pool.reuse: [share, penalise, freeze]", "train.steps: [1, 30, 60]"))
+    return sweep
+
+
+def test_a_worker_that_dies_while_it_has_nothing_to_do(tmp_path: Path) -> None:
+    """Two of three trials wait at the rung, and one worker; both workers are wanted again after it."""
+    sweep = racing(tmp_path)
+    sweep.file.write_text(sweep.file.read_text().replace("[direct]", "[]") + "halving: {min_stages: 1}\n")
+    third = sweep.begin(sleep=4.0).wait_for(3)
+    (idle,) = set(sweep.begun) - {third}
+    os.kill(idle, signal.SIGKILL)
+    sweep.end()
+    assert sorted(str(row["status"]) for row in sweep.table("trials")) == ["FINISHED", "FINISHED", "STOPPED"]
+
+
+def test_a_sweep_stops_all_but_the_best_setting(tmp_path: Path) -> None:
+    sweep = racing(tmp_path)
+    text = sweep.file.read_text()
+    sweep.file.write_text(text + "halving: {min_stages: 1, reduction: 3}\n")
     said = sweep.begin().end()
-    trials = {str(row["trial"]): row for row in sweep.table("trials")}
-    status = {name: row["status"] for name, row in trials.items()}
-    assert sorted(status.values()) == ["FINISHED", "FINISHED", "STOPPED", "STOPPED"]  # one is the reference
-    assert all(row["error"] == "stopped by halving after 2 of 3 stages" for row in trials.values() if row["error"])
+    assert mlflow_runs(sweep) == []
+    trials, accuracy = sweep.table("trials"), sweep.table("accuracy")
+    status = {str(row["trial"]): row["status"] for row in trials}
+    assert sorted(status.values()) == 4 * ["FINISHED"] + 2 * ["STOPPED"]  # three are references
+    assert {row["error"] for row in trials} == {None, "stopped by halving after 1 of 3 stages"}
     assert said.count("stopped by halving") == 2
-    whole = undisturbed.table("accuracy")
+    trained = len(sweep.begun)
+    assert trained == 11  # direct's three stages three times (the first is shared), and the winner's last two
+    sweep.begin().end()
+    assert len(sweep.begun) == trained
+    assert without_counts(sweep.table("trials")) == without_counts(trials)
+    # without the rule, the same sweep goes on from what there is
+    sweep.file.write_text(text)
+    sweep.begin().end()
+    assert len(sweep.begun) == trained + 4
+    whole = sweep.table("accuracy")
+    last = {name: 0 if status[name] == "STOPPED" else 2 for name in status}
+    assert accuracy == [row for row in whole if int(str(row["stage"])) <= last[str(row["trial"])]]
     reached = {
-        name: fmean(
-            float(str(row["accuracy"]))
-            for row in whole
-            if row["trial"] == name
-            and row["stage"] == 1
-            and row["split"] == "validation"
-            and row["task"] in str(row["order"]).split(">")[:2]
+        str(row["trial"]): fmean(
+            float(str(cell["accuracy"]))
+            for cell in whole
+            if cell["trial"] == row["trial"]
+            and cell["stage"] == 0
+            and cell["split"] == "validation"
+            and cell["task"] == str(row["order"]).split(">")[0]
         )
-        for name, row in trials.items()
+        for row in trials
         if row["method"] != "direct"
     }
     (winner,) = (name for name in reached if status[name] == "FINISHED")
     assert reached[winner] == max(reached.values())
-    # what was measured is what a sweep without halving has, up to where it was stopped
-    last = {name: 1 if status[name] == "STOPPED" else 2 for name in trials}
-    assert sweep.table("accuracy") == [row for row in whole if int(str(row["stage"])) <= last[str(row["trial"])]]
-    assert mlflow_runs(sweep) == []
-    trained = len(sweep.begun)
-    assert trained == 7  # first stage shared, two more first stages of direct, second and third where it went on
-    before = sweep.table("trials")
-    sweep.begin().end()
-    assert len(sweep.begun) == trained
-    assert without_counts(sweep.table("trials")) == without_counts(before)

@@ -155,7 +155,8 @@ def headline(context: Context) -> str:
     """The main finding in one sentence."""
     groups = findings(context)
     if groups:
-        claim, lines = groups[0]
+        # an axis whose ends were dropped by halving has nothing to say
+        claim, lines = next((group for group in groups if group[1][0][2]), groups[0])
         title, words, judged = lines[0]
         if not judged:
             return f"With {claim}, the difference in {title} is not known: {words}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from statistics import fmean
 
@@ -133,8 +134,14 @@ def test_a_worker_that_dies_while_it_has_nothing_to_do(tmp_path: Path) -> None:
     """Two of three trials wait at the rung, and one worker; both workers are wanted again after it."""
     sweep = racing(tmp_path)
     sweep.file.write_text(sweep.file.read_text().replace("[direct]", "[]") + "halving: {min_stages: 1}\n")
-    third = sweep.begin(sleep=4.0).wait_for(3)
+    third = sweep.begin(sleep=8.0).wait_for(3)
     (idle,) = set(sweep.begun) - {third}
+    limit = time.monotonic() + 60
+    while len(list(sweep.storage.glob("stages/*/*/record.json"))) < 2:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    time.sleep(1.0)  # for the driver to hear of it
+    assert len(sweep.begun) == 3
     os.kill(idle, signal.SIGKILL)
     sweep.end()
     assert sorted(str(row["status"]) for row in sweep.table("trials")) == ["FINISHED", "FINISHED", "STOPPED"]

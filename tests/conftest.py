@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+# a shell's background jobs ignore SIGINT, and so would every command that the tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 PLUGIN = Path(__file__).parent / "plugin"
 sys.path.insert(0, str(PLUGIN))
 # workers and child processes find the plugin, and this tree, the same way

@@ -16,12 +16,13 @@ from mcit_core.document import SpecError
 from orchestration.files import write_atomic
 from orchestration.plan import SweepSpec
 
-PACKAGES = ("torch", "transformers", "ray", "mlflow", "pyarrow", "numpy", "pillow", "scikit-learn")
+PACKAGES = ("torch", "transformers", "peft", "ray", "mlflow", "pyarrow", "numpy", "pillow", "scikit-learn")
 
 
 def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
     """Versions, commit and digests. Fills the feature cache on the way, so that workers only map it. Raises SpecError
     where the model or the benchmark cannot be loaded."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S")  # before features are built, which can take long
     from safetensors import SafetensorError
 
     from mcit_core.workbench import shared_workbench
@@ -45,7 +46,7 @@ def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
         "weights": bench.model.digest[:16],
         "host": platform.node(),
         "platform": platform.platform(),
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "started": started,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,11 @@ def short_axis_names(axes: Iterable[str]) -> dict[str, str]:
     return {name: part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)}
 
 
-def setting_label(setting: Setting, axes: Iterable[str], orders: Sequence[str], method: bool = True) -> str:
-    """Readable name of a setting; orders are named by their number in the list of orders."""
+def setting_label(setting: Setting, axes: Iterable[str], method: bool = True) -> str:
+    """Readable name of a setting."""
     short = short_axis_names(axes)
     parts = [
-        f"order {orders.index(value) + 1}"
-        if axis == "order" and value in orders
-        else f"{short.get(axis, axis)} {format_value(value)}"
+        f"{short.get(axis, axis)} {format_value(value)}"
         for axis, value in setting.values
         if axis not in TUNER or axis in short
     ]
@@ -97,7 +95,7 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
         table.add_column(metric.title.replace(" ", "\n", 1) + arrow[metric.better], justify="right", no_wrap=True)
     for summary in summaries:
         cells = [_estimate_with_n(metric.name, summary) for metric in shown]
-        label = setting_label(summary.setting, results.axes, results.orders, method=len(methods) > 1)
+        label = setting_label(summary.setting, results.axes, method=len(methods) > 1)
         table.add_row(Text(label), f"{summary.finished}/{summary.trials}", *cells)
     console.print(table)
     console.print("per cent, mean ± half the 95 % interval over seeds and orders; ↑ higher, ↓ lower is better")

@@ -140,7 +140,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Setting:
-    """A method and its axis values; everything that differs between seeds (and pooled orders) is left out."""
+    """A method and its axis values; seeds and orders, its repetitions, are left out."""
 
     method: str
     values: tuple[tuple[str, Any], ...] = ()
@@ -261,9 +261,8 @@ def present(values: Iterable[Any]) -> list[float]:
 
 
 def setting_axes(axes: Iterable[str]) -> list[str]:
-    """The axes that tell settings apart. Orders are pooled unless the order is all that varies."""
-    names = list(axes)
-    return names if names == ["order"] else [name for name in names if name not in ("order", "method")]
+    """The axes that tell settings apart; an order is a repetition of a setting, as a seed is."""
+    return [name for name in axes if name not in ("order", "method")]
 
 
 def setting_of(row: Row, axes: Collection[str]) -> Setting:
@@ -355,9 +354,8 @@ def difference(values: Iterable[float]) -> Difference:
 
 
 def paired_difference(trials: Iterable[Row], metric: str, setting_a: Setting, setting_b: Setting) -> Difference:
-    """setting_a minus setting_b, paired over (seed, order); over the seed alone where both settings fix an order."""
-    by_seed = setting_a.value("order") is not None and setting_b.value("order") is not None
-    unit = ("seed",) if by_seed else ("seed", "order")
+    """setting_a minus setting_b, paired over (seed, order)."""
+    unit = ("seed", "order")
     done = finished(trials)
     rows_a = [row for row in done if setting_a.matches(row)]
     rows_b = [row for row in done if setting_b.matches(row)]

@@ -68,7 +68,7 @@ class Context:
 
     def label(self, setting: Setting) -> str:
         """Short name of a setting: the method is named only where several are compared."""
-        return setting_label(setting, self.results.axes, self.results.orders, method=len(self.methods) > 1)
+        return setting_label(setting, self.results.axes, method=len(self.methods) > 1)
 
     def rows(self, setting: Setting, order: str | None = None) -> list[Row]:
         """The finished trials of a setting, of one order if given."""

@@ -20,6 +20,7 @@ from orchestration.report.tables import (
     further_table,
     glossary,
     html_table,
+    orders_table,
     settings_table,
 )
 from orchestration.results import METRIC, Row
@@ -66,7 +67,8 @@ def _summary(context: Context) -> Section:
         paragraph(
             "Differences are paired: both sides had the same seed and the same order of tasks. The interval is the "
             "95 % t-interval over those pairs; “no clear difference” means that it includes zero. Two or three pairs "
-            "give very wide intervals, and none is corrected for the number of comparisons.",
+            "give very wide intervals, and none is corrected for the number of comparisons."
+            + (" Orders of one seed are no independent repetitions." if len(context.results.orders) > 1 else ""),
             "note",
         )
     )
@@ -207,8 +209,7 @@ def _orders(context: Context) -> Section | None:
     orders = context.results.orders
     if len(orders) < 2:
         return None
-    items = "".join(f"<li>{html.escape(order.replace('>', ' → '))}</li>" for order in orders)
-    return "Orders", f"<ol>{items}</ol>" + (order_figure(context) or missing("no trial has finished"))
+    return "Orders", orders_table(context) + (order_figure(context) or missing("no trial has finished"))
 
 
 def _costs(context: Context) -> Section:

@@ -16,6 +16,7 @@ from orchestration.results import (
     Metric,
     SettingSummary,
     compare_with_sequential,
+    estimate_rows,
     metric_names,
     setting_axes,
 )
@@ -62,9 +63,32 @@ def costs_table(context: Context) -> str:
     return _settings_table(context, [*shown, Metric("seconds", "seconds per trial", "", "", "seconds")])
 
 
+def orders_table(context: Context) -> str:
+    """Every order with what a few settings reach under it, means over seeds."""
+    settings = [setting for setting in context.pick(3) if context.rows(setting)]
+    metrics = [METRIC["average_accuracy"], METRIC["forgetting"]]
+    columns = [(setting, metric) for setting in settings for metric in metrics]
+    head = [f"{html.escape(context.label(setting))}: {_title(metric)}" for setting, metric in columns]
+    rows = [
+        [
+            str(number),
+            html.escape(order.replace(">", " → ")),
+            *(
+                format_number(metric.name, estimate_rows(context.rows(setting, order), metric.name).mean)
+                for setting, metric in columns
+            ),
+        ]
+        for number, order in enumerate(context.results.orders, start=1)
+    ]
+    return html_table(["", "order", *head], rows, "numbers")
+
+
+def _title(metric: Metric) -> str:
+    return html.escape(metric.title) + {"higher": " ↑", "lower": " ↓", "": ""}[metric.better]
+
+
 def _settings_table(context: Context, metrics: Sequence[Metric]) -> str:
-    arrow = {"higher": " ↑", "lower": " ↓", "": ""}
-    head = ["setting", "n", *(html.escape(metric.title) + arrow[metric.better] for metric in metrics)]
+    head = ["setting", "n", *map(_title, metrics)]
     rows = [
         [setting_cell(context, summary), _count(summary), *(_cell(summary, metric.name) for metric in metrics)]
         for summary in context.summaries
@@ -107,8 +131,7 @@ def comparison_table(context: Context) -> str:
     for setting in settings:
         cells = [_difference_cell(by_place.get((setting, name))) for name in metrics]
         rows.append([html.escape(context.label(setting)), *cells])
-    arrow = {"higher": " ↑", "lower": " ↓", "": ""}
-    head = ["setting minus sequential", *(METRIC[name].title + arrow[METRIC[name].better] for name in metrics)]
+    head = ["setting minus sequential", *(_title(METRIC[name]) for name in metrics)]
     return html_table(head, rows, "numbers")
 
 

@@ -174,16 +174,15 @@ class _TuneScheduler(TrialScheduler):
 
     def _stop(self, tune_controller: Any) -> None:
         """End the trials that halving has dropped. Here, since every callback has seen a trial's last result by now."""
-        if self.stages.halving is not None and self.stages.halving.stopped:
-            for trial in list(tune_controller.get_live_trials()):
-                if _id(trial) in self.stages.halving.stopped and trial.status == TuneTrial.PAUSED:
-                    tune_controller.stop_trial(trial)
-                    if (
-                        trial.status == TuneTrial.PAUSED
-                    ):  # Tune swallows what a callback raises, and would go on for ever
-                        raise RuntimeError(
-                            f"{_id(trial)} was dropped by halving, but its end could not be written down"
-                        )
+        halving = self.stages.halving
+        if halving is None or not halving.stopped:
+            return
+        for trial in list(tune_controller.get_live_trials()):
+            if _id(trial) in halving.stopped and trial.status == TuneTrial.PAUSED:
+                tune_controller.stop_trial(trial)
+                # Tune swallows what a callback raises, and would go on for ever
+                if trial.status == TuneTrial.PAUSED:
+                    raise RuntimeError(f"{_id(trial)} was dropped by halving, but its end could not be written down")
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         if self._finish(trial, result):

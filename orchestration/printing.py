@@ -87,21 +87,17 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
     summaries = settings_summary(results.trials, results.axes)
     methods = {summary.setting.method for summary in summaries if not summary.setting.is_reference}
     shown = [metric for metric in summary_metrics(summaries) if metric.name in HEADLINE]
-    arrow = {"higher": " ↑", "lower": " ↓", "": ""}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("setting", vertical="bottom", no_wrap=True, overflow="fold")
     table.add_column("trials", justify="right")
     for metric in shown:
-        table.add_column(metric.title.replace(" ", "\n", 1) + arrow[metric.better], justify="right", no_wrap=True)
+        table.add_column(metric.title.replace(" ", "\n", 1) + metric.arrow, justify="right", no_wrap=True)
     for summary in summaries:
         cells = [_estimate_with_n(metric.name, summary) for metric in shown]
         label = setting_label(summary.setting, results.axes, method=len(methods) > 1)
         table.add_row(Text(label), f"{summary.finished}/{summary.trials}", *cells)
     console.print(table)
     console.print("per cent, mean ± half the 95 % interval over seeds and orders; ↑ higher, ↓ lower is better")
-    if list(results.axes) == ["order"]:
-        for number, order in enumerate(results.orders, start=1):
-            console.print(Text(f"order {number}: {order}"))
     _print_unfinished(results, console)
 
 

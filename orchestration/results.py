@@ -38,6 +38,8 @@ TRIAL_COLUMNS = (
 )
 #: columns that are part of a setting where methods are compared
 TUNER = ("tuner", "tuner_settings")
+#: what tells the repetitions of a setting apart
+UNIT = ("seed", "order")
 CONFIDENCE = 0.95
 
 
@@ -50,6 +52,11 @@ class Metric:
     better: str
     meaning: str
     unit: str = "percent"
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better, to stand behind the title."""
+        return {"higher": " ↑", "lower": " ↓", "": ""}[self.better]
 
 
 METRICS = (
@@ -355,22 +362,20 @@ def difference(values: Iterable[float]) -> Difference:
 
 def paired_difference(trials: Iterable[Row], metric: str, setting_a: Setting, setting_b: Setting) -> Difference:
     """setting_a minus setting_b, paired over (seed, order)."""
-    unit = ("seed", "order")
     done = finished(trials)
     rows_a = [row for row in done if setting_a.matches(row)]
     rows_b = [row for row in done if setting_b.matches(row)]
-    return _difference_of_rows(rows_a, rows_b, metric, unit, unit)
+    return _difference_of_rows(rows_a, rows_b, metric, UNIT, UNIT)
 
 
 def axis_contrast(
     trials: Iterable[Row], axes: Iterable[str], metric: str, *, axis: str, high: Any, low: Any
 ) -> Difference:
     """Value `high` of an axis minus value `low`, all else equal, averaged within each (seed, order) first."""
-    unit = ("seed",) if axis == "order" else ("seed", "order")
-    pair = tuple(dict.fromkeys(("method", *unit, *(name for name in axes if name != axis))))
+    pair = tuple(dict.fromkeys(("method", *UNIT, *(name for name in axes if name != axis))))
     rows = [row for row in finished(trials) if row["method"] not in REFERENCES]
     at_high, at_low = ([row for row in rows if row.get(axis) == value] for value in (high, low))
-    return _difference_of_rows(at_high, at_low, metric, pair, unit)
+    return _difference_of_rows(at_high, at_low, metric, pair, UNIT)
 
 
 def _difference_of_rows(

@@ -18,7 +18,7 @@ from mcit_core.methods import REFERENCES, method_names
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
 from orchestration.halving import race
 from orchestration.overrides import override
-from orchestration.plan import HalvingRule, Order, SweepSpec, make_orders, make_trials
+from orchestration.plan import HalvingRule, Order, SweepSpec, Trial, make_orders, make_trials
 
 #: experiment fields that a sweep sets by keys of its own
 OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
@@ -131,8 +131,10 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         mlflow=file.tracking.mlflow,
         halving=HalvingRule(**file.halving.model_dump()) if file.halving else None,
     )
-    _check_points(document, spec)
-    _check_halving(document, spec)
+    points = _check_points(document, spec)
+    document.refuse()
+    _check_halving(document, spec, points)
+    document.refuse()
     return spec
 
 
@@ -288,21 +290,20 @@ def _axes(
     return axes, orders
 
 
-def _check_halving(document: Document, spec: SweepSpec) -> None:
-    if spec.halving is None:
+def _check_halving(document: Document, spec: SweepSpec, points: list[Trial]) -> None:
+    halving = race(spec, points)
+    if halving is None:
         return
-    if spec.halving.min_stages >= len(spec.tasks):
+    if halving.rule.min_stages >= len(spec.tasks):
         document.fault(
             ("halving", "min_stages"),
-            f"expected less than the number of tasks, {len(spec.tasks)}, got {spec.halving.min_stages}",
+            f"expected less than the number of tasks, {len(spec.tasks)}, got {halving.rule.min_stages}",
         )
-    halving = race(spec, make_trials(replace(spec, orders=spec.orders[:1], seeds=spec.seeds[:1])))
-    if halving is None or len(set(halving.settings.values())) < 2:
+    if len(set(halving.settings.values())) < 2:
         document.fault(
             ("halving",),
             "has no settings to choose from; expected an axis beside order with two values, not of references alone",
         )
-    document.refuse()
 
 
 def _orders(document: Document, axis: Any, tasks: Order) -> tuple[Order, ...]:
@@ -360,10 +361,10 @@ def _explicit_orders(document: Document, keys: tuple[str, ...], listed: Any, tas
     return tuple(tuple(order) for order in listed)
 
 
-def _check_points(document: Document, spec: SweepSpec) -> None:
+def _check_points(document: Document, spec: SweepSpec) -> list[Trial]:
     """Build every point of the axes once, for what only shows when fields meet (top_k above the pool's size)."""
     try:
-        make_trials(replace(spec, orders=spec.orders[:1], seeds=spec.seeds[:1]))
+        return make_trials(replace(spec, orders=spec.orders[:1], seeds=spec.seeds[:1]))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
@@ -373,4 +374,4 @@ def _check_points(document: Document, spec: SweepSpec) -> None:
             ("axes" if field in spec.axes else "base", *([field] if field in spec.axes else field.split("."))),
             wanted(fault),
         )
-    document.refuse()
+        return []

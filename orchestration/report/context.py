@@ -57,9 +57,14 @@ class Context:
         return [summary.setting for summary in self.summaries]
 
     @property
+    def studied(self) -> list[Setting]:
+        """The settings under study, references aside."""
+        return [setting for setting in self.settings if not setting.is_reference]
+
+    @property
     def methods(self) -> list[str]:
         """The methods under study, references aside."""
-        return list(dict.fromkeys(setting.method for setting in self.settings if not setting.is_reference))
+        return list(dict.fromkeys(setting.method for setting in self.studied))
 
     @property
     def tasks(self) -> list[str]:
@@ -80,7 +85,7 @@ class Context:
 
     def axis_values(self, axis: str) -> list[Any]:
         """The values of an axis among trials that are not references: numbers by size, others as declared."""
-        found = list(dict.fromkeys(row.get(axis) for row in self._studied()))
+        found = list(dict.fromkeys(row.get(axis) for row in self._studied_rows()))
         if all(is_number(value) for value in found):
             return sorted(found)
         declared = self.results.axes.get(axis) or []
@@ -99,7 +104,7 @@ class Context:
         values = self.axis_values(axis)
         return bool(values) and all(is_number(value) for value in values)
 
-    def _studied(self) -> list[Row]:
+    def _studied_rows(self) -> list[Row]:
         references = {setting.method for setting in self.settings if setting.is_reference}
         return [row for row in self.results.trials if row["method"] not in references]
 

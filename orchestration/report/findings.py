@@ -131,8 +131,7 @@ def _chosen_findings(context: Context) -> list[Finding]:
     baseline = baseline_of(context.chosen, context.settings) if context.chosen else None
     if context.chosen is None or baseline is None:
         return []
-    several = sum(not setting.is_reference for setting in context.settings) > 1
-    how = " (chosen on the validation split)" if several else ""
+    how = " (chosen on the validation split)" if len(context.studied) > 1 else ""
     claim = f"{context.label(context.chosen)}{how} instead of sequential"
     chosen = context.chosen
     return [

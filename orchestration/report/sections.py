@@ -109,7 +109,7 @@ def _settings(context: Context) -> Section:
 def _chosen_words(context: Context) -> str:
     if context.chosen is None:
         return "No setting could be chosen: none has a validation accuracy."
-    if sum(not setting.is_reference for setting in context.settings) < 2:
+    if len(context.studied) < 2:
         return ""
     return f"Chosen by average accuracy on the validation split, not the test split: {context.label(context.chosen)}."
 

@@ -84,7 +84,7 @@ def orders_table(context: Context) -> str:
 
 
 def _title(metric: Metric) -> str:
-    return html.escape(metric.title) + {"higher": " ↑", "lower": " ↓", "": ""}[metric.better]
+    return html.escape(metric.title) + metric.arrow
 
 
 def _settings_table(context: Context, metrics: Sequence[Metric]) -> str:

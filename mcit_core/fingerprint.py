@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from mcit_core.config import Experiment
-from mcit_core.digest import code_fingerprint, installed, module_fingerprint
+from mcit_core.digest import code_fingerprint, imported, installed, module_fingerprint
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
 
-#: files of this package that no stage runs
-NOT_RUN = ("run.py", "methods.py", "metrics.py", "registry.py", "models/mini_pretraining.py")
+#: a line more in these tables leaves finished stages valid: the parts that a stage runs are named in its key
+TABLES = ("mcit_core.registry",)
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn")
 
 
-def _read_by(tuner: str, folder: Path) -> set[str]:
-    """The built-in tuners' files, by stem, that the tuner's own file imports, itself included, and theirs in turn."""
-    found, new = set[str](), {tuner}
-    while new:
-        found |= new
-        sources = [
-            (folder / f"{name}.py").read_text(encoding="utf-8") for name in new if (folder / f"{name}.py").exists()
-        ]
-        new = {
-            name for source in sources for name in re.findall(r"mcit_core\.tuners(?:\.| import )(\w+)", source)
-        } - found
-    return found
-
-
 def numerics(experiment: Experiment) -> dict[str, str]:
-    """Fingerprint of the code that a stage of `experiment` runs, and the versions of the libraries. Of the built-in
-    tuners only its own counts, with what that imports of the others; a part that a third party registered counts by the
-    source of its whole package, and may use every built-in tuner."""
-    tuner = TUNERS.module_of(experiment.tuner) or ""
-    others: tuple[str, ...] = ()
-    if tuner.startswith("mcit_core."):
-        folder = Path(__file__).parent / "tuners"
-        read = {"__init__", *_read_by(tuner.rpartition(".")[2], folder)}
-        others = tuple(f"tuners/{path.name}" for path in sorted(folder.glob("*.py")) if path.stem not in read)
-    parts = {"code": code_fingerprint(leaving_out=(*NOT_RUN, *others))}
-    for name, module in (
-        ("tuner", tuner),
-        ("model", MODELS.module_of(experiment.model)),
-        ("benchmark", BENCHMARKS.module_of(experiment.benchmark)),
-    ):
-        if module and not module.startswith("mcit_core."):
-            parts[f"code of {name}"] = module_fingerprint(module)
+    """Fingerprint of the code that a stage of `experiment` runs, and the versions of the libraries: the sequence, its
+    tuner, model and benchmark, and all that they import; of a part that a third party registered its whole package."""
+    named = {
+        "tuner": TUNERS.module_of(experiment.tuner) or "",
+        "model": MODELS.module_of(experiment.model) or "",
+        "benchmark": BENCHMARKS.module_of(experiment.benchmark) or "",
+    }
+    theirs = {part: module for part, module in named.items() if module and not module.startswith("mcit_core.")}
+    roots = {"mcit_core.sequence", *(set(named.values()) - set(theirs.values()) - {""})}
+    roots |= {name for module in theirs.values() for name in imported(module)}
+    parts = {"code": code_fingerprint(*sorted(roots), leaving_out=TABLES)}
+    parts |= {f"code of {part}": module_fingerprint(module) for part, module in theirs.items()}
     return parts | {library: installed(library) for library in LIBRARIES}
+
+
+def data_code(benchmark: str, model: str) -> dict[str, str]:
+    """Fingerprints of the code that makes the rows of a benchmark and their features."""
+    modules = [MODELS.module_of(model) or "", BENCHMARKS.module_of(benchmark) or ""]
+    ours = [module for module in modules if module.startswith("mcit_core.")]
+    theirs = [module for module in modules if module not in ours]
+    used = sorted({name for module in theirs for name in imported(module)})
+    parts = {"code": code_fingerprint("mcit_core.features", *ours, *used, leaving_out=TABLES)}
+    return parts | {module: module_fingerprint(module) for module in theirs}

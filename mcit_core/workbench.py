@@ -14,6 +14,7 @@ import torch
 from mcit_core.benchmarks import Benchmark
 from mcit_core.config import Experiment
 from mcit_core.features import CHUNK, Rows, open_rows
+from mcit_core.fingerprint import data_code
 from mcit_core.models import Model
 from mcit_core.projection import Statistics, token_statistics
 from mcit_core.registry import BENCHMARKS, MODELS
@@ -35,6 +36,7 @@ class Workbench:
         self.model: Model = MODELS.load(model)(resolve_device(device))
         self.benchmark: Benchmark = BENCHMARKS.load(benchmark)()
         self.features = features
+        self._code = data_code(benchmark, model)
         self._rows: dict[tuple[str, str], tuple[Rows, str]] = {}
         self._statistics: dict[tuple[str, str], Statistics] = {}
 
@@ -47,7 +49,8 @@ class Workbench:
                     return self.model.pretraining_table(split)
                 return self.benchmark.table(task, split)
 
-            key = {"benchmark": "" if task == "pretraining" else self.benchmark.name, "task": task, "split": split}
+            name = "" if task == "pretraining" else self.benchmark.name
+            key = {"benchmark": name, "task": task, "split": split, **self._code}
             self._rows[task, split] = open_rows(self.model, key, table, self.benchmark.image_shape, self.features)
         return self._rows[task, split]
 

@@ -14,9 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mcit_core.workbench import Workbench, workbench_for
-from orchestration.plan import SweepSpec, Trial, costs, make_orders, make_trials
-from orchestration.spec import load_spec
+from mcit_core.data.workbench import Workbench, workbench_for
+from orchestration.plan.orders import make_orders
+from orchestration.plan.spec import SweepSpec
+from orchestration.plan.stage_tree import costs
+from orchestration.plan.sweep_file import load_spec
+from orchestration.plan.trials import Trial, make_trials
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 #: counted as they are in their files, where they exist
@@ -56,8 +59,8 @@ def count() -> None:
 
 def train_all(trials: list[Trial], features: Path | None, stages: Path | None) -> dict[str, Any]:
     """Train every trial in this process. Returns stages trained, seconds of training and of everything, and cells."""
-    from mcit_core.sequence import Sequence
-    from orchestration.store import StageStore
+    from mcit_core.training.sequence import Sequence
+    from orchestration.keep.stage_store import StageStore
 
     store = StageStore(stages) if stages else None
     trained, training, cells = 0, 0.0, {}

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from mcit_core.averaging import Averager
+from mcit_core.data.order import data_order
+from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.sequence import MEASURE, build_tuner, protect, space_of, train_stage
-from mcit_core.step import Learner, train_step
-from mcit_core.workbench import Workbench, data_order
+from mcit_core.training.stage import MEASURE, build_tuner, protect, space_of, train_stage
+from mcit_core.training.step import Learner, train_step
 
 ORDER = ("attribute", "ground")
 #: baseline -> what is compared with it: method and settings

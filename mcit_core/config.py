@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mcit_core.registry import TUNERS
+from mcit_core.registry import INPUT_TUNERS, TUNER_SECTIONS, TUNERS
 
 Energy = Annotated[float, Field(gt=0, le=1, description="share of squared singular values, in (0, 1]")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -77,7 +77,7 @@ class Averaging(Section):
 
 
 class Replay(Section):
-    """Rows of earlier tasks mixed into every batch; see `mcit_core.replay`."""
+    """Rows of earlier tasks mixed into every batch; see `mcit_core.protection.replay`."""
 
     kind: Literal["none", "reservoir"] = "none"
     rows: int = Field(60, ge=1, description="rows kept, of all earlier tasks together")
@@ -85,7 +85,7 @@ class Replay(Section):
 
 
 class Regulariser(Section):
-    """A term of the loss that holds on to earlier tasks; see `mcit_core.regularisers`."""
+    """A term of the loss that holds on to earlier tasks; see `mcit_core.protection.regularisers`."""
 
     kind: Literal["none", "ewc", "lwf"] = "none"
     strength: float = Field(1.0, ge=0, description="weight of the term")
@@ -101,7 +101,7 @@ class Grouping(Section):
 
 
 class Projection(Section):
-    """Where a stage's gradient and realised change may go; see `mcit_core.projection` and `mcit_core.pegp`."""
+    """Where a stage's gradient and realised change may go; see `mcit_core.protection`."""
 
     mode: Literal["none", "residual", "pretrained", "both", "pegp"] = "none"
     pretrained_energy: Energy = Field(0.99, description="energy threshold of the pre-trained space")
@@ -128,19 +128,7 @@ class Train(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-#: the sections that each built-in tuner reads; a third party's tuner may read any of them, and `options`
-TUNER_SECTIONS: dict[str, tuple[str, ...]] = {
-    "prompt_pool": ("pool",),
-    "prompt": ("prompt",),
-    "prefix": ("prefix",),
-    "lora": ("lora",),
-    "o_lora": ("lora",),
-    "adapter": ("adapter",),
-    "full": (),
-}
 ALL_SECTIONS = ("pool", "prompt", "prefix", "lora", "adapter", "options")
-#: tuners whose tensors are rows of the model's input, where Fwd-Prompt's spaces live
-INPUT_TUNERS = ("prompt_pool", "prompt")
 
 
 #: what protects earlier tasks; all of it is off by default

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcit_core.config import PROTECTING_SECTIONS, Experiment, unflatten
-from mcit_core.registry import TUNERS
+from mcit_core.registry import LEARNING_RATES, PLAIN_TUNER, TUNERS
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,6 @@ class Preset:
     paper: str = ""
     given: str = ""
     kept: str = "nothing"
-
-
-#: the unprotected tuner that a protecting one is compared with
-PLAIN_TUNER = {"o_lora": "lora"}
-#: the best of six for each tuner on the first task of sweeps/compare.yaml, by validation (sweeps/tune.yaml)
-LEARNING_RATES = {"prompt_pool": 0.03, "prompt": 0.1, "prefix": 0.3, "lora": 0.003, "adapter": 0.01, "full": 0.001}
 
 
 def _tuned(tuner: str) -> dict[str, Any]:

@@ -52,3 +52,27 @@ TUNERS = Registry(
 )
 MODELS = Registry("mcit_core.models", {"mini": "mcit_core.models.mini:MiniModel"})
 BENCHMARKS = Registry("mcit_core.benchmarks", {"mini": "mcit_core.benchmarks.mini:MiniBenchmark"})
+
+
+#: the sections that each built-in tuner reads; a third party's tuner may read any of them, and `options`
+TUNER_SECTIONS: dict[str, tuple[str, ...]] = {
+    "prompt_pool": ("pool",),
+    "prompt": ("prompt",),
+    "prefix": ("prefix",),
+    "lora": ("lora",),
+    "o_lora": ("lora",),
+    "adapter": ("adapter",),
+    "full": (),
+}
+
+
+#: tuners whose tensors are rows of the model's input, where Fwd-Prompt's spaces live
+INPUT_TUNERS = ("prompt_pool", "prompt")
+
+
+#: the unprotected tuner that a protecting one is compared with
+PLAIN_TUNER = {"o_lora": "lora"}
+
+
+#: the best of six for each tuner on the first task of sweeps/compare.yaml, by validation (sweeps/tune.yaml)
+LEARNING_RATES = {"prompt_pool": 0.03, "prompt": 0.1, "prefix": 0.3, "lora": 0.003, "adapter": 0.01, "full": 0.001}

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from mcit_core.config import Experiment, field_paths, flatten, is_field
-from mcit_core.document import Document, SpecError, near, wanted
 from mcit_core.methods import build_experiment, method_names
 from mcit_core.metrics import summarise
 from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
+from mcit_core.stages.results import UNTOUCHED, Matrix, StageResult, matrix, untouched
+from mcit_core.yaml_document import Document, SpecError, near, wanted
 
 NEEDED = ("benchmark", "model", "method")
 
@@ -76,11 +77,11 @@ def _order(document: Document, order: Any, benchmark: str) -> tuple[str, ...]:
     return tuple(order)
 
 
-def print_matrix(experiment: Experiment, matrix: list[list[float | None]], zero_shot: list[float | None]) -> None:
+def print_matrix(experiment: Experiment, accuracy: Matrix, zero_shot: list[float | None]) -> None:
     width = max(9, *(len(task) for task in experiment.order))
     print("\naccuracy in %, after the stage in the row, on the task in the column")
     print(" " * (width + 2) + " ".join(task.rjust(width) for task in experiment.order))
-    for name, row in zip(("untouched", *experiment.order), (zero_shot, *matrix), strict=False):
+    for name, row in zip(("untouched", *experiment.order), (zero_shot, *accuracy), strict=False):
         print(
             name.rjust(width)
             + "  "
@@ -111,8 +112,8 @@ def main() -> int:
 
 def run(experiment: Experiment, features: Path | None) -> int:
     """Train the sequence and print what it comes to. Raises SpecError where the model or the data cannot be loaded."""
-    from mcit_core.sequence import Sequence  # torch and transformers load only once the input is known to be good
-    from mcit_core.workbench import workbench_for
+    from mcit_core.data.workbench import workbench_for
+    from mcit_core.training.sequence import Sequence
 
     try:
         bench = workbench_for(experiment, features)
@@ -120,28 +121,21 @@ def run(experiment: Experiment, features: Path | None) -> int:
         raise SpecError(
             f"model {experiment.model} or benchmark {experiment.benchmark} cannot be loaded: {error}"
         ) from error
-    column = {task: i for i, task in enumerate(experiment.order)}
-    matrix: list[list[float | None]] = []
-    zero_shot: list[float | None] = []
+    results: list[StageResult] = []
     for result in Sequence(experiment, bench):
-        row: list[float | None] = [None] * len(column)
-        for cell in result.accuracy:
-            if cell["split"] == "test":
-                row[column[cell["task"]]] = cell["accuracy"]
-        if result.task is None:
-            zero_shot = row
-        else:
-            matrix.append(row)
+        results.append(result)
+        if result.stage != UNTOUCHED:
             print(
                 f"stage {result.stage} {result.task}: loss {result.metrics['loss/last']:.3f}, "
                 f"{result.metrics['seconds/train']:.1f} s training, "
                 f"{result.metrics['seconds/evaluate']:.1f} s evaluating",
                 flush=True,
             )
-    print_matrix(experiment, matrix, zero_shot)
-    if matrix:
+    accuracy, zero_shot = matrix(results, experiment.order), untouched(results, experiment.order)
+    print_matrix(experiment, accuracy, zero_shot or [])
+    if accuracy:
         print()
-        for name, value in summarise(matrix, zero_shot).items():
+        for name, value in summarise(accuracy, zero_shot).items():
             print(f"{name:24s} {'undefined' if value is None else f'{100 * value:.1f} %'}")
     return 0
 

@@ -1,193 +1,140 @@
-"""Finished stages and evaluations by key, on this machine or behind any URI that pyarrow.fs opens.
-
-`python -m orchestration.store list | verify | explain KEY_A KEY_B | gc --keep RUN --max-size 5GB`
-
-An entry is there once its record is: the state is written first, the record with all checksums last.
-"""
+"""The command that looks after a stage store: `python -m orchestration.store list | verify | explain | gc`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import argparse
+import re
 import sys
 import time
-import uuid
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from pyarrow import fs
-from safetensors import SafetensorError
+from mcit_core.yaml_document import SpecError
+from orchestration.keep.files import StorageError
+from orchestration.keep.stage_store import StageStore
+from orchestration.keep.upkeep import collect, explain, sweep_up
+from orchestration.plan.sweep_file import load_spec
+from orchestration.plan.trials import make_trials
 
-from mcit_core.digest import digest
-from mcit_core.sequence import Evaluation, Measured
-from mcit_core.stages import StageKey
-from mcit_core.state import StageState
-from orchestration.files import Entry, Folder, StorageError
-from orchestration.leases import POLL, Leases
-
-#: 1: state and evaluations carry checksums; 2: the record does too. Every version is read, the last one is written.
-FORMAT = 2
-FORMATS = (1, 2)
-
-Trained = tuple[StageState, Measured]
-RECORD, STATE = "record.json", "state.safetensors"
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
-class StageStore:
-    """<key[:2]>/<key>/{state.safetensors, record.json}, evaluations/<key>.json, leases/ and damaged/ under `where`."""
-
-    def __init__(
-        self, where: str | Path, filesystem: fs.FileSystem | None = None, leases: Leases | None = None
-    ) -> None:
-        self.folder = Folder(where, filesystem)
-        self.leases = leases or Leases(self.folder)
-
-    def stage(self, key: StageKey, train: Callable[[], Trained]) -> tuple[StageState, Measured, bool]:
-        """A stage's state, what was measured, and whether they came from the store. Trains under a lease, so that no
-        other worker on this store trains the same; where another does already, waits and takes what it leaves.
-        Raises StorageError where the store cannot be written to."""
-        found = self.get_stage(key.key)
-        while found is None:
-            lease = self.leases.attempt(key.key, key.made_from.get("parent"))
-            if lease is None:
-                time.sleep(POLL)
-                found = self.get_stage(key.key)
-                continue
-            with lease:
-                found = self.get_stage(key.key)  # its last holder may just have finished it
-                if found is None:
-                    state, measured = train()
-                    self.put_stage(key, state, measured)
-                    return state, measured, False
-        return *found, True
-
-    def get_stage(self, key: str, touch: bool = True) -> Trained | None:
-        """A stored stage, or None; `touch` notes that it was used. A damaged entry is reported, set aside and counts
-        as absent."""
-        raw = self._raw(key)
-        if raw is None:
-            return None
-        try:
-            state, measured = _checked(key, *raw)
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
-            if self._raw(key) == raw:  # or else another worker has set it aside already, or even made it again
-                aside = self._set_aside(_place(key, RECORD), _place(key, STATE))
-                warnings.warn(
-                    f"stored stage {key[:12]} is damaged ({error}); {aside}, it is trained again", stacklevel=2
-                )
-            return None
-        if touch:
-            self.folder.touch(_place(key, RECORD))
-        return state, measured
-
-    def _raw(self, key: str) -> tuple[bytes, bytes | None] | None:
-        """Record and state as they lie there; the state is None where it is missing."""
-        record = self.folder.read(_place(key, RECORD))
-        return None if record is None else (record, self.folder.read(_place(key, STATE)))
-
-    def put_stage(self, stage: StageKey, state: StageState, measured: Measured) -> None:
-        """Keep a stage; where another worker was quicker its entry stands, since equal keys mean equal content.
-        Raises StorageError."""
-        if self._raw(stage.key) is not None:
-            return
-        data = state.to_bytes()
-        record = {
-            "format": FORMAT,
-            "key": stage.key,
-            "made_from": stage.made_from,
-            "measured": measured,
-            "checksum": hashlib.sha256(data).hexdigest(),
-        }
-        record["record_checksum"] = digest(record)
-        self.folder.write(_place(stage.key, STATE), data)
-        self.folder.write(_place(stage.key, RECORD), json.dumps(record, indent=1).encode())
-
-    def get_evaluation(self, key: str) -> Evaluation | None:
-        name = f"evaluations/{key}.json"
-        data = self.folder.read(name)
-        if data is None:
-            return None
-        try:
-            record = json.loads(data)
-            body: dict[str, Any] = record["evaluation"]
-            if record["format"] not in FORMATS or record["checksum"] != digest(body):
-                raise ValueError("its checksum or format does not match")
-            return body
-        except (ValueError, KeyError, TypeError) as error:
-            aside = self._set_aside(name)
-            warnings.warn(f"stored evaluation {key[:12]} is damaged ({error}); {aside}, it is made again", stacklevel=2)
-            return None
-
-    def put_evaluation(self, key: str, evaluation: Evaluation) -> None:
-        """Raises StorageError."""
-        record = {"format": FORMAT, "checksum": digest(evaluation), "evaluation": evaluation}
-        self.folder.write(f"evaluations/{key}.json", json.dumps(record).encode())
-
-    def _set_aside(self, *names: str) -> str:
-        """Move a damaged entry's files, record first, out of the way. Says in words where they are."""
-        place = f"damaged/{names[0].split('/')[-2][:64]}-{uuid.uuid4().hex[:8]}"
-        try:
-            for name in names:
-                self.folder.move(name, f"{place}/{name.rpartition('/')[2]}")
-        except StorageError as error:
-            return f"it stays where it is ({error})"
-        return f"set aside in {self.folder.path(place)}"
-
-    def record(self, key: str) -> dict[str, Any] | None:
-        """What an entry says of itself, None where there is none or it cannot be read. The state is not looked at."""
-        data = self.folder.read(_place(key, RECORD))
-        try:
-            return None if data is None else _read_record(key, data)
-        except (ValueError, KeyError, TypeError):
-            return None
-
-    def entries(self) -> dict[str, list[Entry]]:
-        """The files of every entry that has a record, by key."""
-        found: dict[str, list[Entry]] = {}
-        for entry in self.folder.files():
-            parts = entry.name.split("/")
-            if len(parts) == 3 and parts[1].startswith(parts[0]):
-                found.setdefault(parts[1], []).append(entry)
-        return {key: files for key, files in found.items() if any(f.name.endswith(RECORD) for f in files)}
-
-    def delete(self, key: str) -> None:
-        """Take a stage out of the store. Raises StorageError."""
-        self.folder.delete(_place(key, RECORD))  # first, so that no reader meets half an entry
-        self.folder.delete(_place(key, STATE).rpartition("/")[0])
+def show(store: StageStore) -> None:
+    print(f"{'key':14}{'after':14}{'task':14}{'MB':>8}  {'last used':18}{'trained in':>10}")
+    files = store.entries()
+    for key, entries in sorted(files.items(), key=lambda item: max(entry.changed for entry in item[1])):
+        record = store.record(key)
+        if record is None:
+            print(f"{key[:12]:14}cannot be read; `verify` sets it aside")
+            continue
+        made_from = record["made_from"]
+        size, used = sum(entry.size for entry in entries), max(entry.changed for entry in entries)
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(used))
+        seconds = record["measured"].get("metrics", {}).get("seconds/train")
+        print(
+            f"{key[:12]:14}{(made_from.get('parent') or '-')[:12]:14}{made_from.get('task', '-'):14}{size / 1e6:8.2f}  "
+            f"{when:18}{'-' if seconds is None else f'{seconds:.0f} s':>10}"
+        )
+    print(f"{len(files)} stages, {sum(e.size for entries in files.values() for e in entries) / 1e6:.1f} MB")
 
 
-def _place(key: str, name: str) -> str:
-    return f"{key[:2]}/{key}/{name}"
+def verify(store: StageStore) -> int:
+    """Read every stage and evaluation. Damaged ones are set aside; returns how many."""
+    damaged = 0
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        stages = list(store.entries())
+        damaged += sum(store.get_stage(key, touch=False) is None for key in stages)
+        names = [entry.name for entry in store.folder.files("evaluations") if entry.name.endswith(".json")]
+        keys = [name.removeprefix("evaluations/").removesuffix(".json") for name in names]
+        damaged += sum(store.get_evaluation(key) is None for key in keys)
+    for warning in said:
+        print(warning.message)
+    print(f"{len(stages)} stages and {len(keys)} evaluations read, {damaged} damaged")
+    return damaged
 
 
-def _read_record(key: str, data: bytes) -> dict[str, Any]:
-    record = json.loads(data)
-    if record["format"] not in FORMATS:
-        raise ValueError(f"format {record['format']}, expected one of {FORMATS}")
-    if record["format"] > 1 and record.pop("record_checksum") != digest(record):
-        raise ValueError(f"the checksum of {RECORD} does not match")
-    if record["key"] != key:
-        raise ValueError("it is another stage's")
-    if record["format"] == 1:
-        record["measured"] = record.pop("metrics")
-    if not isinstance(record["measured"], dict) or not isinstance(record["made_from"], dict):
-        raise ValueError("measured or made_from is no mapping")
-    checked: dict[str, Any] = record
-    return checked
+def full_key(store: StageStore, prefix: str) -> str:
+    """The one key that starts with `prefix`. Raises KeyError."""
+    found = [key for key in store.entries() if key.startswith(prefix)]
+    if len(found) != 1:
+        some = ": " + ", ".join(key[:16] for key in found[:5]) if found else "; `list` shows them"
+        raise KeyError(f"{len(found)} stages in {store.folder.root} start with {prefix!r}{some}")
+    return found[0]
 
 
-def _checked(key: str, record: bytes, state: bytes | None) -> Trained:
-    body = _read_record(key, record)
-    if state is None:
-        raise ValueError(f"{STATE} is missing")
-    if hashlib.sha256(state).hexdigest() != body["checksum"]:
-        raise ValueError(f"the checksum of {STATE} does not match")
-    return StageState.from_bytes(state), body["measured"]
+def bytes_of(text: str) -> int:
+    """ "5GB" -> 5000000000."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 5GB or 300MB")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--storage", default="runs", metavar="DIR", help="the sweeps' storage, a folder or a URI (default: runs)"
+    )
+    common.add_argument("--stages", metavar="PLACE", help="as given to the sweep (default: DIR/stages)")
+    parser = argparse.ArgumentParser(prog="python -m orchestration.store", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", parents=[common], help="every stage, the longest unused first")
+    commands.add_parser("verify", parents=[common], help="read everything, set damaged entries aside (exit code 1)")
+    why = commands.add_parser("explain", parents=[common], help="say in words why two stages differ")
+    why.add_argument("key_a", metavar="KEY_A", help="a key or its beginning")
+    why.add_argument("key_b", metavar="KEY_B")
+    gc = commands.add_parser("gc", parents=[common], help="delete stages, the longest unused first")
+    gc.add_argument("--keep", action="append", default=[], type=Path, metavar="RUN", help="spare what this RUN needs")
+    gc.add_argument(
+        "--max-size",
+        type=bytes_of,
+        metavar="SIZE",
+        help="stop at this size, for example 5GB (default: spare only RUNs)",
+    )
+    gc.add_argument("--dry-run", action="store_true", help="say what would be deleted; delete nothing")
+    args = parser.parse_args(arguments)
+    if args.command == "gc" and args.max_size is None and not args.keep:
+        parser.error("gc: expected --max-size SIZE, --keep RUN or both; without either it would delete every stage")
+    return args
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 fine, 1 something is damaged or could not be done, 2 wrong input."""
+    args = parse_arguments(arguments)
+    try:
+        store = StageStore(args.stages or f"{args.storage.rstrip('/')}/stages")
+        if not store.folder.exists():
+            raise ValueError(
+                f"{store.folder.root}: there is no such folder; --storage names the one with stages/ in it"
+            )
+        if args.command == "verify":
+            return 1 if verify(store) else 0
+        if args.command == "list":
+            show(store)
+        elif args.command == "explain":
+            print("\n".join(explain(store, full_key(store, args.key_a), full_key(store, args.key_b))))
+        else:
+            trials = [trial for run in args.keep for trial in make_trials(load_spec(run / "sweep.yaml"))]
+            deleted, left = collect(store, trials, args.max_size or 0, args.dry_run)
+            freed = sweep_up(store, args.dry_run)
+            for key, size in deleted:
+                print(f"{key[:12]}  {size / 1e6:.2f} MB")
+            said = "would be deleted" if args.dry_run else "deleted"
+            print(
+                f"{len(deleted)} stages and {freed / 1e6:.2f} MB of leftovers {said}; "
+                f"{left / 1e6:.1f} MB of stages left"
+            )
+            if args.max_size is not None and left > args.max_size:
+                print("the rest is needed by a --keep RUN or leased by a live sweep")
+    except (KeyError, SpecError, ValueError) as error:
+        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+        return 2
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    from orchestration.upkeep import main
-
     sys.exit(main())

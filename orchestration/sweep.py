@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mcit_core.document import SpecError
-from orchestration.files import Folder
-from orchestration.halving import race
-from orchestration.plan import SweepSpec, Trial, costs, make_trials
-from orchestration.spec import load_spec, resolved
+from mcit_core.yaml_document import SpecError
+from orchestration.keep.files import Folder
+from orchestration.plan.halving import race
+from orchestration.plan.spec import SweepSpec
+from orchestration.plan.stage_tree import costs
+from orchestration.plan.sweep_file import load_spec, resolved
+from orchestration.plan.trials import Trial, make_trials
 
 if TYPE_CHECKING:
-    from orchestration.records import Records
+    from orchestration.keep.records import Records
 
 #: seconds of an optimizer step and of a task's evaluation, measured with the embedded model, two workers on two cores
 STEP_SECONDS, EVALUATION_SECONDS = 0.17, 1.8
@@ -189,10 +191,10 @@ def run(
     args: argparse.Namespace, spec: SweepSpec, trials: list[Trial], storage: Path, workers: int, console: Console
 ) -> int:
     """Train what is missing, then write and print everything."""
-    from orchestration.background import BackgroundTracker
-    from orchestration.provenance import describe, run_id, write_sweep
-    from orchestration.records import Records
-    from orchestration.tracking import Tracker, default_uri
+    from orchestration.keep.provenance import describe, run_id, write_sweep
+    from orchestration.keep.records import Records
+    from orchestration.tracking.background import BackgroundTracker
+    from orchestration.tracking.tracker import Tracker, default_uri
 
     begun = time.time()
     folder = storage / spec.name
@@ -232,8 +234,8 @@ def _train(
     if not args.address:
         # read when ray is imported: off, a Ray of the sweep's own takes the loopback alone, on Linux too
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    from orchestration.execute import ray_session, run_trials
-    from orchestration.progress import Progress
+    from orchestration.run.progress import Progress
+    from orchestration.run.ray_tune import ray_session, run_trials
 
     with ExitStack() as stack:
         try:
@@ -254,7 +256,7 @@ def _train(
 
 def conclude(args: argparse.Namespace, folder: Path, report: Path, uri: str, records: Records, tracked: bool) -> int:
     """Print the table, where to look, and what to do about what is missing."""
-    from orchestration.printing import print_summary
+    from orchestration.report.console import print_summary
 
     # a file or a pipe has no width of its own; 80 columns would cut names
     print_summary(folder, Console(highlight=False, width=None if sys.stdout.isatty() else 140))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from mcit_core.document import SpecError
-from orchestration.plan import make_trials
-from orchestration.records import Records
-from orchestration.spec import load_spec
-from orchestration.tracking import Tracker, default_uri, unreachable
+from mcit_core.yaml_document import SpecError
+from orchestration.keep.records import Records
+from orchestration.plan.sweep_file import load_spec
+from orchestration.plan.trials import make_trials
+from orchestration.tracking.tracker import Tracker, default_uri, unreachable
 
 
 def main(arguments: list[str] | None = None) -> int:

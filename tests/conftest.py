@@ -32,7 +32,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bench(features: Path) -> Iterator[object]:
     """The embedded model on the tiny benchmark, with a feature cache."""
-    from mcit_core.workbench import Workbench
+    from mcit_core.data.workbench import Workbench
 
     return Workbench("tiny", "mini", "cpu", features)
 

@@ -20,10 +20,13 @@ from math import ceil
 from statistics import fmean
 from typing import Any
 
-from orchestration.halving import Halving, race
-from orchestration.leases import BEAT, TTL, Lease, Leases
-from orchestration.plan import HalvingRule, StageTree, SweepSpec, Trial, make_orders, make_trials, stage_tree
-from orchestration.scheduler import StageScheduler
+from orchestration.keep.leases import BEAT, TTL, Lease, Leases
+from orchestration.plan.halving import Halving, race
+from orchestration.plan.orders import make_orders
+from orchestration.plan.scheduler import StageScheduler
+from orchestration.plan.spec import HalvingRule, SweepSpec
+from orchestration.plan.stage_tree import StageTree, stage_tree
+from orchestration.plan.trials import Trial, make_trials
 
 TASKS = ("attribute", "ground", "bars", "locate")
 #: virtual seconds: to load a worker, to take a finished stage, between looks of who waits, until a driver notices a

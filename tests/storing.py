@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from mcit_core.digest import digest
-from mcit_core.stages import StageKey
-from mcit_core.state import StageState
-from orchestration.store import Trained
+from mcit_core.stages.digest import digest
+from mcit_core.stages.keys import StageKey
+from mcit_core.stages.results import Cell, Evaluation, Measured
+from mcit_core.stages.state import StageState
+from orchestration.keep.stage_store import Trained
 
-MEASURED = {"metrics": {"loss/last": 0.1 + 0.2, "seconds/train": 1.0}, "traces": {"loss": [0.5, 0.3]}}
+MEASURED = Measured({"loss/last": 0.1 + 0.2, "seconds/train": 1.0}, {"loss": [0.5, 0.3]})
+
+
+def evaluation(value: float = 0.5, chosen: list[list[int]] | None = None) -> Evaluation:
+    return Evaluation([Cell("ground", "test", value, 0.75, 10)], chosen, None, 0.25)
 
 
 def stage_key(name: str = "a", parent: str | None = None) -> StageKey:

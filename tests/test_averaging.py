@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mcit_core.averaging import FALLBACK, Averager, per_tensor_weight, settle, taylor_weight
 from mcit_core.config import Averaging
+from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.sequence import build_tuner, train_stage
-from mcit_core.workbench import Workbench
+from mcit_core.training.stage import build_tuner, train_stage
 
 # two parameters, worked by hand: ‖g‖₁ = 4, ‖θ - θ_prev‖₁ = 0.75, ‖θ - θ*‖₁ = 3.5, ‖g - g_prev‖₁ = 3
 G, G_PREV = torch.tensor([3.0, -1.0]), torch.tensor([1.0, -2.0])
@@ -171,10 +171,10 @@ def test_a_stage_leaves_the_average_and_trains_on_from_it(kind: str, bench: Work
     plain = averaged.model_copy(update={"averaging": Averaging()})
     first, measured = train_stage(averaged, bench, 0, None)
     assert first.equals(train_stage(plain, bench, 0, None)[0])  # with no earlier task there is nothing to hold on to
-    assert "ema/weight" not in measured["traces"]
+    assert "ema/weight" not in measured.traces
     second, measured = train_stage(averaged, bench, 1, first)
     trained, _ = train_stage(plain, bench, 1, first)
-    assert len(measured["traces"]["ema/weight"]) == 4
+    assert len(measured.traces["ema/weight"]) == 4
     near = sum(float((second.tensors[name] - first.tensors[name]).norm()) for name in first.tensors)
     far = sum(float((trained.tensors[name] - first.tensors[name]).norm()) for name in first.tensors)
     assert 0 < near < far

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mcit_core.benchmarks.mini import HANDWRITTEN, TASKS, MiniBenchmark, rows
-from mcit_core.features import table_digest
+from mcit_core.data.features import table_digest
 from mcit_core.miniworld.draw import handwritten_digits
 from mcit_core.miniworld.language import STYLES, read, write
 from mcit_core.miniworld.mixture import is_task_word, mixture_example, mixture_picture, random_word

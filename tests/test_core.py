@@ -14,14 +14,16 @@ from pydantic import ValidationError
 
 from mcit_core.benchmarks.mini import TASKS
 from mcit_core.config import Experiment
-from mcit_core.evaluation import evaluate
+from mcit_core.data.order import data_order
+from mcit_core.data.statistics import token_statistics
+from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment, reference_experiment
 from mcit_core.models.mini import CHECKPOINT, MiniModel
-from mcit_core.projection import token_statistics
-from mcit_core.sequence import Sequence, build_tuner, train_stage
-from mcit_core.stages import stage_chain
-from mcit_core.workbench import Workbench, data_order
-from orchestration.store import StageStore
+from mcit_core.stages.keys import stage_chain
+from mcit_core.training.evaluation import evaluate
+from mcit_core.training.sequence import Sequence
+from mcit_core.training.stage import build_tuner, train_stage
+from orchestration.keep.stage_store import StageStore
 
 ORDER = ("attribute", "ground")
 
@@ -163,7 +165,7 @@ def test_freeze_leaves_claimed_prompts_and_keys_alone(bench: Workbench) -> None:
 
 
 def test_a_stage_moves_inside_its_space(bench: Workbench) -> None:
-    from mcit_core.sequence import space_of
+    from mcit_core.training.stage import space_of
 
     config = experiment(**{"projection.task_energy": 0.6})
     first, _ = train_stage(config, bench, 0, None)
@@ -189,7 +191,7 @@ def test_stages_come_back_from_the_store_and_are_shared(bench: Workbench, tmp_pa
     list(Sequence(sequential, bench, store))
     shared = list(Sequence(direct, bench, store))
     assert [r.reused for r in shared] == [False, True, False]  # its first stage is sequential's
-    assert shared[1].accuracy[0]["task"] == "attribute"
+    assert shared[1].accuracy[0].task == "attribute"
 
 
 def test_a_damaged_stage_is_set_aside_and_trained_again(bench: Workbench, tmp_path: Path) -> None:

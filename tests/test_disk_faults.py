@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 from harm import Harm
-from storing import never, stage_key, state, trained
+from storing import evaluation, never, stage_key, state, trained
 
-from mcit_core.state import StageState
-from orchestration.files import Folder, StorageError, write_atomic
-from orchestration.leases import Leases
-from orchestration.store import StageStore, Trained
+from mcit_core.stages.results import Evaluation, Measured
+from mcit_core.stages.state import StageState
+from orchestration.keep.files import Folder, StorageError, write_atomic
+from orchestration.keep.leases import Leases
+from orchestration.keep.stage_store import StageStore, Trained
 
 
-def small_sweep(root: Path) -> list[tuple[StageState, dict[str, float]]]:
+def small_sweep(root: Path) -> list[tuple[StageState, Evaluation | None]]:
     """Two chains of two stages with a common first one, an evaluation each; a stage is a sum over its parents."""
     store = StageStore(root, leases=Leases(Folder(root), ttl=0.0))
     out = []
@@ -31,12 +32,12 @@ def small_sweep(root: Path) -> list[tuple[StageState, dict[str, float]]]:
             key = stage_key(name, parent)
 
             def train(value: float = before + ord(name)) -> Trained:
-                return state(value), {"metrics": {"loss/last": value / 3}}
+                return state(value), Measured({"loss/last": value / 3})
 
             left, measured, _ = store.stage(key, train)
             if store.get_evaluation(key.key) is None:
-                store.put_evaluation(key.key, {"accuracy": [measured["metrics"]["loss/last"]]})
-            out.append((left, store.get_evaluation(key.key) or {}))
+                store.put_evaluation(key.key, evaluation(measured.metrics["loss/last"]))
+            out.append((left, store.get_evaluation(key.key)))
             parent, before = key.key, float(left.tensors["weights"][0, 0])
     return out
 
@@ -45,7 +46,7 @@ def small_sweep(root: Path) -> list[tuple[StageState, dict[str, float]]]:
 def test_after_a_failure_at_any_file_operation_the_same_command_ends_with_the_same_bits(
     tmp_path: Path, crash: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestration.store.POLL", 0.01)
+    monkeypatch.setattr("orchestration.keep.stage_store.POLL", 0.01)
     wanted = small_sweep(tmp_path / "calm")
     with pytest.MonkeyPatch.context() as patch:
         counting = Harm(tmp_path, -1, 0)
@@ -71,8 +72,8 @@ def test_a_full_disk_gives_one_clear_error_and_goes_on_once_there_is_space(tmp_p
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from storing import *
-from orchestration.store import StageStore
-from orchestration.files import StorageError
+from orchestration.keep.stage_store import StageStore
+from orchestration.keep.files import StorageError
 store = StageStore({str(tmp_path)!r})
 store.stage(stage_key("a"), trained)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mcit_core.grouping import Groups
+from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.sequence import Sequence, groups_at, train_stage
-from mcit_core.workbench import Workbench
+from mcit_core.protection.grouping import Groups
+from mcit_core.training.sequence import Sequence
+from mcit_core.training.stage import groups_at, train_stage
 
 COUNTING = ["how many balls are there", "how many cubes are there"]
 READING = ["read the word aloud", "spell the word"]

@@ -12,11 +12,12 @@ import pytest
 from sweeping import Sweep, mlflow_runs, without_counts
 from test_scheduler import scheduler, start
 
-from mcit_core.document import SpecError
-from orchestration.halving import Halving, score
-from orchestration.halving import race as make_race
-from orchestration.plan import HalvingRule, make_trials
-from orchestration.spec import load_spec
+from mcit_core.yaml_document import SpecError
+from orchestration.plan.halving import Halving, score
+from orchestration.plan.halving import race as make_race
+from orchestration.plan.spec import HalvingRule
+from orchestration.plan.sweep_file import load_spec
+from orchestration.plan.trials import make_trials
 
 BASE = "name: s\nbenchmark: mini\ntasks: 3\nmodel: mini\n"
 

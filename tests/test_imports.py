@@ -27,7 +27,7 @@ def test_mcit_core_imports_no_orchestration() -> None:
 
 
 def test_only_their_own_file_imports_ray_and_mlflow() -> None:
-    allowed = {"ray": {"execute.py", "trainable.py"}, "mlflow": {"tracking.py"}}
+    allowed = {"ray": {"ray_tune.py", "trainable.py"}, "mlflow": {"tracker.py"}}
     for path in (ROOT / "orchestration").rglob("*.py"):
         tops = {name.split(".")[0] for name in imports(path)}
         for library, files in allowed.items():
@@ -49,7 +49,7 @@ def test_mcit_core_runs_where_ray_mlflow_and_optuna_are_missing() -> None:
     code = (
         "import sys\n"
         "for name in ('ray', 'mlflow', 'optuna'): sys.modules[name] = None\n"
-        "import mcit_core.sequence, mcit_core.run, mcit_core.models.mini, mcit_core.benchmarks.mini\n"
+        "import mcit_core.training.sequence, mcit_core.run, mcit_core.models.mini, mcit_core.benchmarks.mini\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

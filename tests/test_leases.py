@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from storing import stage_key, trained
 
-from orchestration.files import Folder
-from orchestration.leases import Leases
-from orchestration.store import StageStore, Trained
+from orchestration.keep.files import Folder
+from orchestration.keep.leases import Leases
+from orchestration.keep.stage_store import StageStore, Trained
 
 
 def test_two_processes_train_a_stage_once(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_two_processes_train_a_stage_once(tmp_path: Path) -> None:
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from storing import *
-from orchestration.store import StageStore
+from orchestration.keep.stage_store import StageStore
 def train():
     time.sleep(1.0)
     print("trained", flush=True)
@@ -40,7 +40,7 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> 
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from storing import *
-from orchestration.store import StageStore
+from orchestration.keep.stage_store import StageStore
 def train():
     print("training", flush=True)
     time.sleep(600)

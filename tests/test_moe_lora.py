@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mcit_core.config import Experiment
+from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.sequence import build_tuner, train_stage
-from mcit_core.workbench import Workbench
+from mcit_core.training.stage import build_tuner, train_stage
 
 
 def experiment(tuner: str, settings: dict[str, Any] | None = None) -> Experiment:

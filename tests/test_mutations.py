@@ -16,15 +16,15 @@ import torch
 from fields import FIELDS_OF, TINY
 
 import mcit_core
-from mcit_core import digest as digests
-from mcit_core import fingerprint
 from mcit_core.benchmarks.mini import MiniBenchmark
 from mcit_core.config import Experiment
-from mcit_core.features import table_digest
+from mcit_core.data.features import table_digest
 from mcit_core.methods import build_experiment
 from mcit_core.models.mini import CHECKPOINT, MiniModel
 from mcit_core.registry import TUNERS
-from mcit_core.stages import stage_chain
+from mcit_core.stages import digest as digests
+from mcit_core.stages import fingerprint
+from mcit_core.stages.keys import stage_chain
 
 ORDER = ("attribute", "ground")
 PACKAGE = Path(mcit_core.__file__).parent
@@ -126,11 +126,20 @@ NOT_RUN = (
     "methods.py",
     "metrics.py",
     "registry.py",
-    "document.py",
+    "yaml_document.py",
     "models/mini_pretraining.py",
     "miniworld/vocabulary.py",  # of the tokenizer, which comes with the checkpoint
 )
-ALWAYS_RUN = ("subspace", "step", "sequence", "averaging", "config", "tuners/__init__", "models/mini", "miniworld/draw")
+ALWAYS_RUN = (
+    "subspace",
+    "training/step",
+    "training/sequence",
+    "averaging",
+    "config",
+    "tuners/__init__",
+    "models/mini",
+    "miniworld/draw",
+)
 
 
 def read_by_people(tree: ast.Module) -> set[int]:

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from mcit_core.config import Experiment, Projection
-from mcit_core.methods import LEARNING_RATES, PRESETS, build_experiment
-from mcit_core.pegp import grow, grown_bases, pegp_space, site_statistics
-from mcit_core.projection import Statistics
-from mcit_core.sequence import build_tuner, train_stage
-from mcit_core.step import Learner, train_step
+from mcit_core.data.statistics import Statistics
+from mcit_core.data.workbench import Workbench
+from mcit_core.methods import PRESETS, build_experiment
+from mcit_core.protection.pegp import grow, grown_bases, pegp_space, site_statistics
+from mcit_core.registry import LEARNING_RATES
+from mcit_core.training.stage import build_tuner, train_stage
+from mcit_core.training.step import Learner, train_step
 from mcit_core.tuners import Tuner
-from mcit_core.workbench import Workbench
 
 FORMS = ("prompt", "prefix", "lora", "adapter", "moe_lora")
 ORDER = ("attribute", "ground")

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from mcit_core.data.workbench import Workbench
 from mcit_core.methods import PRESETS, build_experiment, main, method_names, reference_experiment
-from mcit_core.sequence import Sequence, train_stage
-from mcit_core.state import StageState
-from mcit_core.workbench import Workbench
-from orchestration.store import StageStore
+from mcit_core.stages.state import StageState
+from mcit_core.training.sequence import Sequence
+from mcit_core.training.stage import train_stage
+from orchestration.keep.stage_store import StageStore
 
 ORDER = ("attribute", "ground", "bars")
 TINY = {"train.steps": 2, "train.batch_size": 8}

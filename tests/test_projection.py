@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from mcit_core import subspace
 from mcit_core.config import Projection, Train
+from mcit_core.data.statistics import Statistics
 from mcit_core.models import FrozenFeatures
-from mcit_core.projection import Space, Statistics, stage_space
-from mcit_core.step import Learner, train_step
+from mcit_core.protection.projection import Space, stage_space
+from mcit_core.training.step import Learner, train_step
 from mcit_core.tuners import TunerInputs
 
 D = 12

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_tracking import fill, make_records, provenance
 
-from orchestration import records as records_module
-from orchestration.journal import Journal, read_journal
-from orchestration.provenance import write_sweep
-from orchestration.records import Records
-from orchestration.results import read_results
-from orchestration.spec import resolved
+from orchestration.keep import records as records_module
+from orchestration.keep.journal import Journal, read_journal
+from orchestration.keep.provenance import write_sweep
+from orchestration.keep.records import Records
+from orchestration.plan.sweep_file import resolved
+from orchestration.results.reading import read_results
 from orchestration.track import main as track
 
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mcit_core.config import Experiment, Regulariser
+from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.regularisers import Ewc, Lwf, fisher
-from mcit_core.sequence import build_tuner, train_stage
+from mcit_core.protection.regularisers import Ewc, Lwf, fisher
+from mcit_core.training.stage import build_tuner, train_stage
 from mcit_core.tuners import Tuner
-from mcit_core.workbench import Workbench
 
 ORDER = ("attribute", "ground", "bars")
 

@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcit_core.config import Experiment
+from mcit_core.data.order import data_order
+from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.models import FrozenFeatures
-from mcit_core.replay import batches, buffer_bytes, reservoir
-from mcit_core.sequence import Sequence
-from mcit_core.stages import JOINT
-from mcit_core.workbench import Workbench, data_order
+from mcit_core.protection.replay import buffer_bytes, reservoir
+from mcit_core.stages.keys import JOINT
+from mcit_core.training.batches import batches
+from mcit_core.training.sequence import Sequence
 
 ORDER = ("attribute", "ground", "bars")
 sizes = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 30), min_size=1)

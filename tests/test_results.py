@@ -13,23 +13,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from orchestration.printing import first_line, format_number, print_summary, setting_label
-from orchestration.results import (
-    Setting,
-    accuracy_matrix,
-    axis_contrast,
-    baseline_of,
-    best_setting,
-    compare_with_sequential,
-    difference,
-    estimate,
-    holm,
-    mean_matrix,
-    metric_names,
-    paired_difference,
-    read_results,
-    settings_summary,
-)
+from orchestration.report.console import first_line, print_summary
+from orchestration.results.comparisons import axis_contrast, baseline_of, compare_with_sequential, paired_difference
+from orchestration.results.estimates import difference, estimate, holm
+from orchestration.results.matrices import accuracy_matrix, mean_matrix
+from orchestration.results.reading import metric_names, read_results
+from orchestration.results.settings import Setting, best_setting, settings_summary
+from orchestration.results.words import format_number, setting_label
 
 AXIS = "projection.task_energy"
 METRICS = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mcit_core.document import SpecError
 from mcit_core.run import load_experiment, main
+from mcit_core.yaml_document import SpecError
 
 GOOD = """\
 benchmark: mini

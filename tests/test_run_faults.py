@@ -8,7 +8,6 @@ import random
 import shutil
 import warnings
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,16 +15,16 @@ import pytest
 from harm import Harm
 from storing import state
 
-from mcit_core.document import SpecError
-from mcit_core.sequence import StageResult
-from mcit_core.stages import stage_chain
-from orchestration.files import Folder
-from orchestration.leases import Leases
-from orchestration.plan import make_trials
-from orchestration.provenance import run_id, write_sweep
-from orchestration.records import Records
-from orchestration.spec import load_spec, resolved
-from orchestration.store import StageStore, Trained
+from mcit_core.stages.keys import stage_chain
+from mcit_core.stages.results import Cell, Measured, StageResult
+from mcit_core.yaml_document import SpecError
+from orchestration.keep.files import Folder
+from orchestration.keep.leases import Leases
+from orchestration.keep.provenance import run_id, write_sweep
+from orchestration.keep.records import Records
+from orchestration.keep.stage_store import StageStore, Trained
+from orchestration.plan.sweep_file import load_spec, resolved
+from orchestration.plan.trials import make_trials
 
 SWEEP = """\
 name: tiny
@@ -40,13 +39,13 @@ TABLES = ("accuracy", "stages", "steps", "trials")
 
 @pytest.fixture(autouse=True)
 def _write_at_every_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestration.records.PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("orchestration.records.PAUSE_SHARE", 0.0)
-    monkeypatch.setattr("orchestration.store.POLL", 0.01)
+    monkeypatch.setattr("orchestration.keep.records.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("orchestration.keep.records.PAUSE_SHARE", 0.0)
+    monkeypatch.setattr("orchestration.keep.stage_store.POLL", 0.01)
 
 
-def row(task: str, value: float) -> dict[str, object]:
-    return {"task": task, "split": "test", "accuracy": value, "content_accuracy": value, "n": 7}
+def row(task: str, value: float) -> Cell:
+    return Cell(task, "test", value, value, 7)
 
 
 def small_sweep(root: Path, file: Path) -> None:
@@ -60,17 +59,17 @@ def small_sweep(root: Path, file: Path) -> None:
     store = StageStore(root / "stages", leases=Leases(Folder(root / "stages"), ttl=0.0))
     for trial in trials:
         record = records.records[trial.id]
-        record.stages.append(asdict(StageResult(-1, None, [row(task, 0.0) for task in spec.tasks], {"loss": 0.1})))
+        record.stages.append(StageResult(-1, None, [row(task, 0.0) for task in spec.tasks], {"loss": 0.1}).to_json())
         for number, key in enumerate(stage_chain(trial.experiment, {}, {})):
 
             def train(value: int = int(key.key[:4], 16)) -> Trained:
-                return state(value), {"metrics": {"loss/last": value / 3}, "traces": {"loss": [value / 7, None]}}
+                return state(value), Measured({"loss/last": value / 3}, {"loss": [value / 7, None]})
 
             left, measured, reused = store.stage(key, train)
             value = float(left.tensors["weights"][0, 0]) / 65536
             cells = [row(task, value) for task in spec.tasks]
             record.stages.append(
-                asdict(StageResult(number, key.task, cells, measured["metrics"], measured["traces"], reused))
+                StageResult(number, key.task, cells, measured.metrics, measured.traces, reused).to_json()
             )
         record.status = "FINISHED"
         records.ended(record)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sweeping import DISTINCT, STAGES, Sweep, without_counts
 
-from orchestration.plan import StageTree
-from orchestration.scheduler import BACK_OFF, StageScheduler
+from orchestration.plan.scheduler import BACK_OFF, StageScheduler
+from orchestration.plan.stage_tree import StageTree
 
 
 class Clock:

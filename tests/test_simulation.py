@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simulation import LOAD, World
 
-from orchestration.plan import StageTree
+from orchestration.plan.stage_tree import StageTree
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))

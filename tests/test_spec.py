@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mcit_core.document import SpecError
 from mcit_core.methods import build_experiment
-from orchestration.plan import costs, make_trials, tuner_settings
-from orchestration.spec import load_spec, resolved
+from mcit_core.yaml_document import SpecError
+from orchestration.plan.stage_tree import costs
+from orchestration.plan.sweep_file import load_spec, resolved
+from orchestration.plan.trials import make_trials, tuner_settings
 
 GOOD = """\
 name: good

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from pyarrow import fs
-from storing import MEASURED, never, stage_key, state, trained
+from storing import MEASURED, evaluation, never, stage_key, state, trained
 
-from mcit_core.digest import digest
-from orchestration.files import Folder
-from orchestration.store import StageStore, Trained
+from mcit_core.stages.digest import digest
+from mcit_core.stages.results import Measured
+from orchestration.keep.files import Folder
+from orchestration.keep.stage_store import StageStore, Trained
 
 FORMATS = Path(__file__).parent / "formats"
 
@@ -40,8 +41,8 @@ def test_a_stage_comes_back_bit_equal_wherever_the_store_is(place) -> None:
     assert (first[2], again[2]) == (False, True)
     assert again[0].equals(state())
     assert again[1] == MEASURED
-    store.put_evaluation("e" * 64, {"accuracy": [0.5], "chosen": None})
-    assert store.get_evaluation("e" * 64) == {"accuracy": [0.5], "chosen": None}
+    store.put_evaluation("e" * 64, evaluation())
+    assert store.get_evaluation("e" * 64) == evaluation()
     assert not store.folder.files("leases")
     assert not [entry for entry in store.folder.files() if entry.name.rpartition("/")[2].startswith(".")]
 
@@ -138,7 +139,7 @@ def test_no_truncation_or_flipped_bit_changes_a_number(tmp_path: Path) -> None:
     keys = [stage_key(name) for name in "abc"]
     for i, key in enumerate(keys):
         store.stage(key, lambda i=i: trained(float(i)))
-        store.put_evaluation(key.key, {"accuracy": [i / 7], "chosen": [[i]]})
+        store.put_evaluation(key.key, evaluation(i / 7, [[i]]))
     files = [entry.name for entry in store.folder.files()]
     detected = 0
     other = StageStore(tmp_path / "harmed")
@@ -157,9 +158,9 @@ def test_no_truncation_or_flipped_bit_changes_a_number(tmp_path: Path) -> None:
             key = next(key for key in keys if key.key in name)
             i = keys.index(key)
             if name.startswith("evaluations"):
-                evaluation = other.get_evaluation(key.key)
-                detected += evaluation is None
-                assert evaluation in (None, {"accuracy": [i / 7], "chosen": [[i]]})
+                scores = other.get_evaluation(key.key)
+                detected += scores is None
+                assert scores in (None, evaluation(i / 7, [[i]]))
             else:
                 found = other.get_stage(key.key)
                 detected += found is None
@@ -179,5 +180,5 @@ def test_stores_of_every_version_open(version: int, tmp_path: Path) -> None:
     key = stage_key()
     found = store.stage(key, never)
     assert found[0].equals(state())
-    assert found[1] == (MEASURED["metrics"] if version == 1 else MEASURED)  # in version 1 it was flat
-    assert store.get_evaluation("e" * 64) == {"accuracy": [0.5], "chosen": None}
+    assert found[1] == (Measured(MEASURED.metrics) if version == 1 else MEASURED)  # version 1 had no traces
+    assert store.get_evaluation("e" * 64) == evaluation()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from mcit_core.workbench import Workbench
+from mcit_core.data.workbench import Workbench
 
 
 def test_threads_do_not_meet_in_the_tokenizer(bench: Workbench) -> None:

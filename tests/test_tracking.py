@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from orchestration.background import BackgroundTracker
-from orchestration.plan import make_trials
-from orchestration.provenance import run_id, write_sweep
-from orchestration.records import Records, read_rows
-from orchestration.spec import load_spec, resolved
-from orchestration.tracking import Tracker
+from orchestration.keep.provenance import run_id, write_sweep
+from orchestration.keep.records import Records
+from orchestration.keep.tables import read_rows
+from orchestration.plan.sweep_file import load_spec, resolved
+from orchestration.plan.trials import make_trials
+from orchestration.tracking.background import BackgroundTracker
+from orchestration.tracking.tracker import Tracker
 
 SWEEP = """\
 name: {name}

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from mcit_core.config import Experiment
+from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.registry import TUNERS
-from mcit_core.sequence import build_tuner, train_stage
-from mcit_core.state import StageState
-from mcit_core.step import Learner, train_step
+from mcit_core.stages.state import StageState
+from mcit_core.training.stage import build_tuner, train_stage
+from mcit_core.training.step import Learner, train_step
 from mcit_core.tuners import Tuner, plain_inputs
-from mcit_core.workbench import Workbench
 
 NAMES = [name for name in TUNERS.names() if name not in ("failing", "noting")]  # the tests' own, broken on purpose
 #: tuners that promise to change nothing before they are trained; the others put something in front

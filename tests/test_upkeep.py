@@ -9,9 +9,9 @@ import pytest
 from storing import trained
 
 from mcit_core.methods import build_experiment
-from mcit_core.stages import StageKey, stage_chain
-from orchestration import upkeep
-from orchestration.store import StageStore
+from mcit_core.stages.keys import StageKey, stage_chain
+from orchestration import store as command
+from orchestration.keep.stage_store import StageStore
 
 
 def sweep_store(tmp_path: Path) -> tuple[StageStore, dict[str, list[StageKey]]]:
@@ -37,7 +37,7 @@ def sweep_store(tmp_path: Path) -> tuple[StageStore, dict[str, list[StageKey]]]:
 
 
 def upkeep_said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    code = upkeep.main(list(arguments))
+    code = command.main(list(arguments))
     captured = capsys.readouterr()
     return code, captured.out + captured.err
 
@@ -112,4 +112,4 @@ def test_gc_deletes_the_longest_unused_first_and_children_before_parents(
     assert chains["ab"][1].key not in store.entries()
     assert chains["ab"][0].key in store.entries()
     with pytest.raises(SystemExit):
-        upkeep.main(["gc", "--storage", str(tmp_path)])
+        command.main(["gc", "--storage", str(tmp_path)])

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutput
 
-from mcit_core.digest import digest
 from mcit_core.miniworld.mixture import mixture_example, mixture_picture
 from mcit_core.models import AttentionSite, Encoded, FrozenFeatures, Side
+from mcit_core.stages.digest import digest
 
 CHECKPOINT = Path(__file__).parent / "mini_checkpoint"
 QUERIES, WIDTH = 16, 128

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from mcit_core.config import Experiment
+from mcit_core.data.statistics import QueryStatistics
 from mcit_core.models import FrozenFeatures, Model, Side
-from mcit_core.state import StageState
+from mcit_core.stages.state import StageState
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,6 @@ class TunerInputs:
     mask: Tensor  # [N, n]
     extra_loss: Tensor  # scalar, added to the answer's cross-entropy
     chosen: Tensor | None = None  # [N, K] which parts of the tuner each row used
-
-
-@dataclass(frozen=True)
-class QueryStatistics:
-    """Mean and deviation of the selection queries over the model's pre-training sample."""
-
-    image_mean: Tensor
-    image_std: Tensor
-    text_mean: Tensor
-    text_std: Tensor
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mcit_core.config import Experiment
 from mcit_core.models import FrozenFeatures, Model
-from mcit_core.state import StageState
+from mcit_core.stages.state import StageState
 from mcit_core.tuners import BaseTuner, TunerInputs
 
 

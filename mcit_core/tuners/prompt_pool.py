@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mcit_core.config import Experiment
+from mcit_core.data.statistics import QueryStatistics
 from mcit_core.models import FrozenFeatures, Model
-from mcit_core.state import StageState
-from mcit_core.tuners import BaseTuner, QueryStatistics, Site, TunerInputs, plain_inputs
+from mcit_core.stages.state import StageState
+from mcit_core.tuners import BaseTuner, Site, TunerInputs, plain_inputs
 
 
 class PromptPool(BaseTuner):

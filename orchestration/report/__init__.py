@@ -10,7 +10,7 @@ from orchestration.report.context import Context
 from orchestration.report.drawing import LOOK
 from orchestration.report.page import render
 from orchestration.report.tables import write_csv, write_latex
-from orchestration.results import read_results
+from orchestration.results.reading import read_results
 
 
 def write_report(run_dir: Path) -> Path:

@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, fit_limits, new_figure, percent
-from orchestration.results import Estimate, Row, Setting, estimate, estimate_rows, setting_of
+from orchestration.results.estimates import Estimate, estimate
+from orchestration.results.reading import Row
+from orchestration.results.settings import Setting, estimate_rows, setting_of
 
 MOST_SETTINGS = 24
 Point = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy

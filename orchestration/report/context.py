@@ -8,10 +8,8 @@ from typing import Any
 
 from matplotlib import colormaps
 
-from orchestration.printing import setting_label
-from orchestration.results import (
-    Results,
-    Row,
+from orchestration.results.reading import Results, Row
+from orchestration.results.settings import (
     Setting,
     SettingSummary,
     best_setting,
@@ -20,6 +18,7 @@ from orchestration.results import (
     settings_summary,
     value_key,
 )
+from orchestration.results.words import setting_label
 
 #: Okabe and Ito's colours, told apart by colour-blind readers; black and grey are kept for the references
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -7,7 +7,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from orchestration.printing import format_value, short_axis_names
 from orchestration.report.context import MARKERS, PALETTE, REFERENCE_STYLE, Context, Style
 from orchestration.report.drawing import (
     as_html,
@@ -21,16 +20,12 @@ from orchestration.report.drawing import (
     title,
 )
 from orchestration.report.findings import missing_reason
-from orchestration.results import (
-    HEADLINE,
-    REFERENCES,
-    Estimate,
-    Row,
-    baseline_of,
-    estimate_rows,
-    present,
-    setting_axes,
-)
+from orchestration.results.catalogue import HEADLINE, REFERENCES
+from orchestration.results.comparisons import baseline_of
+from orchestration.results.estimates import Estimate, present
+from orchestration.results.reading import Row
+from orchestration.results.settings import estimate_rows, setting_axes
+from orchestration.results.words import format_value, short_axis_names
 
 Group = tuple[str, Style, list[Row]]
 

@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from orchestration.report.context import Style
-from orchestration.results import METRIC, Estimate, Row, present
+from orchestration.results.catalogue import METRIC
+from orchestration.results.estimates import Estimate, present
+from orchestration.results.reading import Row
 
 #: settings that hold while the whole report is drawn; names may contain dollar signs, so no mathematics is parsed
 LOOK = {

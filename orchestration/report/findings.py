@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from orchestration.printing import format_number, format_value, short_axis_names
 from orchestration.report.context import Context
-from orchestration.results import (
-    HEADLINE,
-    METRIC,
-    REFERENCES,
-    Difference,
-    axis_contrast,
-    baseline_of,
-    paired_difference,
-    present,
-)
+from orchestration.results.catalogue import HEADLINE, METRIC, REFERENCES
+from orchestration.results.comparisons import axis_contrast, baseline_of, paired_difference
+from orchestration.results.estimates import Difference, present
+from orchestration.results.words import format_number, format_value, short_axis_names
 
 Line = tuple[str, str, str]  # metric, paired difference in words, verdict
 Finding = tuple[str, list[Line]]  # what was compared, and how it came out

@@ -11,7 +11,9 @@ from matplotlib.patches import Rectangle
 from orchestration.report.comparisons import rows_by_order
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, legend_below, new_figure, percent
-from orchestration.results import AccuracyMatrix, Row, Setting, accuracy_matrix, mean_matrix
+from orchestration.results.matrices import AccuracyMatrix, accuracy_matrix, mean_matrix
+from orchestration.results.reading import Row
+from orchestration.results.settings import Setting
 
 MOST_MAPS = 12
 MOST_ORDERS = 4

@@ -7,13 +7,12 @@ from typing import Any
 
 import yaml
 
-from orchestration.printing import summary_metrics
 from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
 from orchestration.report.findings import findings, headline, missing_reason, what_was_run
-from orchestration.report.inside import exhausted_words, gradient_figure, stage_lines, usage_figure
 from orchestration.report.matrices import forgetting_curves, heat_maps
+from orchestration.report.stage_by_stage import exhausted_words, gradient_figure, stage_lines, usage_figure
 from orchestration.report.tables import (
     comparison_table,
     costs_table,
@@ -23,7 +22,9 @@ from orchestration.report.tables import (
     orders_table,
     settings_table,
 )
-from orchestration.results import METRIC, Row
+from orchestration.results.catalogue import METRIC
+from orchestration.results.reading import Row
+from orchestration.results.words import summary_metrics
 
 Section = tuple[str, str]
 
@@ -41,7 +42,7 @@ def sections(context: Context) -> list[Section]:
         _subspaces,
         _prompts,
         _averaging,
-        _orders,
+        order_axis,
         _costs,
         _failures,
         _provenance,
@@ -205,7 +206,7 @@ def _averaging(context: Context) -> Section | None:
     return ("Averaging weights", figure) if figure else None
 
 
-def _orders(context: Context) -> Section | None:
+def order_axis(context: Context) -> Section | None:
     orders = context.results.orders
     if len(orders) < 2:
         return None

@@ -7,19 +7,12 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestration.printing import format_number, format_value, summary_metrics
 from orchestration.report.context import Context
-from orchestration.results import (
-    HEADLINE,
-    METRIC,
-    Comparison,
-    Metric,
-    SettingSummary,
-    compare_with_sequential,
-    estimate_rows,
-    metric_names,
-    setting_axes,
-)
+from orchestration.results.catalogue import HEADLINE, METRIC, Metric
+from orchestration.results.comparisons import Comparison, compare_with_sequential
+from orchestration.results.reading import metric_names
+from orchestration.results.settings import SettingSummary, estimate_rows, setting_axes
+from orchestration.results.words import format_number, format_value, summary_metrics
 
 MAIN = (*HEADLINE, "learning_accuracy", "pretrained_retention")
 COSTS = ("trained_parameters", "memory_bytes")

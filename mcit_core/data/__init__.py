@@ -1,0 +1,1 @@
+"""What a stage reads: features, their statistics, and the order of rows."""

@@ -1,0 +1,154 @@
+"""Frozen features, computed once per (model, task, split) and memory-mapped from Arrow.
+
+Rows are encoded in chunks of CHUNK, padded where short, so that a row's features do not depend on which rows stand
+beside it: with the cache off (`folder=None`) every batch is encoded afresh and the results are bit-equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from mcit_core.models import FrozenFeatures, Model
+from mcit_core.stages.digest import digest, installed
+
+CHUNK = 32
+FORMAT = 1
+
+
+class Rows:
+    """One split of one task: `rows[index]` gives frozen features; labels, answers and kinds lie beside them."""
+
+    def __init__(
+        self, model: Model, table: pa.Table, image_shape: tuple[int, int, int], features: FrozenFeatures | None = None
+    ) -> None:
+        self.model, self.image_shape, self._features = model, image_shape, features
+        self.answers: list[str] = table["answer"].to_pylist()
+        self.content_kinds: list[str] = table["content_kind"].to_pylist()
+        self.instructions: list[str] = table["instruction"].to_pylist()
+        self.labels = model.answer_ids(self.answers)
+        # one padding for the whole split: a row's features then do not depend on its batch
+        self.length = model.instruction_length(self.instructions)
+        self._images = table["image"] if features is None else None
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __getitem__(self, index: Tensor) -> FrozenFeatures:
+        if self._features is not None:
+            picked = self._features[index.cpu()]
+            return FrozenFeatures(*(getattr(picked, f.name).to(self.model.device) for f in fields(picked)))
+        assert self._images is not None
+        where = index.tolist()
+        parts = []
+        for start in range(0, len(where), CHUNK):
+            some = where[start : start + CHUNK]
+            padded = some + some[:1] * (CHUNK - len(some))
+            images = np.stack([np.frombuffer(self._images[i].as_py(), np.uint8) for i in padded])
+            encoded = self.model.encode(
+                images.reshape(CHUNK, *self.image_shape), [self.instructions[i] for i in padded], self.length
+            )
+            parts.append(encoded[torch.arange(len(some), device=self.model.device)])
+        return FrozenFeatures(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(FrozenFeatures)))
+
+
+def table_digest(table: pa.Table) -> str:
+    """Digest of what the rows say, independent of how Arrow stores them."""
+    total = hashlib.sha256()
+    for name in ("image", "instruction", "answer", "content_kind"):
+        for value in table[name].to_pylist():
+            total.update(value if isinstance(value, bytes) else value.encode())
+            total.update(b"\0")
+    return total.hexdigest()
+
+
+def open_rows(
+    model: Model,
+    key: dict[str, str],
+    make_table: Callable[[], pa.Table],
+    image_shape: tuple[int, int, int],
+    folder: Path | None,
+) -> tuple[Rows, str]:
+    """The rows of `make_table()` and their data digest, from the cache in `folder` where it has them under `key`.
+
+    `key` must name all that decides what the table holds, the code that makes it included. A damaged cache file is
+    reported and made again.
+    """
+    if folder is None:
+        table = make_table()
+        return Rows(model, table, image_shape), table_digest(table)
+    made_from = {**key, "model": model.digest, "device": model.device.type, "format": FORMAT, "libraries": _libraries()}
+    path = folder / f"{digest(made_from)[:32]}.arrow"
+    if path.exists():
+        try:
+            return _read(model, path, image_shape)
+        except (pa.ArrowInvalid, OSError, ValueError, KeyError) as error:
+            warnings.warn(f"{path} is damaged ({error}); it is made again", stacklevel=2)
+    _write(model, path, make_table(), image_shape)
+    return _read(model, path, image_shape)
+
+
+#: libraries that draw the pictures or compute the features
+LIBRARIES = ("torch", "transformers", "numpy", "pillow", "matplotlib", "scikit-learn")
+
+
+def _libraries() -> list[str]:
+    return [f"{name} {installed(name)}" for name in LIBRARIES]
+
+
+def _write(model: Model, path: Path, table: pa.Table, image_shape: tuple[int, int, int]) -> None:
+    torch.set_num_threads(1)  # the last bits of a feature depend on the number of threads
+    features = Rows(model, table, image_shape)[torch.arange(table.num_rows)]
+    columns: dict[str, pa.Array] = {}
+    shapes: dict[str, list[int]] = {}
+    for f in fields(FrozenFeatures):
+        values = getattr(features, f.name).cpu().numpy()
+        shapes[f.name] = list(values.shape[1:])
+        columns[f.name] = pa.FixedSizeListArray.from_arrays(
+            pa.array(values.reshape(-1)), int(np.prod(values.shape[1:]))
+        )
+    for name in ("instruction", "answer", "content_kind"):
+        columns[f"row_{name}"] = table[name].combine_chunks()
+    body = pa.record_batch(columns)
+    head = {"shapes": json.dumps(shapes), "data": table_digest(table), "checksum": _checksum(body)}
+    body = body.replace_schema_metadata(head)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, body.schema) as writer:
+        writer.write_batch(body)
+    os.replace(scratch, path)
+
+
+def _checksum(body: pa.RecordBatch) -> str:
+    total = hashlib.sha256()
+    for column in body.columns:
+        for buffer in column.buffers():
+            if buffer is not None:
+                total.update(buffer)
+    return total.hexdigest()
+
+
+def _read(model: Model, path: Path, image_shape: tuple[int, int, int]) -> tuple[Rows, str]:
+    body = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    head = {k.decode(): v.decode() for k, v in body.schema.metadata.items()}
+    if _checksum(body) != head["checksum"]:
+        raise ValueError("checksum does not match")
+    shapes = json.loads(head["shapes"])
+    tensors = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        for name, shape in shapes.items():
+            values = body[name].values.to_numpy(zero_copy_only=True)
+            tensors[name] = torch.from_numpy(values).view(-1, *shape)
+    table = pa.table({name: body[f"row_{name}"] for name in ("instruction", "answer", "content_kind")})
+    return Rows(model, table, image_shape, FrozenFeatures(**tensors)), head["data"]

@@ -1,0 +1,49 @@
+"""Threshold-free statistics of token rows and of selection queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mcit_core.models import FrozenFeatures, Model
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Threshold-free statistics of token rows X [N, d]: float64 XᵀX, column sums and N. They add up over workers."""
+
+    gram: Tensor
+    total: Tensor
+    count: int
+
+    def matrix(self, center: bool) -> Tensor:
+        """XᵀX, or that of the centred rows."""
+        return self.gram - torch.outer(self.total, self.total) / self.count if center else self.gram
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(self.gram + other.gram, self.total + other.total, self.count + other.count)
+
+
+def row_statistics(rows: Tensor) -> Statistics:
+    """Of rows [N, d], accumulated in float64."""
+    rows = rows.double()
+    return Statistics((rows.T @ rows).cpu(), rows.sum(0).cpu(), len(rows))
+
+
+@torch.no_grad()
+def token_statistics(model: Model, features: FrozenFeatures) -> Statistics:
+    """Over ALL tokens that the frozen model feeds its language model: visual and instruction, padding left out."""
+    words = model.embeddings(features.instruction)[features.instruction_mask.bool()]
+    return row_statistics(torch.cat([features.visual.flatten(0, 1), words]))
+
+
+@dataclass(frozen=True)
+class QueryStatistics:
+    """Mean and deviation of the selection queries over the model's pre-training sample."""
+
+    image_mean: Tensor
+    image_std: Tensor
+    text_mean: Tensor
+    text_std: Tensor

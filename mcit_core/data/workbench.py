@@ -1,0 +1,99 @@
+"""What a process needs to run stages: model, benchmark, frozen features and statistics, each loaded once."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mcit_core.benchmarks import Benchmark
+from mcit_core.config import Experiment
+from mcit_core.data.features import CHUNK, Rows, open_rows
+from mcit_core.data.statistics import QueryStatistics, Statistics, token_statistics
+from mcit_core.models import Model
+from mcit_core.registry import BENCHMARKS, MODELS
+from mcit_core.stages.fingerprint import data_code
+
+SPLITS = ("validation", "test")
+
+
+def resolve_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class Workbench:
+    """Model and benchmark of an experiment; `features` is the folder of the feature cache, None to do without."""
+
+    def __init__(self, benchmark: str, model: str, device: str = "auto", features: Path | None = None) -> None:
+        self.model: Model = MODELS.load(model)(resolve_device(device))
+        self.benchmark: Benchmark = BENCHMARKS.load(benchmark)()
+        self.features = features
+        self._code = data_code(benchmark, model)
+        self._rows: dict[tuple[str, str], tuple[Rows, str]] = {}
+        self._statistics: dict[tuple[str, str], Statistics] = {}
+
+    def _open(self, task: str, split: str) -> tuple[Rows, str]:
+        """Task `pretraining` is the model's own sample, its splits "statistics" and "retention"."""
+        if (task, split) not in self._rows:
+
+            def table() -> Any:
+                if task == "pretraining":
+                    return self.model.pretraining_table(split)
+                return self.benchmark.table(task, split)
+
+            name = "" if task == "pretraining" else self.benchmark.name
+            key = {"benchmark": name, "task": task, "split": split, **self._code}
+            self._rows[task, split] = open_rows(self.model, key, table, self.benchmark.image_shape, self.features)
+        return self._rows[task, split]
+
+    def rows(self, task: str, split: str) -> Rows:
+        return self._open(task, split)[0]
+
+    def data_digest(self, task: str, split: str = "train") -> str:
+        return self._open(task, split)[1]
+
+    def statistics(self, task: str) -> Statistics:
+        """Token statistics of a task's training split, or of the model's pre-training sample for `pretraining`."""
+        split = "statistics" if task == "pretraining" else "train"
+        if (task, split) not in self._statistics:
+            rows = self.rows(task, split)
+            parts = [
+                token_statistics(self.model, rows[torch.arange(s, min(s + 8 * CHUNK, len(rows)))])
+                for s in range(0, len(rows), 8 * CHUNK)
+            ]
+            self._statistics[task, split] = sum(parts[1:], parts[0])
+        return self._statistics[task, split]
+
+    @cached_property
+    def queries(self) -> QueryStatistics:
+        """Of the selection queries over the model's pre-training sample."""
+        rows = self.rows("pretraining", "statistics")
+        sample = rows[torch.arange(len(rows))]
+        image, text = sample.query_image, sample.query_text
+        return QueryStatistics(image.mean(0), image.std(0) + 1e-6, text.mean(0), text.std(0) + 1e-6)
+
+    def prepare(self, tasks: tuple[str, ...]) -> None:
+        """Fill the feature cache, so that workers only map it. One torch thread per split, since the last bits of a
+        feature depend on the number of threads."""
+        torch.set_num_threads(1)
+        wanted = [("pretraining", split) for split in ("statistics", "retention")]
+        wanted += [(task, split) for task in tasks for split in ("train", *SPLITS)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(lambda pair: self._open(*pair), wanted):
+                pass
+
+
+@cache
+def shared_workbench(benchmark: str, model: str, device: str, features: Path | None) -> Workbench:
+    """One workbench per process and setting, so that a worker that changes trial loads nothing again."""
+    return Workbench(benchmark, model, device, features)
+
+
+def workbench_for(experiment: Experiment, features: Path | None) -> Workbench:
+    return shared_workbench(experiment.benchmark, experiment.model, experiment.train.device, features)

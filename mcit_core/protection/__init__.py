@@ -1,0 +1,1 @@
+"""What holds on to earlier tasks: projection, averaging, replay, regularisers, grouping."""

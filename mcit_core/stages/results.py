@@ -1,0 +1,93 @@
+"""What a stage showed, typed: accuracy cells, metrics, traces, and the accuracy matrix that they make.
+
+Accuracies are in [0, 1]. Everything here becomes JSON by `to_json` and comes back by `from_json` as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal, Self
+
+from pydantic import JsonValue, TypeAdapter
+
+#: a value per training step, None where it is undefined
+Trace = list[float | None]
+#: [stages][tasks] accuracy, None where a cell was not measured
+Matrix = list[list[float | None]]
+Column = Literal["accuracy", "content_accuracy"]
+#: the number of the untouched model's results, which come before stage 0
+UNTOUCHED = -1
+
+
+class _Json:
+    """JSON and back, checked against the fields' types."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """Raises ValueError (pydantic's ValidationError) where `value` is not what `to_json` made."""
+        return TypeAdapter(cls).validate_python(value)
+
+
+@dataclass(frozen=True)
+class Cell(_Json):
+    """The accuracy of one task's split after one stage, over `n` rows."""
+
+    task: str
+    split: str
+    accuracy: float  # mean score
+    content_accuracy: float  # right in content, whatever the demanded style
+    n: int
+
+
+@dataclass(frozen=True)
+class Evaluation(_Json):
+    """What one stage's weights make of one task."""
+
+    accuracy: list[Cell]
+    chosen: list[list[int]] | None  # the tuner's choices for each test row
+    routed: list[float] | None  # share of the test rows that each instruction group took
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measured(_Json):
+    """What was measured while a stage trained."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    traces: dict[str, Trace] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageResult(_Json):
+    """What a stage showed; stage UNTOUCHED (task None) is the model before the first one. `reused` tells that its
+    training came from the store."""
+
+    stage: int
+    task: str | None
+    accuracy: list[Cell] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    traces: dict[str, Trace] = field(default_factory=dict)
+    reused: bool = False
+
+    def row(self, order: Sequence[str], split: str, column: Column = "accuracy") -> list[float | None]:
+        """The accuracies on the tasks of `order`."""
+        cells = {cell.task: getattr(cell, column) for cell in self.accuracy if cell.split == split}
+        return [cells.get(task) for task in order]
+
+
+def matrix(
+    results: Iterable[StageResult], order: Sequence[str], split: str = "test", column: Column = "accuracy"
+) -> Matrix:
+    """[stages so far][tasks of `order`] on one split, the untouched model left out."""
+    return [result.row(order, split, column) for result in results if result.stage != UNTOUCHED]
+
+
+def untouched(
+    results: Iterable[StageResult], order: Sequence[str], split: str = "test", column: Column = "accuracy"
+) -> list[float | None] | None:
+    """The untouched model's row on the tasks of `order`, None where it was not evaluated."""
+    return next((result.row(order, split, column) for result in results if result.stage == UNTOUCHED), None)

@@ -1,0 +1,1 @@
+"""Training: one step, one stage, one sequence, and their evaluation."""

@@ -1,0 +1,68 @@
+"""The rows of every training step: a task's own, mixed with kept ones of earlier tasks, or of all tasks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mcit_core.config import Experiment
+from mcit_core.data.order import data_order, generator
+from mcit_core.data.workbench import Workbench
+from mcit_core.models import FrozenFeatures
+from mcit_core.protection.replay import reservoir
+from mcit_core.stages.keys import JOINT, stage_steps
+
+
+def _pad(tensor: Tensor, length: int, value: int) -> Tensor:
+    return F.pad(tensor, (0, length - tensor.shape[1]), value=value)
+
+
+def join(parts: list[tuple[FrozenFeatures, Tensor]]) -> tuple[FrozenFeatures, Tensor]:
+    """Batches of several tasks as one, instructions and labels padded to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    words = max(features.instruction.shape[1] for features, _ in parts)
+    answer = max(labels.shape[1] for _, labels in parts)
+    return (
+        FrozenFeatures(
+            torch.cat([f.visual for f, _ in parts]),
+            torch.cat([_pad(f.instruction, words, 0) for f, _ in parts]),
+            torch.cat([_pad(f.instruction_mask, words, 0) for f, _ in parts]),
+            torch.cat([f.query_image for f, _ in parts]),
+            torch.cat([f.query_text for f, _ in parts]),
+        ),
+        torch.cat([_pad(labels, answer, -100) for _, labels in parts]),
+    )
+
+
+def take(bench: Workbench, picked: list[tuple[str, int]]) -> list[tuple[FrozenFeatures, Tensor]]:
+    """The training rows (task, row), grouped by task."""
+    parts = []
+    for task in dict.fromkeys(task for task, _ in picked):
+        rows = bench.rows(task, "train")
+        index = torch.tensor([row for name, row in picked if name == task])
+        parts.append((rows[index], rows.labels[index.to(rows.labels.device)]))
+    return parts
+
+
+def batches(
+    experiment: Experiment, bench: Workbench, task: str, earlier: list[str]
+) -> Iterator[tuple[FrozenFeatures, Tensor]]:
+    """The batches of a stage on `task` (JOINT: all tasks of the order) after the tasks `earlier`; each of exactly
+    train.batch_size rows, of which `replay.batch_share` are old where there are any."""
+    train, steps = experiment.train, stage_steps(experiment)
+    tasks = sorted(experiment.order) if task == JOINT else [task]
+    every = [(name, row) for name in tasks for row in range(len(bench.rows(name, "train")))]
+    old: list[tuple[str, int]] = []
+    if experiment.replay.kind == "reservoir" and earlier:
+        sizes = {name: len(bench.rows(name, "train")) for name in earlier}
+        old = reservoir(experiment.seed, sizes, experiment.replay.rows)
+    share = max(1, round(train.batch_size * experiment.replay.batch_share)) if old else 0
+    draw = generator(experiment.seed, task, "replay")
+    for picked in data_order(experiment.seed, task, len(every), train.batch_size, steps):
+        new = [every[i] for i in picked[: train.batch_size - share]]
+        replayed = [old[i] for i in draw.integers(len(old), size=share)] if share else []
+        yield join(take(bench, new) + take(bench, replayed))

@@ -1,0 +1,113 @@
+"""Evaluation by greedy decoding, batched; where the scorer is exact match, one teacher-forced pass decides it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mcit_core.benchmarks import Benchmark
+from mcit_core.data.features import Rows
+from mcit_core.data.workbench import SPLITS, Workbench
+from mcit_core.models import Encoded, FrozenFeatures, Model
+from mcit_core.protection.grouping import Groups
+from mcit_core.stages.results import Cell, Evaluation
+from mcit_core.tuners import Tuner, plain_inputs
+
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Score:
+    accuracy: float  # mean score, in [0, 1]
+    content_accuracy: float  # right in content, whatever the demanded style
+    n: int
+    chosen: Tensor | None  # [n, K] the tuner's choices, for key drift and usage
+
+
+def encode(model: Model, tuner: Tuner | None, features: FrozenFeatures) -> tuple[Encoded, Tensor | None]:
+    """The encoder's view of a batch, through the attached tuner or (None) of the untouched model."""
+    if tuner is None:
+        return model.encoder(*plain_inputs(model, features)), None
+    inputs = tuner.inputs(features, training=False)
+    return model.encoder(inputs.embedded, inputs.mask), inputs.chosen
+
+
+def teacher_forced_exact(model: Model, encoded: Encoded, labels: Tensor) -> Tensor:
+    """bool [N]: greedy decoding would give exactly the label. Equal to it because greedy decoding that has followed the
+    answer so far sees the same prefix as the teacher-forced pass, and one wrong token already decides the verdict."""
+    predicted = model.logits(encoded, labels).argmax(-1)
+    return ((predicted == labels) | (labels == -100)).all(1)
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    tuner: Tuner | None,
+    rows: Rows,
+    benchmark: Benchmark,
+    task: str,
+    *,
+    picked: Tensor | None = None,
+    teacher_forcing: bool = True,
+) -> Score:
+    """Mean score and content score of `tuner` (None: the untouched model) on `rows`, or on those `picked` (at least
+    one row number).
+
+    Where the scorer is exact match, rows that the teacher-forced pass finds exact are not generated;
+    `teacher_forcing=False` generates every answer and gives the same scores.
+    """
+    total = content = 0.0
+    choices: list[Tensor] = []
+    picked = torch.arange(len(rows)) if picked is None else picked
+    with nullcontext() if tuner is None else tuner.attached():
+        for index in picked.split(BATCH):
+            encoded, chosen = encode(model, tuner, rows[index])
+            if chosen is not None:
+                choices.append(chosen.cpu())
+            exact = torch.zeros(len(index), dtype=torch.bool)
+            if teacher_forcing and benchmark.exact_match:
+                exact = teacher_forced_exact(model, encoded, rows.labels[index]).cpu()
+            open_rows = (~exact).nonzero().flatten()
+            answers = model.generate(encoded[open_rows.to(model.device)]) if len(open_rows) else []
+            total += float(exact.sum())
+            content += float(exact.sum())
+            for i, answer in zip((index[open_rows]).tolist(), answers, strict=True):
+                # scored even where teacher forcing said no: two spellings in tokens can be one answer in text
+                total += benchmark.score(task, answer, rows.answers[i])
+                content += benchmark.content_score(task, answer, rows.answers[i], rows.content_kinds[i])
+    n = len(picked)
+    return Score(total / n, content / n, n, torch.cat(choices) if choices else None)
+
+
+def evaluate_task(bench: Workbench, tuners: list[Tuner | None], task: str, groups: Groups | None = None) -> Evaluation:
+    """Scores on a task's validation and test rows of `tuners`, one per instruction group (None: the untouched model);
+    the instruction alone decides which group answers. Task `pretraining` is the model's own held-out sample."""
+    start = time.perf_counter()
+    accuracy, chosen, routed = [], None, None
+    for split in ("retention",) if task == "pretraining" else SPLITS:
+        rows = bench.rows(task, split)
+        route = torch.zeros(len(rows), dtype=torch.long)
+        if groups is not None and len(tuners) > 1:
+            route = torch.tensor(groups.choose(rows.instructions))
+        scores: list[Score] = []
+        for number, tuner in enumerate(tuners):
+            picked = (route == number).nonzero().flatten()
+            if len(picked):
+                scores.append(evaluate(bench.model, tuner, rows, bench.benchmark, task, picked=picked))
+        accuracy.append(
+            Cell(
+                task,
+                split,
+                accuracy=sum(score.accuracy * score.n for score in scores) / len(rows),
+                content_accuracy=sum(score.content_accuracy * score.n for score in scores) / len(rows),
+                n=len(rows),
+            )
+        )
+        one = scores[0].chosen if len(tuners) == 1 else None  # choices of different groups cannot be compared
+        chosen = None if one is None else one.tolist()
+        routed = torch.bincount(route, minlength=len(tuners)).div(len(rows)).tolist() if groups else None
+    return Evaluation(accuracy, chosen, routed, time.perf_counter() - start)

@@ -1,0 +1,138 @@
+"""One sequence: its stages one after another, finished parts from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+
+from mcit_core.config import Experiment
+from mcit_core.data.workbench import SPLITS, Workbench
+from mcit_core.protection.grouping import Groups
+from mcit_core.protection.replay import buffer_bytes, reservoir
+from mcit_core.stages.digest import digest
+from mcit_core.stages.fingerprint import numerics
+from mcit_core.stages.keys import StageKey, stage_chain
+from mcit_core.stages.results import UNTOUCHED, Cell, Evaluation, Measured, StageResult
+from mcit_core.stages.state import StageState
+from mcit_core.training.evaluation import evaluate_task
+from mcit_core.training.stage import build_tuner, earlier_tasks, groups_at, space_metrics, train_stage
+from mcit_core.tuners import Tuner
+
+
+class Store(Protocol):
+    """Where finished stages and evaluations are kept, by key; see `orchestration.store`."""
+
+    def stage(
+        self, key: StageKey, train: Callable[[], tuple[StageState, Measured]]
+    ) -> tuple[StageState, Measured, bool]:
+        """A stage's state, what was measured, and whether they were there already; `train` makes them otherwise."""
+
+    def get_evaluation(self, key: str) -> Evaluation | None: ...
+    def put_evaluation(self, key: str, evaluation: Evaluation) -> None: ...
+
+
+class Sequence:
+    """An experiment as an iterator over its stages, the untouched model first; finished parts come from `store`."""
+
+    def __init__(self, experiment: Experiment, bench: Workbench, store: Store | None = None) -> None:
+        self.experiment, self.bench, self.store = experiment, bench, store
+        self.common = {**numerics(experiment), "device": bench.model.device.type, "weights": bench.model.digest}
+        self.chain = stage_chain(experiment, self.common, {task: bench.data_digest(task) for task in experiment.order})
+        self._own_choices: dict[str, list[list[int]]] = {}  # task -> its test choices right after its own stage
+        self._pretraining = 0.0
+
+    def __iter__(self) -> Iterator[StageResult]:
+        yield self._untouched()
+        before: StageState | None = None
+        for stage in range(len(self.chain)):
+            before, result = self._stage(stage, before if self.experiment.protocol == "sequence" else None)
+            yield result
+
+    def _evaluation(
+        self, key: str | None, tuners: list[Tuner | None], task: str, groups: Groups | None = None
+    ) -> Evaluation:
+        data = {} if task == "pretraining" else {split: self.bench.data_digest(task, split) for split in SPLITS}
+        name = digest(
+            {
+                **self.common,
+                "stage": key,
+                "task": task,
+                "data": data,
+                "threads": self.experiment.train.threads,
+                "precision": self.experiment.train.precision,
+            }
+        )
+        found = self.store.get_evaluation(name) if self.store else None
+        if found is None:
+            found = evaluate_task(self.bench, tuners, task, groups)
+            if self.store:
+                self.store.put_evaluation(name, found)
+        return found
+
+    def _untouched(self) -> StageResult:
+        torch.set_num_threads(self.experiment.train.threads)
+        evaluations = [self._evaluation(None, [None], task) for task in self.experiment.order]
+        kept = self._evaluation(None, [None], "pretraining")
+        self._pretraining = kept.accuracy[0].accuracy
+        seconds = sum(evaluation.seconds for evaluation in (*evaluations, kept))
+        accuracy = [cell for evaluation in evaluations for cell in evaluation.accuracy]
+        metrics = {"pretraining_accuracy": self._pretraining, "seconds/evaluate": seconds}
+        return StageResult(UNTOUCHED, None, accuracy, metrics)
+
+    def _train(self, stage: int, before: StageState | None) -> tuple[StageState, Measured, bool]:
+        """The stage from the store, or trained; and whether it came from the store."""
+
+        def train() -> tuple[StageState, Measured]:
+            return train_stage(self.experiment, self.bench, stage, before)
+
+        return self.store.stage(self.chain[stage], train) if self.store else (*train(), False)
+
+    def _stage(self, stage: int, before: StageState | None) -> tuple[StageState, StageResult]:
+        key, experiment = self.chain[stage], self.experiment
+        state, measured, reused = self._train(stage, before)
+        groups = groups_at(experiment, self.bench, stage)
+        numbers = range(len(groups.members) if groups else 1)
+        tuners: list[Tuner | None] = [build_tuner(experiment, self.bench, state.group(i)) for i in numbers]
+        metrics = {**measured.metrics, **space_metrics(experiment, self.bench, stage, state)}
+        metrics["memory_bytes"] = metrics.get("memory_bytes", 0.0) + state.bytes + self._buffer(stage, groups)
+        accuracy: list[Cell] = []
+        evaluating = 0.0
+        for task in (key.task,) if experiment.protocol == "direct" else experiment.order:
+            evaluation = self._evaluation(key.key, tuners, task, groups)
+            accuracy += evaluation.accuracy
+            evaluating += evaluation.seconds
+            metrics |= self._choices(key.task, task, evaluation.chosen)
+            if groups and evaluation.routed and task in experiment.order[: stage + 1]:
+                metrics[f"grouping/accuracy/{task}"] = evaluation.routed[groups.of(task)]
+        if groups:
+            metrics["grouping/groups"] = float(len(numbers))
+        kept = self._evaluation(key.key, tuners, "pretraining", groups)
+        if self._pretraining:
+            metrics["pretrained_retention"] = kept.accuracy[0].accuracy / self._pretraining
+        metrics["seconds/evaluate"] = evaluating + kept.seconds
+        return state, StageResult(stage, key.task, accuracy, metrics, measured.traces, reused)
+
+    def _buffer(self, stage: int, groups: Groups | None) -> int:
+        """Bytes of the rows that replay keeps for the next stage."""
+        experiment = self.experiment
+        if experiment.replay.kind == "none" or experiment.protocol != "sequence":
+            return 0
+        seen = [*earlier_tasks(experiment, stage, groups), experiment.order[stage]]
+        sizes = {task: len(self.bench.rows(task, "train")) for task in seen}
+        return buffer_bytes(self.bench, reservoir(experiment.seed, sizes, experiment.replay.rows))
+
+    def _choices(self, own: str, task: str, chosen: list[list[int]] | None) -> dict[str, float]:
+        """Pool usage by the stage's own test rows; for an earlier task, key drift: the fraction of its test rows whose
+        top-K is not what it was right after the task's own stage."""
+        if chosen is None:
+            return {}
+        if task == own:
+            self._own_choices[task] = chosen
+            flat = [part for row in chosen for part in row]
+            return {f"prompt_usage/{task}/{i}": flat.count(i) / len(flat) for i in sorted(set(flat))}
+        if task not in self._own_choices:
+            return {}
+        pairs = list(zip(chosen, self._own_choices[task], strict=True))
+        return {f"key_drift/{task}": sum(now != then for now, then in pairs) / len(pairs)}

@@ -1,0 +1,53 @@
+"""An append-only file of checksummed lines, so that writing down a trial's end costs the same however many ended
+before it. A line that a crash or a bad disk left torn is told from a good one, and harms no other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from orchestration.keep.files import write_atomic
+
+FORMAT = 1
+
+
+class Journal:
+    """Entries (JSON-able mappings) at `path`. The first one that is appended replaces what the file held before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._begun = False
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add an entry; it is on the disk when this returns. Raises OSError."""
+        text = json.dumps({"format": FORMAT, **entry}).encode()
+        line = b"\n" + _checksum(text) + b" " + text  # the break comes first: it also ends a line that was left torn
+        if not self._begun:
+            write_atomic(self.path, line)
+            self._begun = True
+            return
+        with self.path.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The whole entries of this format, in order; none where there is no file."""
+    if not path.exists():
+        return []
+    entries = []
+    for line in path.read_bytes().split(b"\n"):
+        checksum, _, text = line.partition(b" ")
+        if text and checksum == _checksum(text):
+            entry = json.loads(text)
+            if entry["format"] == FORMAT:
+                entries.append(entry)
+    return entries
+
+
+def _checksum(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:32].encode()

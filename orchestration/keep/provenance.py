@@ -1,0 +1,76 @@
+"""Where a sweep's numbers come from: versions, commit, data and weights."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+import uuid
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mcit_core.yaml_document import SpecError
+from orchestration.keep.files import write_atomic
+from orchestration.plan.spec import SweepSpec
+
+PACKAGES = ("torch", "transformers", "peft", "ray", "mlflow", "pyarrow", "numpy", "pillow", "scikit-learn")
+
+
+def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
+    """Versions, commit and digests. Fills the feature cache on the way, so that workers only map it. Raises SpecError
+    where the model or the benchmark cannot be loaded."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S")  # before features are built, which can take long
+    from safetensors import SafetensorError
+
+    from mcit_core.data.workbench import shared_workbench
+
+    try:
+        bench = shared_workbench(spec.benchmark, spec.model, "auto", storage / "features")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise SpecError(f"model {spec.model} with benchmark {spec.benchmark} cannot be loaded: {error}") from error
+    bench.prepare(spec.tasks)
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "dirty": bool(_git("status", "--porcelain")),
+        "versions": versions,
+        "data": {task: bench.data_digest(task)[:16] for task in spec.tasks},
+        "weights": bench.model.digest[:16],
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "started": started,
+    }
+
+
+def run_id(run: Path) -> dict[str, str]:
+    """The identity of a RUN, kept for as long as its folder: MLflow knows it by that."""
+    if not (run / "sweep.yaml").exists():
+        return {"run_id": uuid.uuid4().hex}
+    try:
+        known = yaml.safe_load((run / "sweep.yaml").read_text(encoding="utf-8"))["provenance"]["run_id"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return {}  # damaged, or written before RUNs had one: known by its folder
+    return {"run_id": str(known)}
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def write_sweep(run: Path, sweep: dict[str, Any], provenance: dict[str, Any]) -> None:
+    text = yaml.safe_dump({**sweep, "provenance": provenance}, sort_keys=False, allow_unicode=True)
+    write_atomic(run / "sweep.yaml", text.encode())

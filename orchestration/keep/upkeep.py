@@ -1,0 +1,147 @@
+"""Looking after a stage store: why two stages differ, and what may be deleted."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from mcit_core.config import flatten
+from mcit_core.stages.digest import digest
+from mcit_core.stages.keys import stage_chain
+from orchestration.keep.stage_store import StageStore
+from orchestration.plan.trials import Trial
+
+#: what the parts of a key other than fields mean, where two stages differ in them
+MEANINGS = {
+    "code": "the source of mcit_core (comments and layout aside)",
+    "torch": "the version of torch",
+    "device": "the kind of device",
+    "weights": "the model's weights",
+    "data": "the task's training data",
+    "benchmark": "the benchmark",
+    "model": "the model",
+    "task": "the task",
+}
+#: seconds after which a file that no record names is taken for the rest of a killed worker's
+ABANDONED = 24 * 3600
+
+
+def explain(store: StageStore, first: str, second: str) -> list[str]:
+    """In words, why two stages have different keys; walks up to the parents where those differ.
+    Raises KeyError where a key is not in the store."""
+    lines: list[str] = []
+    a: str | None = first
+    b: str | None = second
+    what = "the stages"
+    while a != b:
+        if a is None or b is None:
+            alone, key = ("first", b) if a is None else ("second", a)
+            lines.append(f"the {alone} starts from the pre-trained model, the other from stage {str(key)[:12]}")
+            break
+        ours, theirs = store.record(a), store.record(b)
+        missing = [key for key, record in ((a, ours), (b, theirs)) if record is None]
+        if ours is None or theirs is None:
+            if what == "the stages":
+                raise KeyError(f"there is no readable stage {missing[0]}")
+            lines.append(
+                f"{what} differ, but {missing[0][:12]} is not in the store any more, so not even it can say why"
+            )
+            break
+        lines += [f"{what} differ in {text}" for text in _differences(ours["made_from"], theirs["made_from"])]
+        a, b = ours["made_from"].get("parent"), theirs["made_from"].get("parent")
+        what = f"the stages before ({str(a)[:12]} and {str(b)[:12]})"
+    return lines or ["they are one and the same stage"]
+
+
+def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    a, b = ({k: v for k, v in flatten(part).items() if k != "parent"} for part in (ours, theirs))
+    found = []
+    for name in sorted(a.keys() | b.keys()):
+        if a.get(name) == b.get(name) and (name in a) == (name in b):
+            continue
+        values = " against ".join(_short(part[name]) if name in part else "inactive" for part in (a, b))
+        found.append(f"{MEANINGS.get(name, name.removeprefix('fields.'))}: {values}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:12] if re.fullmatch(r"[0-9a-f]{32,}", text) else text
+
+
+def needed_by(records: dict[str, dict[str, Any]], trials: Iterable[Trial]) -> set[str]:
+    """The stored stages of these trials, parents included, whatever data, code and versions they were made with (a
+    sweep file does not tell those)."""
+    alike: dict[str, list[str]] = {}
+    for key, made_from in records.items():
+        alike.setdefault(_planned(made_from), []).append(key)
+    needed: set[str] = set()
+    for trial in trials:
+        parents: set[str | None] = {None}
+        for stage in stage_chain(trial.experiment, {}, {}):
+            mine = [key for key in alike.get(_planned(stage.made_from), []) if records[key].get("parent") in parents]
+            needed.update(mine)
+            if trial.experiment.protocol != "direct":
+                parents = set(mine)
+    return needed
+
+
+def _planned(made_from: dict[str, Any]) -> str:
+    return digest([made_from.get(name) for name in ("benchmark", "model", "task", "fields")])
+
+
+def collect(store: StageStore, keep: Iterable[Trial], limit: int, dry_run: bool) -> tuple[list[tuple[str, int]], int]:
+    """Delete stages, the longest unused first, until at most `limit` bytes are left; never one that `keep` needs or a
+    lease covers, nor their parents. A parent counts as used when its children are. Returns what was deleted (key and
+    bytes) and the bytes left. Raises StorageError."""
+    files = store.entries()
+    sizes = {key: sum(entry.size for entry in entries) for key, entries in files.items()}
+    records = {key: record["made_from"] for key in files if (record := store.record(key)) is not None}
+    used = {key: max(entry.changed for entry in entries) for key, entries in files.items()}
+    depth: dict[str, int] = {}
+    for key in files:
+        ancestors = list(_ancestors(records, key))
+        depth[key] = len(ancestors)
+        for ancestor in ancestors:
+            used[ancestor] = max(used.get(ancestor, 0.0), used[key])
+    kept = needed_by(records, keep)
+    for lease in store.leases.held():
+        kept.update(key for key in (lease.get("key"), lease.get("parent")) if key)
+    for key in list(kept):
+        kept.update(_ancestors(records, key))
+    left, deleted = sum(sizes.values()), []
+    for key in sorted(files, key=lambda key: (used[key], -depth[key])):
+        if left <= limit:
+            break
+        if key in kept:
+            continue
+        if not dry_run:
+            store.delete(key)
+        left -= sizes[key]
+        deleted.append((key, sizes[key]))
+    return deleted, left
+
+
+def _ancestors(records: dict[str, dict[str, Any]], key: str) -> Iterable[str]:
+    parent = records.get(key, {}).get("parent")
+    while parent is not None:
+        yield parent
+        parent = records.get(parent, {}).get("parent")
+
+
+def sweep_up(store: StageStore, dry_run: bool) -> int:
+    """Delete what no record names: damaged entries that were set aside, and files that killed workers left behind.
+    Returns the bytes."""
+    files = store.entries()
+    freed = 0
+    for entry in store.folder.files():
+        parts = entry.name.split("/")
+        scratch = parts[-1].startswith(".")
+        orphan = len(parts) == 3 and parts[1].startswith(parts[0]) and parts[1] not in files
+        if parts[0] == "damaged" or ((scratch or orphan) and time.time() - entry.changed > ABANDONED):
+            freed += entry.size
+            if not dry_run:
+                store.folder.delete(entry.name)
+    return freed

@@ -1,0 +1,1 @@
+"""What is to be trained, and in which order: decisions alone, without torch and Ray."""

@@ -1,0 +1,42 @@
+"""The stages that a sweep's trials share, and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mcit_core.stages.keys import stage_chain, stage_steps
+from orchestration.plan.trials import Trial
+
+
+@dataclass(frozen=True)
+class StageTree:
+    """The stages of a sweep, each once. Keys without data and code digests suffice: those are equal within a sweep."""
+
+    chains: dict[str, list[str]]  # trial -> its stages' keys
+    steps: dict[str, int]  # key -> its optimizer steps
+    parents: dict[str, str | None]  # key -> the key of the stage that it goes on from
+
+
+def stage_tree(trials: list[Trial]) -> StageTree:
+    tree = StageTree({}, {}, {})
+    for trial in trials:
+        chain = stage_chain(trial.experiment, {}, {})
+        tree.chains[trial.id] = [stage.key for stage in chain]
+        for stage in chain:
+            tree.steps[stage.key] = stage_steps(trial.experiment)
+            tree.parents[stage.key] = stage.made_from["parent"]
+    return tree
+
+
+@dataclass(frozen=True)
+class Costs:
+    trials: int
+    stages: int  # of all trials, without sharing
+    steps: int  # of all those
+    distinct: dict[str, int]  # stage key -> its optimizer steps, every shared beginning once
+
+
+def costs(trials: list[Trial]) -> Costs:
+    tree = stage_tree(trials)
+    stages = [key for chain in tree.chains.values() for key in chain]
+    return Costs(len(trials), len(stages), sum(tree.steps[key] for key in stages), tree.steps)

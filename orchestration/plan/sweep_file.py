@@ -1,0 +1,316 @@
+"""The sweep file: YAML -> SweepSpec; every fault names file, line, key, what was expected and the nearest valid name.
+
+Imports neither torch nor ray, so that a broken file is refused at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mcit_core.benchmarks import Benchmark
+from mcit_core.config import Experiment, Section, field_paths, flatten, is_field
+from mcit_core.methods import REFERENCES, method_names
+from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
+from mcit_core.yaml_document import Document, near, wanted
+from orchestration.plan.halving import race
+from orchestration.plan.orders import order_axis
+from orchestration.plan.overrides import override
+from orchestration.plan.spec import HalvingRule, Order, SweepSpec
+from orchestration.plan.trials import Trial, make_trials
+
+#: experiment fields that a sweep sets by keys of its own
+OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
+SETTABLE = sorted(field_paths().keys() - OWN_KEYS)
+SECTIONS: dict[str, type[Section]] = {
+    name: type(field.default) for name, field in Experiment.model_fields.items() if isinstance(field.default, Section)
+}
+
+
+#: names in a storage folder that are not a RUN's
+RESERVED = ("stages", "evaluations", "leases", "features", "mlartifacts", "mlflow.db")
+#: what neither a file of numbers nor a random generator can hold
+SEED_LIMIT = 2**63
+NEEDED = ("name", "benchmark", "model", "method")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Resources(_Strict):
+    cpus: float = Field(1, gt=0, description="of one trial")
+    gpus: float = Field(0, ge=0, description="of one trial; a fraction shares a GPU")
+    workers: int | None = Field(None, ge=1, description="trials at a time; null: as many as fit")
+
+
+class Tracking(_Strict):
+    mlflow: str | None = Field(None, description="a tracking URI; null: mlflow.db in the storage folder")
+
+
+class HalvingSection(_Strict):
+    min_stages: int = Field(1, ge=1, description="stages that every setting gets")
+    reduction: int = Field(2, ge=2, description="one in so many settings goes on, after so many times as many stages")
+
+
+class SweepFile(_Strict):
+    """The top level of a sweep file, before names and points are checked."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    benchmark: str
+    model: str
+    method: str
+    tasks: int | list[str] | None = None
+    base: dict[str, Any] = {}
+    axes: dict[str, Any] = {}
+    seeds: list[int] = [0]
+    references: list[str] = []
+    search: str = "grid"
+    halving: HalvingSection | None = None
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+    provenance: dict[str, Any] = Field({}, description="written into a RUN's sweep.yaml; not read")
+
+
+def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
+    """Read, override (`--set KEY=VALUE`) and check a sweep file. Raises SpecError, whose text is the whole message."""
+    document = Document(path, "a sweep file in YAML, for example sweeps/threshold.yaml", NEEDED, ("base",))
+    override(document, assignments or [], tuple(SweepFile.model_fields), SETTABLE)
+    document.refuse()
+    file = _top_level(document)
+    benchmark = _names(document, file)
+    document.refuse()
+    tasks = _tasks(document, file, benchmark)
+    _check_list(
+        document,
+        "seeds",
+        file.seeds,
+        lambda seed: None if 0 <= seed < SEED_LIMIT else f"expected a whole number from 0 to 2**63 - 1, got {seed}",
+    )
+    _check_list(
+        document,
+        "references",
+        file.references,
+        lambda name: (
+            None
+            if name in REFERENCES
+            else (f"there is no reference {name!r}; expected one of {', '.join(REFERENCES)}{near(name, REFERENCES)}")
+        ),
+    )
+    if not file.seeds:
+        document.fault(("seeds",), "is an empty list; expected at least one seed")
+    base = flatten(file.base)
+    for field, value in base.items():
+        _check_value(document, ("base", *field.split(".")), field, value)
+    axes, orders = _axes(document, file, tasks, base)
+    document.refuse()
+    spec = SweepSpec(
+        name=file.name,
+        benchmark=file.benchmark,
+        model=file.model,
+        method=file.method,
+        tasks=tasks,
+        base=base,
+        axes=axes,
+        orders=orders,
+        order_swept="order" in file.axes,
+        seeds=tuple(file.seeds),
+        references=tuple(file.references),
+        cpus=file.resources.cpus,
+        gpus=file.resources.gpus,
+        workers=file.resources.workers,
+        mlflow=file.tracking.mlflow,
+        halving=HalvingRule(**file.halving.model_dump()) if file.halving else None,
+    )
+    points = _check_points(document, spec)
+    document.refuse()
+    _check_halving(document, spec, points)
+    document.refuse()
+    return spec
+
+
+def resolved(spec: SweepSpec) -> dict[str, Any]:
+    """The spec as a mapping that `load_spec` reads again, nothing left to defaults."""
+    axes: dict[str, Any] = dict(spec.axes)
+    if spec.order_swept:
+        axes["order"] = [list(order) for order in spec.orders]
+    return {
+        "name": spec.name,
+        "benchmark": spec.benchmark,
+        "tasks": list(spec.tasks),
+        "model": spec.model,
+        "method": spec.method,
+        "base": spec.base,
+        "axes": axes,
+        "seeds": list(spec.seeds),
+        "references": list(spec.references),
+        "search": "grid",
+        "halving": vars(spec.halving) if spec.halving else None,
+        "resources": {"cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
+        "tracking": {"mlflow": spec.mlflow},
+    }
+
+
+def _top_level(document: Document) -> SweepFile:
+    # an empty section in YAML is null; it means the same as leaving it out
+    content = {key: value for key, value in document.content.items() if value is not None or key in NEEDED}
+    try:
+        return SweepFile.model_validate(content)
+    except ValidationError as error:
+        for fault in error.errors():
+            keys = tuple(str(part) for part in fault["loc"])
+            if keys[0] == "tasks":
+                document.fault(
+                    ("tasks",),
+                    f"expected null (all), a number (the first n) or a list of names, got {content['tasks']!r}",
+                )
+            elif fault["type"] == "extra_forbidden":
+                sections: dict[str, type[_Strict]] = {
+                    "resources": Resources,
+                    "tracking": Tracking,
+                    "halving": HalvingSection,
+                }
+                section = sections.get(keys[0], SweepFile)
+                valid = [name for name in section.model_fields if name != "provenance"]
+                document.fault(keys, f"unknown key; expected one of {', '.join(valid)}{near(keys[-1], valid)}")
+            elif fault["type"] == "missing":
+                document.fault(keys, "is missing; a sweep needs name, benchmark, model and method")
+            elif keys[0] == "name" and fault["type"] == "string_pattern_mismatch":
+                document.fault(
+                    keys, f"expected letters, digits, '.', '_' or '-' (it names a folder), got {fault['input']!r}"
+                )
+            elif keys == ("halving",):
+                document.fault(
+                    keys,
+                    "expected null (every trial runs to its end) or {min_stages: 1, reduction: 2}, "
+                    f"got {fault['input']!r}",
+                )
+            else:
+                document.fault(keys, wanted(fault))
+        document.refuse()
+        raise
+
+
+def _names(document: Document, file: SweepFile) -> Benchmark | None:
+    for key, valid in (("benchmark", BENCHMARKS.names()), ("model", MODELS.names()), ("method", method_names())):
+        document.known((key,), key, getattr(file, key), valid)
+    if file.name.lower() in RESERVED:
+        document.fault(("name",), f"{file.name!r} is a name that the storage folder uses itself; choose another")
+    if file.search != "grid":
+        document.fault(("search",), f"expected 'grid', got {file.search!r}")
+    return None if document.faults else BENCHMARKS.load(file.benchmark)()
+
+
+def _check_list(document: Document, key: str, values: list[Any], complaint: Any) -> None:
+    for i, value in enumerate(values):
+        if message := complaint(value):
+            document.fault((key, str(i)), message)
+        elif value in values[:i]:
+            document.fault((key, str(i)), f"{value!r} stands twice")
+
+
+def _tasks(document: Document, file: SweepFile, benchmark: Benchmark | None) -> Order:
+    assert benchmark is not None
+    every = benchmark.tasks
+    if file.tasks is None:
+        return every
+    if isinstance(file.tasks, int):
+        if not 1 <= file.tasks <= len(every):
+            document.fault(("tasks",), f"expected a number from 1 to {len(every)}, got {file.tasks}")
+        return every[: max(1, file.tasks)]
+    if not file.tasks:
+        document.fault(("tasks",), "is an empty list; expected null (all tasks), a number or a list of names")
+        return every
+    _check_list(
+        document,
+        "tasks",
+        file.tasks,
+        lambda task: (
+            None
+            if task in every
+            else (f"{file.benchmark} has no task {task!r}; expected one of {', '.join(every)}{near(task, every)}")
+        ),
+    )
+    return tuple(file.tasks)
+
+
+def _check_value(document: Document, keys: tuple[str, ...], field: str, value: Any) -> None:
+    """One value of one field by itself; how fields fit together is checked with whole points."""
+    if field == "method":
+        document.known(keys, "method", value, method_names())
+    elif field == "tuner":
+        document.known(keys, "tuner", value, TUNERS.names())
+    elif field in OWN_KEYS or not is_field(field):
+        document.fault(keys, f"unknown key {field!r}; expected a field of the experiment{near(field, SETTABLE)}")
+    elif not field.startswith("options"):  # those the tuner checks by itself
+        section, leaf = field.split(".")
+        partner = {"top_k": {"size": 10**9}, "size": {"top_k": 1}}.get(leaf, {})
+        try:
+            SECTIONS[section].model_validate({**partner, leaf: value})
+        except ValidationError as error:
+            document.fault(keys, wanted(error.errors()[0]))
+
+
+def _axes(
+    document: Document, file: SweepFile, tasks: Order, base: dict[str, Any]
+) -> tuple[dict[str, list[Any]], tuple[Order, ...]]:
+    axes: dict[str, list[Any]] = {}
+    orders: tuple[Order, ...] = (tasks,)
+    for field, values in file.axes.items():
+        keys = ("axes", field)
+        if field == "order":
+            orders = order_axis(document, values, tasks)
+        elif field in ("seed", "seeds"):
+            document.fault(keys, "is no axis; seeds are set by the top-level key seeds")
+        elif field != "method" and (field in OWN_KEYS or not is_field(field)):
+            document.fault(
+                keys,
+                f"unknown key; expected a field of the experiment, method or order"
+                f"{near(field, [*SETTABLE, 'method', 'order'])}",
+            )
+        elif not isinstance(values, list) or not values:
+            document.fault(keys, f"expected a list of at least one value, got {values!r}")
+        elif field in base:
+            document.fault(keys, "is swept and also set in base; keep one")
+        else:
+            axes[field] = values
+            for i, value in enumerate(values):
+                _check_value(document, (*keys, str(i)), field, value)
+                if value in values[:i]:
+                    document.fault((*keys, str(i)), f"{value!r} stands twice")
+    return axes, orders
+
+
+def _check_halving(document: Document, spec: SweepSpec, points: list[Trial]) -> None:
+    halving = race(spec, points)
+    if halving is None:
+        return
+    if halving.rule.min_stages >= len(spec.tasks):
+        document.fault(
+            ("halving", "min_stages"),
+            f"expected less than the number of tasks, {len(spec.tasks)}, got {halving.rule.min_stages}",
+        )
+    if len(set(halving.settings.values())) < 2:
+        document.fault(
+            ("halving",),
+            "has no settings to choose from; expected an axis beside order with two values, not of references alone",
+        )
+
+
+def _check_points(document: Document, spec: SweepSpec) -> list[Trial]:
+    """Build every point of the axes once, for what only shows when fields meet (top_k above the pool's size)."""
+    try:
+        return make_trials(replace(spec, orders=spec.orders[:1], seeds=spec.seeds[:1]))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        words = [field for field in (*spec.axes, *spec.base) if field.startswith(place) and field in fault["msg"]]
+        field = words[0] if words else place
+        document.fault(
+            ("axes" if field in spec.axes else "base", *([field] if field in spec.axes else field.split("."))),
+            wanted(fault),
+        )
+        return []

@@ -1,0 +1,86 @@
+"""From a sweep to its trials: axes, seeds, orders, references. Imports no torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from mcit_core.config import ALL_SECTIONS, Experiment
+from mcit_core.methods import PROTECTION, build_experiment, reference_experiment
+from mcit_core.registry import TUNER_SECTIONS
+from mcit_core.stages.digest import digest
+from orchestration.plan.spec import SweepSpec
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One experiment of a sweep. `settings` holds the swept values; a reference has None where they do not apply."""
+
+    id: str
+    experiment: Experiment
+    settings: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        return self.experiment.method
+
+    @property
+    def order(self) -> str:
+        return ">".join(self.experiment.order)
+
+    @property
+    def stages(self) -> int:
+        return {"zero_shot": 0, "multitask": 1}.get(self.experiment.protocol, len(self.experiment.order))
+
+
+def make_trials(spec: SweepSpec) -> list[Trial]:
+    """All trials of a sweep, references first (the others are compared with them). An experiment stands once.
+    Raises pydantic's ValidationError for a point that makes no sense."""
+    points: list[Trial] = []
+    references: list[Trial] = []
+    for values in itertools.product(*spec.axes.values()):
+        settings = dict(zip(spec.axes, values, strict=True))
+        dotted = {**spec.base, **settings}
+        method = dotted.pop("method", spec.method)
+        for order, seed in itertools.product(spec.orders, spec.seeds):
+            experiment = build_experiment(spec.benchmark, spec.model, method, order, seed, dotted)
+            points.append(_trial(experiment, settings))
+            for name in spec.references:
+                reference = reference_experiment(experiment, name, spec.tasks)
+                if reference == experiment.model_copy(update={"method": name}) and method != name:
+                    continue  # a method that protects nothing is its own reference
+                applies = {path: value if _applies(path, reference) else None for path, value in settings.items()}
+                references.append(_trial(reference, applies))
+    rank = {name: i for i, name in enumerate(spec.references)}
+    references.sort(key=lambda trial: rank[trial.method])
+    return list({trial.id: trial for trial in references + points}.values())
+
+
+def _applies(path: str, reference: Experiment) -> bool:
+    """Whether a swept value reaches a reference: it trains, its tuner reads the section, nothing is protected by it."""
+    if reference.protocol == "zero_shot":
+        return False
+    section = path.partition(".")[0]
+    read = ("train", "tuner", *TUNER_SECTIONS.get(reference.tuner, ALL_SECTIONS))
+    return section in read and path not in PROTECTION
+
+
+def tuner_settings(experiment: Experiment, leaving_out: Collection[str] = ()) -> str | None:
+    """What an experiment's tuner has other than its defaults, "size 60, top_k 8", but for what protects earlier tasks
+    and the paths in `leaving_out`; None where that is nothing. References of one tuner are told apart by it."""
+    changed = []
+    for section in TUNER_SECTIONS.get(experiment.tuner, ALL_SECTIONS):
+        here, default = getattr(experiment, section), Experiment.model_fields[section].default
+        values = here if section == "options" else here.model_dump()
+        defaults = default if section == "options" else default.model_dump()
+        for name, value in values.items():
+            path = f"{section}.{name}"
+            if value != defaults.get(name) and path not in PROTECTION and path not in leaving_out:
+                changed.append(f"{name} {value}")
+    return ", ".join(changed) or None
+
+
+def _trial(experiment: Experiment, settings: dict[str, Any]) -> Trial:
+    return Trial(f"{experiment.method}-{digest(experiment.model_dump(mode='json'))[:10]}", experiment, settings)

@@ -1,0 +1,61 @@
+"""A sweep's results as a table in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestration.results.catalogue import HEADLINE
+from orchestration.results.reading import Results, read_results
+from orchestration.results.settings import SettingSummary, settings_summary
+from orchestration.results.words import format_estimate, setting_label, summary_metrics
+
+
+def print_summary(run_dir: Path, console: Console | None = None) -> None:
+    """Print settings x metrics (per cent, mean ± half the 95 % interval), and beneath it what failed."""
+    console = console or Console()
+    results = read_results(run_dir)
+    summaries = settings_summary(results.trials, results.axes)
+    methods = {summary.setting.method for summary in summaries if not summary.setting.is_reference}
+    shown = [metric for metric in summary_metrics(summaries) if metric.name in HEADLINE]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("setting", vertical="bottom", no_wrap=True, overflow="fold")
+    table.add_column("trials", justify="right")
+    for metric in shown:
+        table.add_column(metric.title.replace(" ", "\n", 1) + metric.arrow, justify="right", no_wrap=True)
+    for summary in summaries:
+        cells = [_estimate_with_n(metric.name, summary) for metric in shown]
+        label = setting_label(summary.setting, results.axes, method=len(methods) > 1)
+        table.add_row(Text(label), f"{summary.finished}/{summary.trials}", *cells)
+    console.print(table)
+    console.print("per cent, mean ± half the 95 % interval over seeds and orders; ↑ higher, ↓ lower is better")
+    _print_unfinished(results, console)
+
+
+def _estimate_with_n(metric: str, summary: SettingSummary) -> str:
+    found = summary.metric(metric)
+    note = f" (n={found.n})" if 0 < found.n < summary.finished else ""
+    return format_estimate(metric, found) + note
+
+
+def _print_unfinished(results: Results, console: Console) -> None:
+    rows = [row for row in results.trials if row["status"] != "FINISHED"]
+    if not rows:
+        return
+    console.print("Trials without a final result:")
+    table = Table("trial", "status", "why", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*(Text(text) for text in (row["trial"], row["status"], first_line(row["error"]))))
+    console.print(table)
+
+
+def first_line(error: str | None) -> str:
+    """The line of an error that says what went wrong: its first, but the last one of a traceback."""
+    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return lines[-1] if lines[0].startswith("Traceback ") else lines[0]

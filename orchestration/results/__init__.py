@@ -1,0 +1,4 @@
+"""What a sweep left behind, read and summed up.
+
+Everything here is on the stored scale, accuracy in [0, 1]; only `words` multiplies by 100.
+"""

@@ -1,0 +1,73 @@
+"""A RUN folder's tables, read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from orchestration.results.catalogue import TRIAL_COLUMNS
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of one RUN folder. axes: name -> the values declared in the sweep file, or None if not a list."""
+
+    folder: Path
+    sweep: dict[str, Any]
+    axes: dict[str, list[Any] | None]
+    trials: list[Row]
+    accuracy: list[Row]
+    stages: list[Row]
+
+    @property
+    def finished(self) -> list[Row]:
+        return finished(self.trials)
+
+    @property
+    def orders(self) -> list[str]:
+        """Every order of the run, the sweep's first one first."""
+        return list(dict.fromkeys(row["order"] for row in self.trials if row.get("order")))
+
+
+def read_results(run_dir: Path) -> Results:
+    """Read a RUN folder; a table that is not there is empty. Raises ValueError for a damaged one."""
+    run_dir = Path(run_dir)
+    sweep_file = run_dir / "sweep.yaml"
+    sweep = (yaml.safe_load(sweep_file.read_text(encoding="utf-8")) or {}) if sweep_file.exists() else {}
+    axes = {
+        str(name): values if isinstance(values, list) else None for name, values in (sweep.get("axes") or {}).items()
+    }
+    return Results(
+        run_dir, sweep, axes, *(_read_rows(run_dir / f"{name}.parquet") for name in ("trials", "accuracy", "stages"))
+    )
+
+
+def _read_rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    try:
+        return pq.read_table(path, page_checksum_verification=True).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged ({' '.join(str(error).split())[:200]}); "
+            f"`python -m orchestration.track {path.parent}` writes it anew from the journal"
+        ) from error
+
+
+def finished(trials: Iterable[Row]) -> list[Row]:
+    return [row for row in trials if row["status"] == "FINISHED"]
+
+
+def metric_names(trials: Sequence[Row], axes: Iterable[str]) -> list[str]:
+    """Names of the metric columns: everything numeric that is not an axis and describes no trial."""
+    skipped = {*TRIAL_COLUMNS, *axes}
+    names = dict.fromkeys(name for row in trials for name in row if name not in skipped)
+    return [name for name in names if not any(isinstance(row.get(name), str | list | dict) for row in trials)]

@@ -1,0 +1,64 @@
+"""Numbers, axes and settings in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from orchestration.results.catalogue import METRIC, METRICS, TUNER, Metric
+from orchestration.results.estimates import Estimate
+from orchestration.results.settings import Setting, SettingSummary
+
+
+def format_value(value: Any) -> str:
+    """An axis value as the sweep file would write it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def format_number(metric: str, value: float | None, signed: bool = False) -> str:
+    """A metric's value in its unit, with a true minus sign; a dash where there is none."""
+    if value is None:
+        return "–"
+    unit = METRIC[metric].unit if metric in METRIC else "seconds" if metric == "seconds" else "percent"
+    scale, digits = {"percent": (100, 1), "count": (1, 0), "mebibytes": (2**-20, 1), "seconds": (1, 1)}[unit]
+    number = round(value * scale, digits) + 0.0  # the sum turns -0.0 into 0.0
+    return f"{number:{'+' if signed and number else ''},.{digits}f}".replace("-", "−")
+
+
+def format_estimate(metric: str, found: Estimate) -> str:
+    """Mean ± half width; the mean alone where one value allows no interval."""
+    mean = format_number(metric, found.mean)
+    return mean if found.half_width is None else f"{mean} ± {format_number(metric, found.half_width)}"
+
+
+def short_axis_names(axes: Iterable[str]) -> dict[str, str]:
+    """The last part of each dotted name, or the whole name where the last parts clash."""
+    names = list(axes)
+    last = [name.rsplit(".", 1)[-1] for name in names]
+    return {name: part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)}
+
+
+def setting_label(setting: Setting, axes: Iterable[str], method: bool = True) -> str:
+    """Readable name of a setting."""
+    short = short_axis_names(axes)
+    parts = [
+        f"{short.get(axis, axis)} {format_value(value)}"
+        for axis, value in setting.values
+        if axis not in TUNER or axis in short
+    ]
+    if method or setting.is_reference or not parts:
+        parts.insert(0, setting.method)
+    tuned = [
+        str(value)
+        for axis, value in setting.values
+        if axis in TUNER and axis not in short and value not in (None, *parts)
+    ]
+    return ", ".join(parts) + (f" ({', '.join(tuned)})" if tuned else "")
+
+
+def summary_metrics(summaries: Iterable[SettingSummary]) -> list[Metric]:
+    """The metrics, in their usual order, that at least one setting has."""
+    found = list(summaries)
+    return [metric for metric in METRICS if any(summary.metric(metric.name).n for summary in found)]

@@ -1,0 +1,287 @@
+"""Running trials on Ray Tune: start or join Ray, hand out stages, tell a listener what comes back."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+# read when ray is imported: no per-trial log files, no second output engine, no chatter
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestration.plan.halving import Halving, race, score
+from orchestration.plan.scheduler import StageScheduler
+from orchestration.plan.spec import Order, SweepSpec
+from orchestration.plan.stage_tree import stage_tree
+from orchestration.plan.trials import Trial
+from orchestration.run.trainable import StageTrainable
+
+#: how often a trial whose worker or node was lost is tried again
+RETRIES = 3
+
+
+class Listener(Protocol):
+    def started(self, trial: str) -> None: ...
+    def stages(self, trial: str, results: list[dict[str, Any]]) -> None: ...
+    def paused(self, trial: str) -> None: ...
+    def finished(self, trial: str) -> None: ...
+    def stopped(self, trial: str) -> None: ...
+    def failed(self, trial: str, error: str) -> None: ...
+
+
+def _id(trial: TuneTrial) -> str:
+    return str(trial.config["trial"]["id"])
+
+
+class _Relay(tune.Callback):
+    """Tells a listener of every stage once, however often its trial starts again."""
+
+    def __init__(self, listener: Listener, halving: Halving | None) -> None:
+        self.listener, self.halving = listener, halving
+        self._told: dict[str, int] = {}
+        self._failed: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks into a file that nothing of ours reads
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        self.listener.started(_id(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        name = _id(trial)
+        told = self._told.get(name, -2)  # the untouched model's results are stage -1
+        new = [stage for stage in result["stages"] if stage["stage"] > told]
+        if new:
+            self._told[name] = new[-1]["stage"]
+            self.listener.stages(name, new)
+        if trial.status == TuneTrial.PAUSED:
+            self.listener.paused(name)
+        if "error" in result:
+            self._failed.add(name)
+            self.listener.failed(name, result["error"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        if _out_of_memory(trial):
+            self.listener.failed(_id(trial), _cause(trial))
+        elif self.halving is not None and _id(trial) in self.halving.stopped:
+            self.listener.stopped(_id(trial))
+        elif _id(trial) not in self._failed:
+            self.listener.finished(_id(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        self.listener.failed(_id(trial), _cause(trial))
+
+
+def _failures(trial: TuneTrial) -> str:
+    """What Ray wrote each time that a trial's worker was lost."""
+    # Tune's own getter looks in the synchronised folder, where the file arrives only after the callbacks
+    written = Path(trial.error_file) if trial.error_file else None
+    return written.read_text(errors="replace").strip() if written and written.exists() else ""
+
+
+def _out_of_memory(trial: TuneTrial) -> bool:
+    return "running low on memory" in _failures(trial)
+
+
+def _cause(trial: TuneTrial) -> str:
+    """Why a trial's worker was lost for good, in a line, then what Ray wrote each time."""
+    text = _failures(trial)
+    if _out_of_memory(trial):
+        return (
+            "out of memory: Ray ended the trial's worker because its machine ran low on memory; set fewer "
+            f"resources.workers or a smaller train.batch_size\n{text}"
+        )
+    reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "Ray did not say why")
+    return f"its worker was lost {trial.run_metadata.num_failures} times; the last time: {reason}\n{text}"
+
+
+class _TrialQueue(Searcher):
+    """Gives Tune the configs of all trials at once, and says that more may come until the last has ended: Tune throws
+    away the workers of paused trials once its search is over."""
+
+    def __init__(self, configs: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self._configs, self._left = list(reversed(configs)), len(configs)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._configs:
+            return self._configs.pop()
+        return None if self._left else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._left -= 1
+
+    def save(self, checkpoint_path: str) -> None:
+        raise NotImplementedError  # Tune then keeps no file of it; a sweep resumes from the stage store
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError
+
+
+class _TuneScheduler(TrialScheduler):
+    """The decisions of `stages` in the terms of Tune. Every trial is PAUSED from the start, so that none runs unless it
+    was chosen; at most `workers` have a worker."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, stages: StageScheduler, orders: dict[str, Order], workers: int) -> None:
+        super().__init__()
+        self.stages, self.orders, self.workers = stages, orders, workers
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        if _id(trial) in self.stages.places:  # again, after its worker was lost
+            # where an idle worker was lost, Tune still believes that the trial is about to take it over
+            tune_controller._resetting_trials.discard(trial)
+            if _out_of_memory(trial):  # it would be again
+                tune_controller.stop_trial(trial)
+            else:
+                tune_controller._set_trial_status(trial, TuneTrial.PAUSED)
+            return
+        if not self.stages.places:
+            # a worker takes seconds to load: have Tune keep those that have nothing to do for the moment
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self.workers)
+        self.stages.add(_id(trial))
+        trial.init_local_path()  # when a sweep is stopped, Tune asks for it also where a trial never began
+        trial.set_status(TuneTrial.PAUSED)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        self._stop(tune_controller)
+        live = tune_controller.get_live_trials()
+        if sum(trial.status in (TuneTrial.RUNNING, TuneTrial.PENDING) for trial in live) >= self.workers:
+            return None
+        name = self.stages.choose()
+        if name is None:
+            return None
+        self.stages.start(name)
+        return next(trial for trial in live if _id(trial) == name)
+
+    def _stop(self, tune_controller: Any) -> None:
+        """End the trials that halving has dropped. Here, since every callback has seen a trial's last result by now."""
+        halving = self.stages.halving
+        if halving is None or not halving.stopped:
+            return
+        for trial in list(tune_controller.get_live_trials()):
+            if _id(trial) in halving.stopped and trial.status == TuneTrial.PAUSED:
+                tune_controller.stop_trial(trial)
+                # Tune swallows what a callback raises, and would go on for ever
+                if trial.status == TuneTrial.PAUSED:
+                    raise RuntimeError(f"{_id(trial)} was dropped by halving, but its end could not be written down")
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        if self._finish(trial, result):
+            return str(TrialScheduler.CONTINUE)
+        # no checkpoint: what the trial has done is in the stage store
+        tune_controller.pause_trial(trial, should_checkpoint=False)
+        return str(TrialScheduler.NOOP)
+
+    def _finish(self, trial: TuneTrial, result: dict[str, Any]) -> bool:
+        go_on = True
+        for stage in result.get("stages", ()):
+            if stage["stage"] >= 0:
+                learned = self.orders[_id(trial)][: stage["stage"] + 1]
+                go_on = self.stages.finish(_id(trial), stage["stage"], score(stage["accuracy"], learned))
+        return go_on
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        # Tune has given a trial that it tries again this status by now, and the others not yet
+        if trial.status == TuneTrial.ERROR:
+            self.stages.lose(_id(trial))
+        else:
+            self.stages.end(_id(trial))
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        self._finish(trial, result)  # Tune shows its scheduler no last result but here
+        self.stages.end(_id(trial))
+
+    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self.stages.end(_id(trial))
+
+    def debug_string(self) -> str:
+        return f"{len(self.stages.done)} stages done"
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a sweep resumes from the stage store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing; see save."""
+
+
+@contextmanager
+def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> Iterator[None]:
+    """Ray for the time of a sweep: joined at `address`, or started on this machine's loopback and ended afterwards."""
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(
+            address="local",  # or else Ray joins any cluster that it finds on this machine
+            num_cpus=max(1, math.ceil(workers * cpus)),
+            num_gpus=math.ceil(workers * gpus) if gpus else None,
+            include_dashboard=False,
+            **quiet,
+        )
+    # Tune ends a sweep in good order on SIGINT; a cluster's or a shell's SIGTERM means the same
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_trials(
+    spec: SweepSpec, trials: list[Trial], storage: Path, stages: str, listener: Listener, workers: int
+) -> None:
+    """Run all trials, at most `workers` at a time, no stage twice, finished ones kept in `stages`. A failing trial
+    never stops the others; one whose worker was lost is tried again, one that raised an exception is not."""
+    configs = [
+        {
+            "trial": {"id": trial.id, "experiment": trial.experiment.model_dump_json()},
+            "features": str(storage / "features"),
+            "stages": stages,
+        }
+        for trial in trials
+    ]
+    scratch = storage / spec.name / "ray"
+    halving = race(spec, trials)
+    scheduler = StageScheduler(stage_tree(trials), halving)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    try:
+        tune.Tuner(
+            tune.with_resources(StageTrainable, {"cpu": spec.cpus, "gpu": spec.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=_TrialQueue(configs),
+                scheduler=_TuneScheduler(scheduler, {trial.id: trial.experiment.order for trial in trials}, workers),
+                num_samples=-1,  # until the queue says that it is empty
+                reuse_actors=True,
+                trial_dirname_creator=_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                callbacks=[_Relay(listener, halving)],
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

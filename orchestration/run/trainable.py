@@ -1,0 +1,72 @@
+"""The Ray Tune trainable: one step() is one stage; a worker that changes trial keeps model and features loaded."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from mcit_core.config import Experiment
+from mcit_core.data.workbench import shared_workbench, workbench_for
+from mcit_core.stages.results import StageResult
+from mcit_core.training.sequence import Sequence
+from orchestration.keep.stage_store import StageStore
+
+
+class StageTrainable(tune.Trainable):
+    """Config: {"trial": {"id", "experiment"}, "features": folder, "stages": folder or URI}.
+
+    A result holds `stages`, the stage results of the step as mappings; the first step reports the untouched model too.
+    A trial that starts again, after a pause or on another worker, reports its finished stages again, from the store.
+    An exception (out of memory too) is the trial's result, `error`, and its end: it would come again, so that Tune,
+    which tries again where a worker is lost, does not get to see it.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._results: Iterator[StageResult] | None = None
+        self._left = 0
+
+    def step(self) -> dict[str, Any]:
+        try:
+            return {"stages": [result.to_json() for result in self._advance()], "done": self._left == 0}
+        except Exception as error:
+            # what it left half done in the shared model must not reach the next trial
+            shared_workbench.cache_clear()
+            self._results = None
+            told = str(error) or "no message"
+            return {
+                "stages": [],
+                "done": True,
+                "error": f"{type(error).__name__}: {told}\n{traceback.format_exc()}",
+            }
+
+    def _advance(self) -> list[StageResult]:
+        shown: list[StageResult] = []
+        if self._results is None:
+            experiment = Experiment.model_validate_json(self._config["trial"]["experiment"])
+            bench = workbench_for(experiment, Path(self._config["features"]))
+            sequence = Sequence(experiment, bench, StageStore(self._config["stages"]))
+            self._results = iter(sequence)
+            self._left = len(sequence.chain)
+            shown.append(next(self._results))
+        if self._left:
+            shown.append(next(self._results))
+            self._left -= 1
+        return shown
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: finished stages are in the store, and a trial that starts again takes them from there."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing; see save_checkpoint."""

@@ -1,0 +1,294 @@
+"""MLflow as a view of a RUN: one parent run a sweep, one child run a trial, however often either resumes.
+
+`Tracker.sync` brings MLflow up to what the records say and may be called at any time, again and again, also after a
+call that a crash or a dead server cut short at any point. Only what a run lacks is logged; a run that says something
+else than the records is deleted and made anew. The sweep never waits for it (see `background`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from mcit_core.config import flatten
+from mcit_core.stages.digest import digest
+from orchestration.keep.records import Records, TrialRecord
+from orchestration.tracking.artefacts import write_artefacts
+
+#: written at the stage they belong to; usage and drift per prompt stay in stages.parquet
+STAGE_PREFIXES = ("subspace/", "seconds/", "loss/", "pool/", "pretrained_retention", "ema/")
+#: tag of a child run, written last: the digest of everything logged in it
+CONTENT = "mcit.content"
+#: the stock client tries a dead server for 246 s before it says so
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+
+Point = tuple[str, int, float]
+
+
+def default_uri(storage: Path) -> str:
+    return f"sqlite:///{(storage / 'mlflow.db').resolve()}"
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a trial's run should hold. `tags` are refreshed by themselves; everything else is in `digest`."""
+
+    points: list[Point]
+    params: dict[str, str]
+    tags: dict[str, str]
+    status: str
+
+    @property
+    def digest(self) -> str:
+        return digest([self.points, self.params, self.status])
+
+
+class Tracker:
+    """Writes `records` to the MLflow server at `uri`; `provenance` becomes tags of every run."""
+
+    def __init__(self, uri: str, records: Records, provenance: dict[str, Any]) -> None:
+        self.uri, self.records, self.provenance = uri, records, provenance
+        self._client: Any = None
+        self._experiment = ""
+        self._parent = ""
+        self._children: dict[str, Any] = {}  # trial -> its run as last seen
+        self._done: dict[str, Any] = {}  # trial -> the mark of the record that was written
+
+    def sync(self, final: bool = False) -> None:
+        """Log every ended trial that MLflow does not have as it is; `final` ends the parent too. Raises what the
+        server raises."""
+        try:
+            self._connect()
+            for record in list(self.records.records.values()):
+                mark = self.records.mark(record)
+                if record.status != "UNFINISHED" and self._done.get(record.trial.id) != mark:
+                    self._log_trial(record)
+                    self._done[record.trial.id] = mark
+            if final:
+                self._end()
+        except Exception:
+            self._parent = ""  # the next call looks again: the server may have lost what it had, or have been replaced
+            self._done.clear()
+            raise
+
+    def _open(self) -> Any:
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
+        from mlflow.tracking import MlflowClient
+
+        for chatty in ("mlflow", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        return MlflowClient(self.uri)
+
+    def _connect(self) -> None:
+        """Find or make the experiment and the parent run, and see which runs of trials there are."""
+        if self._parent:
+            return
+        client = self._client = self._open()
+        name = self.records.spec.name
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            place = None
+            if self.uri.startswith("sqlite:"):
+                place = (self.records.run.parent / "mlartifacts" / name).resolve().as_uri()
+            self._experiment = client.create_experiment(name, artifact_location=place)
+        else:
+            self._experiment = found.experiment_id
+        folder = str(self.records.run.resolve())
+        identity = self.provenance.get("run_id", folder)
+        tags = {"mcit.run": identity, "mcit.kind": "sweep", "mlflow.runName": name, "folder": folder, **self._tags()}
+        parents = [run for run in self._search("sweep") if run.data.tags.get("mcit.run") == identity]
+        if parents:
+            parent = self._only(parents)
+            self._set_tags(parent, tags)
+        else:
+            parent = client.create_run(self._experiment, tags=tags)
+        if parent.info.status != "RUNNING":
+            client.update_run(parent.info.run_id, status="RUNNING")
+        of_trial: dict[str, list[Any]] = {}
+        for run in self._search("trial"):
+            if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id:
+                of_trial.setdefault(run.data.tags["mcit.trial"], []).append(run)
+        self._children = {trial: self._only(runs) for trial, runs in of_trial.items()}
+        self._parent = parent.info.run_id
+
+    def _search(self, kind: str) -> list[Any]:
+        """The experiment's runs of a kind, the oldest first."""
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], f"tags.`mcit.kind` = '{kind}'", max_results=500, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+    def _only(self, runs: list[Any]) -> Any:
+        """The oldest; the others are what a server left that made a run but could not say so."""
+        for run in runs[1:]:
+            self._client.delete_run(run.info.run_id)
+        return runs[0]
+
+    def _tags(self) -> dict[str, str]:
+        flat = flatten(
+            {key: self.provenance[key] for key in ("commit", "dirty", "versions", "data") if key in self.provenance}
+        )
+        return {
+            "sweep": self.records.spec.name,
+            "host": platform.node(),
+            **{key: str(value) for key, value in flat.items()},
+        }
+
+    def _set_tags(self, run: Any, tags: dict[str, str]) -> None:
+        """Refresh the tags of a run that is otherwise as it should be."""
+        from mlflow.entities import RunTag
+
+        changed = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
+        if changed:
+            self._client.log_batch(run.info.run_id, tags=changed)
+
+    def _content(self, record: TrialRecord) -> _Content:
+        trial = record.trial
+        experiment = trial.experiment.model_dump(mode="json")
+        tags = {
+            "mlflow.parentRunId": self._parent,
+            "mcit.kind": "trial",
+            "mcit.trial": trial.id,
+            "mlflow.runName": trial.id,
+            "method": trial.method,
+            "order": trial.order,
+            "seed": str(trial.experiment.seed),
+            "experiment_digest": digest(experiment),
+            "status": record.status,
+            **({"error": record.error[:4900]} if record.error else {}),
+            **self._tags(),
+        }
+        params = {
+            name: value if isinstance(value, str) else json.dumps(value) for name, value in flatten(experiment).items()
+        }
+        # MLflow has no word for a trial that was stopped as planned; the tag `status` says it
+        status = "FINISHED" if record.status in ("FINISHED", "STOPPED") else "FAILED"
+        return _Content(sorted(self._points(record), key=lambda point: point[:2]), params, tags, status)
+
+    def _log_trial(self, record: TrialRecord) -> None:
+        content = self._content(record)
+        run = self._children.get(record.trial.id)
+        if run is not None:
+            if "error" in run.data.tags and "error" not in content.tags:
+                self._client.delete_tag(run.info.run_id, "error")
+            if run.data.tags.get(CONTENT) == content.digest and run.info.status == content.status:
+                self._set_tags(run, content.tags)
+                return
+        stored = self._stored(run) if run is not None else Counter()
+        wanted = Counter(_as_stored(point) for point in content.points)
+        if run is not None and (stored - wanted or not run.data.params.items() <= content.params.items()):
+            self._client.delete_run(run.info.run_id)
+            run, stored = None, Counter()
+        if run is None:
+            run = self._client.create_run(self._experiment, tags=content.tags)
+        elif CONTENT in run.data.tags:
+            self._client.delete_tag(run.info.run_id, CONTENT)
+        self._log(run, content, [point for point in content.points if not stored[_as_stored(point)]])
+        with tempfile.TemporaryDirectory() as folder:
+            write_artefacts(Path(folder), record)
+            self._client.log_artifacts(run.info.run_id, folder)
+        self._client.set_terminated(run.info.run_id, content.status)
+        self._client.set_tag(run.info.run_id, CONTENT, content.digest)
+        self._children[record.trial.id] = self._client.get_run(run.info.run_id)
+
+    def _stored(self, run: Any) -> Counter[Point]:
+        return Counter(
+            _as_stored((name, metric.step, metric.value))
+            for name in run.data.metrics
+            for metric in self._client.get_metric_history(run.info.run_id, name)
+        )
+
+    def _log(self, run: Any, content: _Content, points: list[Point]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        # a time that does not change makes a repeated request harmless: the same point is the same row
+        begun = run.info.start_time
+        metrics = [Metric(name, value, begun + step, step) for name, step, value in points]
+        params = [Param(name, value) for name, value in content.params.items() if name not in run.data.params]
+        tags = [RunTag(name, value) for name, value in content.tags.items()]
+        # servers take 1,000 entries a request, of which 100 params and 100 tags
+        for batch in zip_longest(_chunks(metrics, 800), _chunks(params, 100), _chunks(tags, 100), fillvalue=()):
+            self._client.log_batch(run.info.run_id, *batch)
+
+    def _points(self, record: TrialRecord) -> list[Point]:
+        """(name, step, value): per stage; per training step, counted through the sequence; then the final scalars that
+        no stage has, at the last stage."""
+        points: list[Point] = []
+        for stage in record.stages:
+            step = max(0, stage["stage"])
+            if stage["stage"] < 0 and record.trial.experiment.protocol != "zero_shot":
+                continue
+            points += [
+                (f"accuracy/{cell['task']}", step, cell["accuracy"])
+                for cell in stage["accuracy"]
+                if cell["split"] == "test"
+            ]
+            points += [
+                (name, step, value) for name, value in stage["metrics"].items() if name.startswith(STAGE_PREFIXES)
+            ]
+            before = step * record.trial.experiment.train.steps
+            for name, values in stage.get("traces", {}).items():
+                points += [(name, before + i, value) for i, value in enumerate(values) if value is not None]
+            if record.trial.experiment.protocol == "sequence":
+                points += [
+                    (name, step, value)
+                    for name, value in self.records.metrics_at(record, stage["stage"]).items()
+                    if value is not None
+                ]
+        known = {name for name, _, _ in points}
+        last = max((stage["stage"] for stage in record.stages), default=0)
+        points += [
+            (name, max(0, last), value)
+            for name, value in self.records.trial_row(record).items()
+            if isinstance(value, float) and name not in known and name not in self.records.spec.axes
+        ]
+        return points
+
+    def _end(self) -> None:
+        """End the parent, and every child that a killed sweep left running."""
+        for run in self._search("trial"):
+            if run.data.tags.get("mlflow.parentRunId") == self._parent and run.info.status == "RUNNING":
+                self._client.set_terminated(run.info.run_id, "KILLED")
+        folder = self.records.run
+        for path in (folder / "report.html", folder / "sweep.yaml", folder / "tables.csv"):
+            if path.exists():
+                self._client.log_artifact(self._parent, str(path))
+        statuses = [record.status for record in self.records.records.values()]
+        self._client.set_tag(self._parent, "trials_failed", str(statuses.count("FAILED")))
+        ended = "KILLED" if "UNFINISHED" in statuses else "FAILED" if "FAILED" in statuses else "FINISHED"
+        self._client.set_terminated(self._parent, ended)
+
+
+def _as_stored(point: Point) -> Any:
+    """A point as it compares with what a store gives back: NaN equals NaN, and infinity has become the largest
+    float."""
+    name, step, value = point
+    if math.isinf(value):
+        value = math.copysign(sys.float_info.max, value)
+    return name, step, "nan" if math.isnan(value) else value
+
+
+def _chunks(items: list[Any], size: int) -> Iterable[list[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def unreachable(uri: str, error: Exception) -> str:
+    return f"MLflow at {uri} cannot be reached: {(str(error) or repr(error)).splitlines()[0]}"

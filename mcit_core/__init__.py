@@ -1,1 +1,5 @@
-"""Multimodal continual instruction tuning: projection, prompt-pool and averaging steps, one task after another."""
+"""Learning: one vision-language model, one instruction task after another, and what it keeps of the earlier ones."""
+
+from mcit_core.stages.sources import OURS, SOURCES
+
+SOURCES.remember(OURS)  # as the sources are now, before any of them is imported; see `mcit_core.stages.sources`

@@ -16,8 +16,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mcit_core.config import Averaging
-
 #: the weight where the formula gives none
 FALLBACK = 0.99
 
@@ -98,8 +96,14 @@ class Averager:
     `raw` (None where undefined), and `outside` and `undefined`: the share of tensors whose weight was.
     """
 
-    def __init__(self, config: Averaging, parameters: Mapping[str, nn.Parameter]) -> None:
-        self.config, self.parameters = config, dict(parameters)
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        kind: Literal["fixed", "taylor", "per_tensor"],
+        weight: float = FALLBACK,
+        outside: Literal["fallback", "clip"] = "fallback",
+    ) -> None:
+        self.parameters, self.kind, self.weight, self.outside = dict(parameters), kind, weight, outside
         self.averaged = [parameter.detach().float().clone() for parameter in self.parameters.values()]
         self.trace: dict[str, list[float | None]] = {}
         self._before: tuple[list[Tensor], list[Tensor]] | None = None  # gradients and weights one step ago
@@ -113,9 +117,9 @@ class Averager:
     def weigh(self) -> None:
         """Decide this step's weight from the raw gradients and the weights they were taken at."""
         count = len(self.averaged)
-        if self.config.kind == "fixed":
-            self._weights = [self.config.weight] * count
-            self._record(weight=self.config.weight)
+        if self.kind == "fixed":
+            self._weights = [self.weight] * count
+            self._record(weight=self.weight)
             return
         weights = [parameter.detach().float().clone() for parameter in self.parameters.values()]
         grads = [
@@ -123,14 +127,14 @@ class Averager:
             for p, w in zip(self.parameters.values(), weights, strict=True)
         ]
         before, self._before = self._before, (grads, weights)
-        if self.config.kind == "taylor":
+        if self.kind == "taylor":
             if before is None:
                 terms = dict.fromkeys(("gradient", "weight_change", "distance", "gradient_change"), 0.0)
                 terms["gradient"] = _l1(grads)
             else:
                 terms = taylor_terms(grads, before[0], weights, before[1], self.averaged)
             raws = [taylor_raw(terms)]
-            settled = [settle(raws[0], self.config.outside)] * count
+            settled = [settle(raws[0], self.outside)] * count
             self._record(raw=raws[0], **terms)
         else:
             prev = before[0] if before else [None] * count

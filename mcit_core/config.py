@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from functools import cache, partial
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from mcit_core.registry import INPUT_TUNERS, TUNER_SECTIONS, TUNERS
+from mcit_core.registry import (
+    BENCHMARKS,
+    MODELS,
+    PROTECTIONS,
+    TUNER_SECTIONS,
+    TUNERS,
+    Part,
+    Registry,
+    TunerPart,
+    near,
+)
 
+#: what a setting can be: a JSON value
+Value = JsonValue
 Energy = Annotated[float, Field(gt=0, le=1, description="share of squared singular values, in (0, 1]")]
 Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -66,56 +94,6 @@ class Adapter(Section):
     bottleneck: int = Field(16, ge=1, description="width of the bottleneck")
 
 
-class Averaging(Section):
-    """What is evaluated and handed on: the weights, or their moving average; see `mcit_core.averaging`."""
-
-    kind: Literal["none", "fixed", "taylor", "per_tensor"] = "none"
-    weight: float = Field(0.99, ge=0, le=1, description="kind fixed: weight on the OLD average")
-    outside: Literal["fallback", "clip"] = Field(
-        "fallback", description="kind taylor: a weight outside (0, 1) becomes 0.99, or is clipped to [0, 1]"
-    )
-
-
-class Replay(Section):
-    """Rows of earlier tasks mixed into every batch; see `mcit_core.protection.replay`."""
-
-    kind: Literal["none", "reservoir"] = "none"
-    rows: int = Field(60, ge=1, description="rows kept, of all earlier tasks together")
-    batch_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.25, description="share of a batch taken from them")
-
-
-class Regulariser(Section):
-    """A term of the loss that holds on to earlier tasks; see `mcit_core.protection.regularisers`."""
-
-    kind: Literal["none", "ewc", "lwf"] = "none"
-    strength: float = Field(1.0, ge=0, description="weight of the term")
-    samples: int = Field(128, ge=1, description="ewc: rows of the task before that its Fisher information is taken on")
-    temperature: float = Field(2.0, gt=0, description="lwf: temperature of the distillation")
-
-
-class Grouping(Section):
-    """LLaCA's instruction grouping: tasks with like instructions share a set of tuned weights."""
-
-    enabled: bool = False
-    threshold: Share = Field(0.3, description="mean TF-IDF cosine from which a task joins an earlier group")
-
-
-class Projection(Section):
-    """Where a stage's gradient and realised change may go; see `mcit_core.protection`."""
-
-    mode: Literal["none", "residual", "pretrained", "both", "pegp"] = "none"
-    pretrained_energy: Energy = Field(0.99, description="energy threshold of the pre-trained space")
-    task_energy: Energy = Field(0.95, description="energy threshold of what a stage claims")
-    energy_of: Literal["remaining", "total"] = Field(
-        "remaining", description="a share of what is left after projection, or of the task's whole energy (GPM's rule)"
-    )
-    rank_budget: Literal["equal"] | None = Field(None, description="equal: at most dims left / stages left per stage")
-    center: bool = Field(
-        False, description="centre features before their spectrum; changes ranks by orders of magnitude"
-    )
-    samples: int = Field(256, ge=1, description="pegp: rows of the task before whose inputs span its basis")
-
-
 class Train(Section):
     steps: int = Field(150, ge=1, description="optimizer steps per stage")
     batch_size: int = Field(32, ge=1, description="rows per step")
@@ -131,22 +109,130 @@ class Train(Section):
 ALL_SECTIONS = ("pool", "prompt", "prefix", "lora", "adapter", "options")
 
 
-#: what protects earlier tasks; all of it is off by default
-PROTECTING_SECTIONS: dict[str, type[Section]] = {
-    "projection": Projection,
-    "averaging": Averaging,
-    "replay": Replay,
-    "regulariser": Regulariser,
-    "grouping": Grouping,
+#: the sections of what protects earlier tasks -> the field that says which kind, and its value where there is none
+PROTECTING: dict[str, tuple[str, str | bool]] = {
+    "projection": ("mode", "none"),
+    "averaging": ("kind", "none"),
+    "replay": ("kind", "none"),
+    "regulariser": ("kind", "none"),
+    "grouping": ("enabled", False),
 }
+
+
+class Off(Section):
+    """A protecting section that is not in use."""
+
+    mode: Literal["none"] | None = None
+    kind: Literal["none"] | None = None
+    enabled: Literal[False] | None = None
+
+    @model_serializer
+    def _one_field(self) -> dict[str, str | bool]:
+        return {name: value for name, value in self if value is not None}
+
+
+def part_name(section: str, kind: object) -> str | None:
+    """The name of a protection in `mcit_core.registry.PROTECTIONS`, None where it is off: ("averaging", "taylor") ->
+    "averaging.taylor", ("grouping", True) -> "grouping.enabled"."""
+    word, off = PROTECTING[section]
+    if kind == off:
+        return None
+    return f"{section}.{word if kind is True else kind}"
+
+
+def kinds(section: str) -> list[str | bool]:
+    """Every kind of protection that a section can name, the one that is none first."""
+    word, off = PROTECTING[section]
+    names = [name.partition(".")[2] for name in PROTECTIONS.names() if name.startswith(f"{section}.")]
+    return [off, *(True if name == word else name for name in names)]
+
+
+def settings_of(section: str, kind: object) -> type[Section]:
+    """The settings of one kind of protection. Raises KeyError for a kind that is not registered."""
+    name = part_name(section, kind)
+    if name is None:
+        return Off
+    found: type[Section] = PROTECTIONS.settings(name)
+    return found
+
+
+def _read_protection(section: str, value: object) -> Section:
+    """A protecting section by the settings of the kind that it names."""
+    word, off = PROTECTING[section]
+    if isinstance(value, Section):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("expected a mapping")
+    kind = value.get(word, off)
+    if kind not in kinds(section) or isinstance(kind, bool) != isinstance(off, bool):
+        known = [shown(name) for name in kinds(section)]
+        raise _at((word,), f"expected one of {', '.join(known)}, got {kind!r}{near(kind, known)}", kind)
+    model = settings_of(section, kind)
+    reads = [] if model is Off else [field for field in model.model_fields if field != word]
+    for name in value:
+        if name != word and name not in reads:
+            what = f"it reads {', '.join(reads)}{near(name, reads)}" if reads else "it reads nothing"
+            why = f"{section}.{word}: {shown(kind)} does not read it ({what})"
+            raise _at((name,), f"{section}.{name} is set, but {why}; leave it out", value[name])
+    return model.model_validate({word: off, **value})
+
+
+def shown(kind: str | bool) -> str:
+    """A kind as YAML writes it."""
+    return str(kind).lower() if isinstance(kind, bool) else kind
+
+
+def _at(place: tuple[str, ...], message: str, given: object) -> ValidationError:
+    """A fault at a place inside the section that is being read."""
+    kind = PydanticCustomError("value_error", "{message}", {"message": message})
+    return ValidationError.from_exception_data("section", [InitErrorDetails(type=kind, loc=place, input=given)])
+
+
+#: the name of a model or benchmark, or {kind: NAME, ...} with the settings that the part declares
+Choice = str | dict[str, JsonValue]
+
+
+def kind_of(choice: Choice) -> str:
+    return choice if isinstance(choice, str) else str(choice["kind"])
+
+
+def options_of(choice: Choice) -> dict[str, JsonValue]:
+    """What is set of a model or benchmark, by the name of the setting."""
+    return {} if isinstance(choice, str) else {name: value for name, value in choice.items() if name != "kind"}
+
+
+def checked_choice(registry: Registry[Part], choice: Choice) -> Choice:
+    """A choice in its one form: with the settings that differ from their defaults, or the name alone. Raises pydantic's
+    ValidationError where a setting is none of those that the part declares."""
+    if isinstance(choice, dict) and not isinstance(choice.get("kind"), str):
+        raise _at(("kind",), f"expected the name of one of {', '.join(registry.names())}", choice.get("kind"))
+    name, options = kind_of(choice), options_of(choice)
+    if not options or name not in registry.names():  # whoever reads a file checks names, and says where they stand
+        return choice if options else name
+    declared: type[BaseModel] | None = registry.settings(name)
+    fields = [] if declared is None else list(declared.model_fields)
+    for field in options:
+        if field not in fields:
+            what = f"expected one of {', '.join(fields)}{near(field, fields)}" if fields else "it has none"
+            raise _at((field,), f"{name} has no setting {field!r}; {what}", options[field])
+    assert declared is not None
+    values = declared.model_validate(options).model_dump(mode="json", exclude_defaults=True)
+    return {"kind": name, **dict(sorted(values.items()))} if values else name
+
+
+Projection = Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "projection"))]
+Averaging = Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "averaging"))]
+Replay = Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "replay"))]
+Regulariser = Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "regulariser"))]
+Grouping = Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "grouping"))]
 
 
 class Experiment(Section):
     """One sequence of stages. `protocol` says what is done with the order: `sequence` trains the tasks one after
     another, `direct` each alone from the pre-trained model, `multitask` all at once; `zero_shot` trains nothing."""
 
-    benchmark: str
-    model: str
+    benchmark: Annotated[Choice, AfterValidator(partial(checked_choice, BENCHMARKS))]
+    model: Annotated[Choice, AfterValidator(partial(checked_choice, MODELS))]
     method: str = "custom"
     protocol: Literal["sequence", "direct", "multitask", "zero_shot"] = "sequence"
     tuner: str = "prompt_pool"
@@ -157,12 +243,20 @@ class Experiment(Section):
     prefix: Prefix = Prefix()
     lora: Lora = Lora()
     adapter: Adapter = Adapter()
-    options: dict[str, Any] = Field({}, description="of a tuner without a section here, checked by the tuner itself")
-    projection: Projection = Projection()
-    averaging: Averaging = Averaging()
-    replay: Replay = Replay()
-    regulariser: Regulariser = Regulariser()
-    grouping: Grouping = Grouping()
+    options: dict[str, Value] = Field({}, description="of a tuner without a section here, checked by the tuner itself")
+    projection: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "projection"))] = Off(
+        mode="none"
+    )
+    averaging: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "averaging"))] = Off(
+        kind="none"
+    )
+    replay: Replay = Off(kind="none")
+    regulariser: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "regulariser"))] = Off(
+        kind="none"
+    )
+    grouping: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "grouping"))] = Off(
+        enabled=False
+    )
     train: Train = Train()
 
     @field_validator("order")
@@ -177,49 +271,50 @@ class Experiment(Section):
     def _makes_sense(self) -> Experiment:
         if self.protocol == "zero_shot":
             return self
-        mode = self.projection.mode
-        elsewhere = self.tuner in TUNER_SECTIONS and self.tuner not in INPUT_TUNERS
-        if mode in ("residual", "pretrained", "both") and elsewhere:
-            raise ValueError(
-                f"projection.mode {mode} is about the model's input, where tuner {self.tuner} trains nothing; "
-                f"use projection.mode pegp, or tuner {' or '.join(INPUT_TUNERS)}"
-            )
-        if mode == "pegp" and self.tuner in ("full", "o_lora"):
-            why = "has no low-dimensional form to project" if self.tuner == "full" else "keeps stages apart by itself"
-            raise ValueError(f"projection.mode pegp: tuner {self.tuner} {why}; use projection.mode none")
-        for section in ALL_SECTIONS:
-            if section not in TUNER_SECTIONS.get(self.tuner, ALL_SECTIONS):
-                default = type(self).model_fields[section].default
-                if getattr(self, section) != default:
-                    name = self._changed(section, default)
-                    raise ValueError(f"{name} is set, but tuner {self.tuner} has no {section}; leave it out")
+        part = TUNERS.part(self.tuner) or TunerPart("")
+        for path, value in self._tuner_settings().items():
+            if not {path, path.partition(".")[0]} & set(part.reads) and value != field_paths()[path]:
+                section = path.partition(".")[0]
+                partly = any(read.startswith(f"{section}.") for read in part.reads)
+                why = "does not read it" if partly else f"has no {section}"
+                raise ValueError(f"{path} is set, but tuner {self.tuner} {why}; leave it out")
+        if self.options and "options" not in part.reads:
+            raise ValueError(f"options.{next(iter(self.options))} is set, but tuner {self.tuner} has no options")
         if self.options and TUNERS.module_of(self.tuner):
             TUNERS.load(self.tuner).check_options(self.options)
-        protections = {
-            "projection.mode": mode,
-            "averaging.kind": self.averaging.kind,
-            "replay.kind": self.replay.kind,
-            "regulariser.kind": self.regulariser.kind,
-        }
-        active = [name for name, value in protections.items() if value != "none"]
-        if self.grouping.enabled:
-            active.append("grouping.enabled")
-        if self.protocol == "multitask" and active:
-            raise ValueError(f"{active[0]} is set, but joint training has no earlier stage to protect; leave it out")
+        for name in self.protections():
+            if self.protocol == "multitask":
+                section = name.partition(".")[0]
+                word = PROTECTING[section][0]
+                raise ValueError(
+                    f"{section}.{word} is set, but joint training has no earlier stage to protect; leave it out"
+                )
+            PROTECTIONS.load(name).check(self)
         return self
 
-    def _changed(self, section: str, default: Any) -> str:
-        value = getattr(self, section)
-        if isinstance(value, dict):
-            return f"{section}.{next(iter(value))}"
-        return next(
-            f"{section}.{name}" for name in type(value).model_fields if getattr(value, name) != getattr(default, name)
-        )
+    def protections(self) -> dict[str, Section]:
+        """What protects earlier tasks: the name in `mcit_core.registry.PROTECTIONS` -> its settings."""
+        found: dict[str, Section] = {}
+        for section, (word, _) in PROTECTING.items():
+            settings: Section = getattr(self, section)
+            name = part_name(section, getattr(settings, word))
+            if name is not None:
+                found[name] = settings
+        return found
+
+    def protects(self, name: str) -> bool:
+        """Whether a protection ("replay.reservoir"), or any of a section ("replay"), is in use."""
+        return any(name in (found, found.partition(".")[0]) for found in self.protections())
+
+    def _tuner_settings(self) -> dict[str, object]:
+        """Every field of the sections that tuners read, by its dotted path."""
+        sections = {name: getattr(self, name) for name in TUNER_SECTIONS if name != "options"}
+        return {f"{name}.{field}": value for name, section in sections.items() for field, value in section}
 
 
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(nested: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
     """{"pool": {"size": 20}} -> {"pool.size": 20}. Raises ValueError where a path stands twice."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, Value] = {}
     for key, value in nested.items():
         inner = flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
         for path in inner:
@@ -229,29 +324,68 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def unflatten(dotted: dict[str, Any]) -> dict[str, Any]:
+def unflatten(dotted: Mapping[str, Value]) -> dict[str, Value]:
     """{"pool.size": 20} -> {"pool": {"size": 20}}."""
-    nested: dict[str, Any] = {}
+    nested: dict[str, Value] = {}
     for path, value in dotted.items():
         *parents, leaf = path.split(".")
         here = nested
         for parent in parents:
-            here = here.setdefault(parent, {})
+            inner = here.setdefault(parent, {})
+            assert isinstance(inner, dict), path
+            here = inner
         here[leaf] = value
     return nested
 
 
-def field_paths() -> dict[str, Any]:
-    """Every settable field by its dotted path, with its default (None where it has none)."""
-    paths: dict[str, Any] = {}
+@cache
+def field_paths() -> dict[str, Value]:
+    """Every settable field by its dotted path, with its default (None where it has none): of the protections those of
+    the built-in kinds."""
+    paths: dict[str, Value] = {}
     for name, field in Experiment.model_fields.items():
-        if isinstance(field.default, Section):
+        if name in PROTECTING:
+            word, off = PROTECTING[name]
+            paths[f"{name}.{word}"] = off
+            models = [PROTECTIONS.settings(part) for part in PROTECTIONS.built_in if part.startswith(f"{name}.")]
+            for model in models:
+                paths |= {f"{name}.{f}": found.default for f, found in model.model_fields.items() if f != word}
+        elif isinstance(field.default, Section):
             paths |= {f"{name}.{inner}": f.default for inner, f in type(field.default).model_fields.items()}
         else:
             paths[name] = None if field.is_required() else field.default
     return paths
 
 
+def check_setting(path: str, value: Value) -> None:
+    """Check one value of one setting by itself; how settings fit together is for whole experiments. Raises pydantic's
+    ValidationError."""
+    section, _, leaf = path.partition(".")
+    if section not in PROTECTING:
+        # one pool of any size, since here the number chosen of it is not known
+        partner = {"top_k": {"size": 10**9}, "size": {"top_k": 1}}.get(leaf, {})
+        type(Experiment.model_fields[section].default).model_validate({**partner, leaf: value})
+        return
+    word, _ = PROTECTING[section]
+    if leaf == word:
+        _read_protection(section, {word: value})
+        return
+    models = [PROTECTIONS.settings(name) for name in PROTECTIONS.names() if name.startswith(f"{section}.")]
+    faults: list[ValidationError] = []
+    for model in (model for model in models if leaf in model.model_fields):
+        try:
+            model.model_validate({leaf: value})
+            return
+        except ValidationError as fault:  # another kind may take it
+            faults.append(fault)
+    if faults:
+        raise faults[0]
+
+
 def is_field(path: str) -> bool:
     """Whether a dotted path names a settable field; what stands under `options` is for the tuner to know."""
-    return path in field_paths() or path.startswith("options.")
+    section, _, leaf = path.partition(".")
+    if section in PROTECTING and path not in field_paths():  # of a kind that a third party registered
+        theirs = [name for name in PROTECTIONS.names() if name.startswith(f"{section}.")]
+        return any(leaf in PROTECTIONS.settings(name).model_fields for name in theirs)
+    return path in field_paths() or section == "options"

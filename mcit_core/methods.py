@@ -8,11 +8,22 @@ import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from mcit_core.config import PROTECTING_SECTIONS, Experiment, unflatten
-from mcit_core.registry import LEARNING_RATES, PLAIN_TUNER, TUNERS
+from mcit_core.config import (
+    PROTECTING,
+    Choice,
+    Experiment,
+    Value,
+    kind_of,
+    kinds,
+    options_of,
+    part_name,
+    settings_of,
+    unflatten,
+)
+from mcit_core.registry import PROTECTIONS, TUNERS, plain_tuner
 
 
 @dataclass(frozen=True)
@@ -20,18 +31,18 @@ class Preset:
     """A named point. `given` says what was taken from the paper and what was not; `kept` what later stages need of
     earlier ones beside the tuned weights."""
 
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Value] = field(default_factory=dict)
     summary: str = ""
     paper: str = ""
     given: str = ""
     kept: str = "nothing"
 
 
-def _tuned(tuner: str) -> dict[str, Any]:
-    return {"tuner": tuner, "train.lr": LEARNING_RATES[PLAIN_TUNER.get(tuner, tuner)]}
+def _tuned(tuner: str) -> dict[str, Value]:
+    return {"tuner": tuner, "train.lr": TUNERS.built_in[tuner].lr}
 
 
-def _pegp(tuner: str, energy: float) -> dict[str, Any]:
+def _pegp(tuner: str, energy: float) -> dict[str, Value]:
     return {
         **_tuned(tuner),
         "projection.mode": "pegp",
@@ -115,6 +126,13 @@ PRESETS: dict[str, Preset] = {
         "penalty and online sum from the papers; empirical diagonal Fisher information of the answers on 128 rows",
         "one Fisher value a weight",
     ),
+    "mas": Preset(
+        {**_tuned("lora"), "regulariser.kind": "mas"},
+        "LoRA with a quadratic penalty on moving weights that the size of the output depends on",
+        "Aljundi et al., Memory Aware Synapses, ECCV 2018, arXiv 1711.09601",
+        "importance and penalty from the paper, weight 1; the output is the logits of the answer's tokens",
+        "one importance a weight",
+    ),
     "lwf": Preset(
         {**_tuned("lora"), "regulariser.kind": "lwf"},
         "LoRA that keeps giving the earlier model's answers on the new task's rows",
@@ -158,15 +176,12 @@ PRESETS: dict[str, Preset] = {
 }
 #: methods that a sweep's `references` may name
 REFERENCES = ("zero_shot", "direct", "sequential")
-#: what protects earlier tasks; a reference has none of it
-PROTECTION = {
-    "pool.reuse",
-    "pool.reuse_penalty",
-    "pool.claim_share",
-    "lora.orthogonality",
-    "prefix.project_values",
-    *(f"{name}.{inner}" for name, section in PROTECTING_SECTIONS.items() for inner in section.model_fields),
-}
+
+
+def protects(path: str) -> bool:
+    """Whether a setting is about what protects earlier tasks; a reference has none of it."""
+    in_tuners = any(path in part.protects for name in TUNERS.names() if (part := TUNERS.part(name)) is not None)
+    return in_tuners or path.partition(".")[0] in PROTECTING
 
 
 def preset(method: str) -> Preset:
@@ -183,20 +198,40 @@ def method_names() -> list[str]:
     return [*PRESETS, *(name for name in TUNERS.names() if name not in PRESETS)]
 
 
+def unread(method: str, settings: Mapping[str, Value]) -> set[str]:
+    """The paths of protecting sections, among `settings` and those of the method's preset, that the kinds named there
+    do not read. Kinds that do not exist are left to the experiment to refuse."""
+    together = {**preset(method).settings, **settings}
+    found: set[str] = set()
+    for section, (word, off) in PROTECTING.items():
+        kind = together.get(f"{section}.{word}", off)
+        if kind in kinds(section):
+            read = {word} if kind == off else set(settings_of(section, kind).model_fields)
+            mine = {path for path in together if path.startswith(f"{section}.")}
+            found |= {path for path in mine if path.partition(".")[2] not in read}
+    return found
+
+
 def build_experiment(
-    benchmark: str,
-    model: str,
+    benchmark: Choice,
+    model: Choice,
     method: str,
     order: tuple[str, ...],
     seed: int = 0,
-    settings: dict[str, Any] | None = None,
+    settings: dict[str, Value] | None = None,
 ) -> Experiment:
-    """The experiment of a preset with dotted `settings` on top. Raises KeyError for an unknown method and pydantic's
-    ValidationError for settings that make no sense."""
-    dotted = {**preset(method).settings, **(settings or {})}
-    return Experiment.model_validate(
-        {"benchmark": benchmark, "model": model, "method": method, "order": order, "seed": seed, **unflatten(dotted)}
-    )
+    """The experiment of a preset with dotted `settings` on top; `model.NAME` and `benchmark.NAME` among them are
+    settings of those parts. Raises KeyError for an unknown method and pydantic's ValidationError for settings that make
+    no sense."""
+    own = settings or {}
+    replaced = unread(method, own) - own.keys()  # what the preset sets of a protection that `settings` put another for
+    dotted = {**{path: value for path, value in preset(method).settings.items() if path not in replaced}, **own}
+    parts = {"benchmark": benchmark, "model": model}
+    for name, choice in parts.items():
+        options = {path.partition(".")[2]: dotted.pop(path) for path in [*dotted] if path.startswith(f"{name}.")}
+        if options:
+            parts[name] = {"kind": kind_of(choice), **options_of(choice), **options}
+    return Experiment.model_validate({**parts, "method": method, "order": order, "seed": seed, **unflatten(dotted)})
 
 
 def reference_experiment(experiment: Experiment, reference: str, default_order: tuple[str, ...]) -> Experiment:
@@ -204,13 +239,14 @@ def reference_experiment(experiment: Experiment, reference: str, default_order: 
 
     `direct` and `zero_shot` do not depend on the order, so they run in the default one.
     """
-    plain = experiment.model_dump()
-    for path in PROTECTION:
+    plain = experiment.model_dump(exclude=set(PROTECTING))
+    part = TUNERS.part(experiment.tuner)
+    for path in part.protects if part is not None else ():
         section, _, name = path.partition(".")
         plain[section].pop(name, None)
     plain |= {
         "method": reference,
-        "tuner": PLAIN_TUNER.get(experiment.tuner, experiment.tuner),
+        "tuner": plain_tuner(experiment.tuner),
         "protocol": "sequence" if reference == "sequential" else reference,
     }
     if reference != "sequential":
@@ -222,14 +258,11 @@ def reference_experiment(experiment: Experiment, reference: str, default_order: 
     return Experiment.model_validate(plain)
 
 
-#: setting -> what it projects, in words
-_PROJECTS = {
-    "none": "nothing",
-    "residual": "away from what earlier stages claimed",
-    "pretrained": "into the pre-trained space",
-    "both": "into the pre-trained space, away from what earlier stages claimed",
-    "pegp": "away from the inputs that earlier tasks sent each tuned tensor",
-}
+def _projects(mode: Value) -> str:
+    """What a projection does, in the words of its class."""
+    name = part_name("projection", mode)
+    text = "nothing" if name is None else PROTECTIONS.load(name).__doc__.partition(".")[0]
+    return " ".join((text[:1].lower() + text[1:]).split())
 
 
 def describe(method: str) -> dict[str, str]:
@@ -244,13 +277,13 @@ def describe(method: str) -> dict[str, str]:
             "test time": "is not told the task",
         }
     settings = dict(point.settings)
-    trained = "nothing" if method == "zero_shot" else settings.pop("tuner")
+    trained = "nothing" if method == "zero_shot" else str(settings.pop("tuner"))
     for shown in ("protocol", "train.lr"):
         settings.pop(shown, None)
     return {
         "what": point.summary,
         "trained": trained,
-        "projected": _PROJECTS[settings.get("projection.mode", "none")],
+        "projected": _projects(settings.get("projection.mode", "none")),
         "settings": ", ".join(f"{key}: {value}" for key, value in settings.items()) or "none of its own",
         "kept": point.kept,
         "paper": point.paper or "none",

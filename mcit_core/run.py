@@ -5,76 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from mcit_core.config import Experiment, field_paths, flatten, is_field
-from mcit_core.methods import build_experiment, method_names
+from mcit_core.config import Experiment
+from mcit_core.experiment_file import load_experiment
 from mcit_core.metrics import summarise
-from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
 from mcit_core.stages.results import UNTOUCHED, Matrix, StageResult, matrix, untouched
-from mcit_core.yaml_document import Document, SpecError, near, wanted
-
-NEEDED = ("benchmark", "model", "method")
-
-
-def load_experiment(path: Path) -> Experiment:
-    """An experiment from YAML: benchmark, model, method, then optionally order, seed and any section or dotted key.
-    Raises SpecError with file, line, key and remedy."""
-    document = Document(path, "an experiment in YAML, for example sweeps/experiment.yaml", NEEDED, ())
-    document.refuse()
-    settings = flatten(document.content)
-    fields = field_paths()
-    for key in settings:
-        if not is_field(key):
-            document.fault(
-                tuple(key.split(".")), f"unknown key; expected a field of the experiment{near(key, list(fields))}"
-            )
-    for key in NEEDED:
-        if settings.get(key) is None:
-            document.fault((key,), "is missing; an experiment needs benchmark, model and method")
-    document.refuse()
-    names = {
-        "benchmark": BENCHMARKS.names(),
-        "model": MODELS.names(),
-        "method": method_names(),
-        "tuner": TUNERS.names(),
-    }
-    for key, valid in names.items():
-        if key in settings:
-            document.known((key,), key, settings[key], valid)
-    seed = settings.pop("seed", 0)
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        document.fault(("seed",), f"expected a whole number from 0 to 2**63 - 1, got {seed!r}")
-    document.refuse()
-    benchmark, model, method = (settings.pop(key) for key in NEEDED)
-    order = _order(document, settings.pop("order", ...), benchmark)
-    document.refuse()
-    try:
-        return build_experiment(benchmark, model, method, order, seed, settings)
-    except ValidationError as error:
-        for fault in error.errors():
-            document.fault(tuple(map(str, fault["loc"])) or ("method",), wanted(fault))
-        document.refuse()
-        raise
-
-
-def _order(document: Document, order: Any, benchmark: str) -> tuple[str, ...]:
-    tasks: tuple[str, ...] = BENCHMARKS.load(benchmark)().tasks
-    if order is ...:
-        return tasks
-    if not isinstance(order, list) or not order:
-        document.fault(
-            ("order",), f"expected a list of task names, got {order!r}; without the key all tasks are learned in turn"
-        )
-        return tasks
-    for i, task in enumerate(order):
-        document.known(("order", str(i)), f"task of {benchmark}", task, tasks)
-        if task in order[:i]:
-            document.fault(("order", str(i)), f"{task!r} stands twice")
-    return tuple(order)
+from mcit_core.yaml_document import SpecError
 
 
 def print_matrix(experiment: Experiment, accuracy: Matrix, zero_shot: list[float | None]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from mcit_core.registry import near
 
 #: values in one file, aliases counted at every use; above it a file is a mistake or a trap
 LARGEST = 100_000
@@ -15,11 +16,6 @@ LARGEST = 100_000
 
 class SpecError(Exception):
     """Refused before anything runs; `str(error)` is the whole message."""
-
-
-def near(name: object, valid: Sequence[str]) -> str:
-    close = get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def wanted(error: Any) -> str:

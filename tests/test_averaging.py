@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mcit_core.averaging import FALLBACK, Averager, per_tensor_weight, settle, taylor_weight
-from mcit_core.config import Averaging
+from mcit_core.config import Off
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.training.stage import build_tuner, train_stage
@@ -91,7 +91,7 @@ GRADS = [torch.tensor([2.0, -1.0]), torch.tensor([1.5, 0.5]), torch.tensor([-1.0
 
 def test_a_fixed_average_by_hand() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, 0.0]))
-    averager = Averager(Averaging(kind="fixed", weight=0.75), {"w": parameter})
+    averager = Averager({"w": parameter}, "fixed", weight=0.75)
     walk(averager, parameter, GRADS[:2])
     # weights (0, 0.5), (-0.75, 0.25); averages 0.75 * (1, 0) + 0.25 * (0, 0.5) = (0.75, 0.125), then (0.375, 0.15625)
     metrics = averager.finish()
@@ -102,7 +102,7 @@ def test_a_fixed_average_by_hand() -> None:
 
 def test_the_running_average_uses_the_weight_that_the_function_gives() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, 0.0]))
-    averager = Averager(Averaging(kind="taylor", outside="clip"), {"w": parameter})
+    averager = Averager({"w": parameter}, "taylor", outside="clip")
     weights, averaged, used = [parameter.detach().clone()], parameter.detach().clone(), []
     for grad in GRADS:
         weights.append(weights[-1] - 0.5 * grad)
@@ -121,7 +121,7 @@ def test_the_running_average_uses_the_weight_that_the_function_gives() -> None:
 
 def test_the_trace_has_every_step_and_hides_no_fall_back() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, 0.0]))
-    averager = Averager(Averaging(kind="taylor"), {"w": parameter})
+    averager = Averager({"w": parameter}, "taylor")
     walk(averager, parameter, [*GRADS, GRADS[-1]])  # the last gradient did not change: undefined
     trace = averager.trace
     terms = {"gradient", "weight_change", "distance", "gradient_change"}
@@ -139,7 +139,7 @@ def test_the_trace_has_every_step_and_hides_no_fall_back() -> None:
 
 def test_per_tensor_shares_are_counted_over_tensors() -> None:
     one, two = nn.Parameter(torch.tensor([1.0, 0.0])), nn.Parameter(torch.tensor([3.0]))
-    averager = Averager(Averaging(kind="per_tensor"), {"one": one, "two": two})
+    averager = Averager({"one": one, "two": two}, "per_tensor")
     for grad in GRADS:
         one.grad, two.grad = grad, torch.tensor([1.0])  # the second's gradient never changes: never defined
         averager.weigh()
@@ -158,7 +158,7 @@ def test_per_tensor_shares_are_counted_over_tensors() -> None:
 
 def test_averages_are_float32_beside_parameters_of_any_precision() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, 0.0], dtype=torch.bfloat16))
-    averager = Averager(Averaging(kind="fixed", weight=0.999), {"w": parameter})
+    averager = Averager({"w": parameter}, "fixed", weight=0.999)
     walk(averager, parameter, GRADS)
     assert averager.averaged[0].dtype == torch.float32
     assert averager.averaged[0][0] < 1  # in bfloat16 a step of a thousandth would be lost
@@ -168,7 +168,7 @@ def test_averages_are_float32_beside_parameters_of_any_precision() -> None:
 def test_a_stage_leaves_the_average_and_trains_on_from_it(kind: str, bench: Workbench) -> None:
     settings = {"train.steps": 4, "train.batch_size": 8, "averaging.kind": kind}
     averaged = build_experiment("tiny", "mini", "sequential_lora", ("attribute", "ground"), 0, settings)
-    plain = averaged.model_copy(update={"averaging": Averaging()})
+    plain = averaged.model_copy(update={"averaging": Off(kind="none")})
     first, measured = train_stage(averaged, bench, 0, None)
     assert first.equals(train_stage(plain, bench, 0, None)[0])  # with no earlier task there is nothing to hold on to
     assert "ema/weight" not in measured.traces

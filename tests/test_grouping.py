@@ -7,7 +7,7 @@ import pytest
 
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.protection.grouping import Groups
+from mcit_core.protection.grouping import TfidfGroups
 from mcit_core.training.sequence import Sequence
 from mcit_core.training.stage import groups_at, train_stage
 
@@ -18,25 +18,25 @@ ALL = {"counting": COUNTING, "reading": READING, "places": PLACES}
 
 
 def test_tasks_with_like_instructions_share_a_group() -> None:
-    groups = Groups(ALL, 0.3)
+    groups = TfidfGroups(ALL, 0.3)
     assert groups.members == [["counting", "places"], ["reading"]]
     assert [groups.of(task) for task in ALL] == [0, 1, 0]
 
 
 def test_the_threshold_decides() -> None:
-    assert Groups(ALL, 0.0).members == [["counting", "reading", "places"]]
-    assert Groups(ALL, 1.0).members == [["counting"], ["reading"], ["places"]]
+    assert TfidfGroups(ALL, 0.0).members == [["counting", "reading", "places"]]
+    assert TfidfGroups(ALL, 1.0).members == [["counting"], ["reading"], ["places"]]
 
 
 def test_the_instruction_alone_finds_its_group() -> None:
-    groups = Groups(ALL, 0.3)
+    groups = TfidfGroups(ALL, 0.3)
     assert groups.choose([*COUNTING, *READING, *PLACES]) == [0, 0, 1, 1, 0, 0]
     assert groups.choose(["spell the cubes"]) == [1]
     assert groups.choose(["was anders"]) == [0]  # no word is known: the first group answers
 
 
 def test_nearness_is_the_mean_cosine_over_all_pairs() -> None:
-    groups = Groups({"one": ["a b", "a c"], "two": ["d"]}, 0.5)
+    groups = TfidfGroups({"one": ["a b", "a c"], "two": ["d"]}, 0.5)
     # one vocabulary of a, b, c, d over 3 texts: idf(a) = ln(4/3) + 1, of the others ln(4/2) + 1
     a, other = np.log(4 / 3) + 1, np.log(2) + 1
     cosine_b = a * a / np.hypot(a, other) / np.hypot(a, other)  # between "a b" and "a c"
@@ -44,11 +44,11 @@ def test_nearness_is_the_mean_cosine_over_all_pairs() -> None:
 
 
 def test_how_often_an_instruction_is_asked_does_not_matter() -> None:
-    assert Groups({**ALL, "reading": READING * 5}, 0.3).members == Groups(ALL, 0.3).members
+    assert TfidfGroups({**ALL, "reading": READING * 5}, 0.3).members == TfidfGroups(ALL, 0.3).members
 
 
 def test_a_task_that_comes_later_leaves_earlier_groups_together() -> None:
-    early, late = Groups({"counting": COUNTING, "reading": READING}, 0.3), Groups(ALL, 0.3)
+    early, late = TfidfGroups({"counting": COUNTING, "reading": READING}, 0.3), TfidfGroups(ALL, 0.3)
     for before, after in zip(early.members, late.members, strict=False):
         assert after[: len(before)] == before
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mcit_core.config import Experiment
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
+from mcit_core.registry import TUNERS, TunerPart
 from mcit_core.training.stage import build_tuner, train_stage
 
 
@@ -78,7 +80,15 @@ def test_wrong_options_are_refused_by_name(options: dict[str, Any], fragments: t
     assert all(fragment in str(refusal.value) for fragment in fragments)
 
 
-def test_fwd_prompts_modes_are_refused_where_nothing_is_a_row_of_the_input(bench: Workbench) -> None:
-    config = experiment("moe_lora", {"projection.mode": "pretrained"})
-    with pytest.raises(ValueError, match=r"pretrained: tuner moe_lora trains no rows.*projection.mode pegp"):
+def test_fwd_prompts_modes_are_refused_where_nothing_is_a_row_of_the_input() -> None:
+    with pytest.raises(ValidationError, match=r"tuner moe_lora trains nothing; use projection.mode pegp"):
+        experiment("moe_lora", {"projection.mode": "pretrained"})
+
+
+def test_a_tuner_of_which_nothing_is_known_is_refused_when_its_stage_begins(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TUNERS.built_in, "unknown", TunerPart("mcit_core.tuners.moe_lora:MoeLora"))
+    config = experiment("unknown", {"projection.mode": "pretrained"})
+    with pytest.raises(ValueError, match=r"pretrained: tuner unknown trains no rows.*projection.mode pegp"):
         train_stage(config, bench, 0, None)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mcit_core.config import Experiment, Projection
+from mcit_core.config import Experiment
 from mcit_core.data.statistics import Statistics
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import PRESETS, build_experiment
-from mcit_core.protection.pegp import grow, grown_bases, pegp_space, site_statistics
-from mcit_core.registry import LEARNING_RATES
+from mcit_core.protection.bases import grow, grown_bases, pegp_space, site_statistics
+from mcit_core.protection.spaces import SpaceRule
+from mcit_core.registry import TUNERS
 from mcit_core.training.stage import build_tuner, train_stage
 from mcit_core.training.step import Learner, train_step
 from mcit_core.tuners import Tuner
@@ -37,7 +38,7 @@ def experiment(form: str) -> Experiment:
     }
     if f"pegp_{form}" in PRESETS:
         return build_experiment("tiny", "mini", f"pegp_{form}", ORDER, 0, settings)
-    own = {"projection.mode": "pegp", "projection.energy_of": "total", "train.lr": LEARNING_RATES["lora"]}
+    own = {"projection.mode": "pegp", "projection.energy_of": "total", "train.lr": TUNERS.built_in["lora"].lr}
     return build_experiment("tiny", "mini", form, ORDER, 0, {**settings, **own})
 
 
@@ -69,7 +70,8 @@ def trained(bench: Workbench, config: Experiment, gradient_only: bool) -> tuple[
     after = build_tuner(config, bench, first.group(0))
     after.begin_stage()
     rows = bench.rows("attribute", "train")
-    bases = grown_bases(config.projection, {}, site_statistics(bench.model, after, rows, 1))
+    rule = SpaceRule(**config.projection.model_dump(exclude={"samples"}))
+    bases = grown_bases(rule, {}, site_statistics(bench.model, after, rows, 1))
     spaces = {name: pegp_space(bases[site]) for name, site in after.projected.items()}
     for name, parameter in after.parameters().items():
         if name in spaces:
@@ -142,7 +144,7 @@ def test_a_full_basis_freezes_the_tensor_and_says_so(bench: Workbench) -> None:
 def test_the_basis_grows_by_the_rule_of_gpm() -> None:
     """By hand: energies 8, 1, 1 along the axes. Threshold 0.85 takes the first two of them; a second task of energies
     0, 0, 4 finds nothing of it captured and takes the third; a task inside the basis adds nothing."""
-    config = Projection(mode="pegp", task_energy=0.85, energy_of="total")
+    config = SpaceRule(mode="pegp", task_energy=0.85, energy_of="total")
     empty = torch.zeros(3, 0, dtype=torch.float64)
     basis = grow(config, empty, Statistics(torch.diag(torch.tensor([8.0, 1.5, 0.5]).double()), torch.zeros(3), 10))
     assert basis.shape[1] == 2

@@ -70,9 +70,7 @@ def test_a_reference_of_any_preset_protects_nothing() -> None:
     for name in CHAINED:
         config = build_experiment("tiny", "mini", name, ORDER, 0, TINY)
         plain = reference_experiment(config, "sequential", ORDER)
-        assert plain.projection.mode == "none"
-        assert plain.averaging.kind == plain.replay.kind == plain.regulariser.kind == "none"
-        assert not plain.grouping.enabled
+        assert not plain.protections()
         assert plain.pool.reuse == "share"
         assert plain.train == config.train
         assert plain.tuner == ("lora" if config.tuner == "o_lora" else config.tuner)
@@ -89,6 +87,12 @@ REFUSED = {
     "replay_in_joint_training": ("multitask", {"replay.kind": "reservoir"}, "no earlier stage"),
     "weight_above_one": ("ema_fixed", {"averaging.weight": 1.5}, "less than or equal to 1"),
     "batch_all_old": ("er", {"replay.batch_share": 1.0}, "less than 1"),
+    "weight_of_another_kind": ("llaca", {"averaging.weight": 0.5}, "taylor does not read it"),
+    "strength_of_nothing": ("sequential_lora", {"regulariser.strength": 2.0}, "reads nothing"),
+    "misspelt_strength": ("ewc", {"regulariser.stregth": 2.0}, "did you mean 'strength'"),
+    "orthogonality_without_o_lora": ("sequential_lora", {"lora.orthogonality": 0.1}, "does not read it"),
+    "rank_of_another_tuner": ("moe_lora", {"lora.rank": 4}, "has no lora"),
+    "unknown_grouping": ("llaca", {"grouping.enabled": "yes"}, "expected one of false, true"),
     "unknown_averaging": ("llaca", {"averaging.kind": "tailor"}, "taylor"),
 }
 

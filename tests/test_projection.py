@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mcit_core import subspace
-from mcit_core.config import Projection, Train
+from mcit_core.config import Section, Train
 from mcit_core.data.statistics import Statistics
 from mcit_core.models import FrozenFeatures
-from mcit_core.protection.projection import Space, stage_space
+from mcit_core.protection import Protection
+from mcit_core.protection.spaces import Projector, Space, SpaceRule, stage_space
 from mcit_core.training.step import Learner, train_step
 from mcit_core.tuners import TunerInputs
 
@@ -38,7 +39,7 @@ PRETRAINING = statistics(9, 77)
 
 
 def test_none_allows_everything_and_claims_nothing() -> None:
-    space = stage_space(Projection(mode="none"), TASKS, PRETRAINING, 4)
+    space = stage_space(SpaceRule(mode="none"), TASKS, PRETRAINING, 4)
     assert space.allowed is None
     assert space.occupied.shape == (D, 0)
     rows = torch.randn(3, D)
@@ -48,7 +49,7 @@ def test_none_allows_everything_and_claims_nothing() -> None:
 @given(st.integers(1, 3), st.floats(0.05, 1.0))
 @settings(max_examples=30, derandomize=True, deadline=None)
 def test_residual_leaves_every_claimed_direction_alone(stage: int, energy: float) -> None:
-    config = Projection(mode="residual", task_energy=energy)
+    config = SpaceRule(mode="residual", task_energy=energy)
     space = stage_space(config, TASKS[: stage + 1], PRETRAINING, 4)
     assert space.allowed is not None
     assert orthonormal(space.allowed)
@@ -61,7 +62,7 @@ def test_residual_leaves_every_claimed_direction_alone(stage: int, energy: float
 
 
 def test_pretrained_stays_inside_and_claims_nothing() -> None:
-    space = stage_space(Projection(mode="pretrained", pretrained_energy=0.9), TASKS, PRETRAINING, 4)
+    space = stage_space(SpaceRule(mode="pretrained", pretrained_energy=0.9), TASKS, PRETRAINING, 4)
     expected = subspace.leading(PRETRAINING.gram, 0.9)
     assert space.allowed is not None
     assert torch.allclose(space.allowed @ space.allowed.T, expected @ expected.T, atol=1e-9)
@@ -73,7 +74,7 @@ def test_pretrained_stays_inside_and_claims_nothing() -> None:
 def test_both_is_inside_the_pretrained_space_and_outside_the_occupied(
     stage: int, energy: float, pretrained: float
 ) -> None:
-    config = Projection(mode="both", task_energy=energy, pretrained_energy=pretrained)
+    config = SpaceRule(mode="both", task_energy=energy, pretrained_energy=pretrained)
     space = stage_space(config, TASKS[: stage + 1], PRETRAINING, 4)
     assert space.allowed is not None
     assert torch.linalg.norm(space.occupied.T @ space.allowed) < 1e-9
@@ -85,7 +86,7 @@ def test_both_is_inside_the_pretrained_space_and_outside_the_occupied(
 
 def test_both_grows_with_its_threshold() -> None:
     ranks = [
-        stage_space(Projection(mode="both", task_energy=e), TASKS[:1], PRETRAINING, 4).claimed.shape[1]
+        stage_space(SpaceRule(mode="both", task_energy=e), TASKS[:1], PRETRAINING, 4).claimed.shape[1]
         for e in (0.3, 0.6, 0.9, 1.0)
     ]
     assert ranks == sorted(ranks)
@@ -93,7 +94,7 @@ def test_both_grows_with_its_threshold() -> None:
 
 
 def test_equal_budget_leaves_room_for_every_stage() -> None:
-    config = Projection(mode="both", task_energy=1.0, pretrained_energy=1.0, rank_budget="equal")
+    config = SpaceRule(mode="both", task_energy=1.0, pretrained_energy=1.0, rank_budget="equal")
     for stage in range(4):
         space = stage_space(config, TASKS[: stage + 1], PRETRAINING, 4)
         assert not space.exhausted
@@ -102,22 +103,22 @@ def test_equal_budget_leaves_room_for_every_stage() -> None:
 
 def test_an_empty_space_is_told_and_falls_back() -> None:
     whole = statistics(D, 5)
-    config = Projection(mode="both", task_energy=1.0, pretrained_energy=1.0)
+    config = SpaceRule(mode="both", task_energy=1.0, pretrained_energy=1.0)
     space = stage_space(config, [whole, whole], whole, 2)
     assert space.exhausted
     assert space.allowed is not None
     assert space.allowed.shape[1] == 0  # nothing is left at all: the prompts freeze
     assert space.project(torch.randn(2, D)).abs().max() == 0
-    narrow = stage_space(Projection(mode="both", task_energy=1.0, pretrained_energy=0.01), [whole, whole], whole, 2)
+    narrow = stage_space(SpaceRule(mode="both", task_energy=1.0, pretrained_energy=0.01), [whole, whole], whole, 2)
     assert narrow.exhausted
     assert narrow.allowed is not None
     assert narrow.allowed.shape[1] == D - narrow.occupied.shape[1]
 
 
 def test_energy_of_total_counts_what_is_already_occupied() -> None:
-    remaining = stage_space(Projection(mode="residual", task_energy=0.6), [TASKS[0], TASKS[0]], PRETRAINING, 2)
+    remaining = stage_space(SpaceRule(mode="residual", task_energy=0.6), [TASKS[0], TASKS[0]], PRETRAINING, 2)
     total = stage_space(
-        Projection(mode="residual", task_energy=0.6, energy_of="total"), [TASKS[0], TASKS[0]], PRETRAINING, 2
+        SpaceRule(mode="residual", task_energy=0.6, energy_of="total"), [TASKS[0], TASKS[0]], PRETRAINING, 2
     )
     assert remaining.claimed.shape[1] > 0  # 60 % of what is left of the same task
     assert total.claimed.shape[1] == 0  # the occupied space holds 60 % of it already
@@ -126,8 +127,8 @@ def test_energy_of_total_counts_what_is_already_occupied() -> None:
 def test_centring_is_a_switch() -> None:
     rows = torch.randn(100, D, dtype=torch.float64) * 0.01 + 5
     shifted = Statistics(rows.T @ rows, rows.sum(0), 100)
-    plain = stage_space(Projection(mode="residual", task_energy=0.9), [shifted], PRETRAINING, 1)
-    centred = stage_space(Projection(mode="residual", task_energy=0.9, center=True), [shifted], PRETRAINING, 1)
+    plain = stage_space(SpaceRule(mode="residual", task_energy=0.9), [shifted], PRETRAINING, 1)
+    centred = stage_space(SpaceRule(mode="residual", task_energy=0.9, center=True), [shifted], PRETRAINING, 1)
     assert plain.claimed.shape[1] == 1
     assert centred.claimed.shape[1] > 5
 
@@ -174,10 +175,23 @@ class OnePrompt:
         return None
 
 
+class Inside(Protection[Section]):
+    """Keeps one prompt in a given space."""
+
+    def __init__(self, tuner: OnePrompt, space: Space) -> None:
+        self.projector = Projector(tuner.parameters(), {"prompts": space})
+
+    def change_gradients(self, measure: bool) -> None:
+        self.projector.change_gradients(measure)
+
+    def change_step(self) -> None:
+        self.projector.change_step()
+
+
 def realised(space: Space, train: Train, scale: float = 1.0, steps: int = 5) -> tuple[Tensor, Tensor]:
     tuner, model = OnePrompt(scale), LinearModel()
     optimizer = torch.optim.Adam([tuner.prompts], lr=train.lr)
-    learner = Learner(model, tuner, optimizer, train, {"prompts": space})  # type: ignore[arg-type]
+    learner = Learner(model, tuner, optimizer, train, [Inside(tuner, space)])  # type: ignore[arg-type]
     start = tuner.prompts.detach().clone()
     generator = torch.Generator().manual_seed(2)
     for _ in range(steps):
@@ -192,7 +206,7 @@ def realised(space: Space, train: Train, scale: float = 1.0, steps: int = 5) -> 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 @pytest.mark.parametrize("mode", ["residual", "pretrained", "both"])
 def test_the_realised_change_stays_inside(mode: str, scale: float, clip: float | None, precision: str) -> None:
-    config = Projection.model_validate({"mode": mode, "pretrained_energy": 0.9, "task_energy": 0.7})
+    config = SpaceRule(mode=mode, pretrained_energy=0.9, task_energy=0.7)  # type: ignore[arg-type]
     space = stage_space(config, TASKS[:2], PRETRAINING, 4)
     train = Train.model_validate({"lr": 0.1, "clip": clip, "precision": precision})
     change, start = realised(space, train, scale, steps=1)
@@ -205,7 +219,7 @@ def test_the_realised_change_stays_inside(mode: str, scale: float, clip: float |
 
 def test_projecting_the_gradient_alone_is_not_enough() -> None:
     """The counter-test: Adam's per-element scaling takes a projected gradient out of the subspace."""
-    space = stage_space(Projection(mode="both", task_energy=0.7), TASKS[:2], PRETRAINING, 4)
+    space = stage_space(SpaceRule(mode="both", task_energy=0.7), TASKS[:2], PRETRAINING, 4)
     parameter = nn.Parameter(torch.randn(3, D, generator=torch.Generator().manual_seed(1)))
     optimizer = torch.optim.Adam([parameter], lr=0.1)
     before = parameter.detach().clone()
@@ -216,12 +230,12 @@ def test_projecting_the_gradient_alone_is_not_enough() -> None:
 
 
 def test_energy_shares_add_up() -> None:
-    space = stage_space(Projection(mode="both", task_energy=0.7), TASKS[:2], PRETRAINING, 4)
+    space = stage_space(SpaceRule(mode="both", task_energy=0.7), TASKS[:2], PRETRAINING, 4)
     shares = space.energy_shares(torch.randn(5, D))
     assert sum(shares.values()) == pytest.approx(1.0)
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
-    space = stage_space(Projection(), TASKS[:1], PRETRAINING, 1)
+    space = stage_space(SpaceRule(), TASKS[:1], PRETRAINING, 1)
     with pytest.raises(FloatingPointError, match="lower train"):
         realised(space, Train(), scale=float("nan"))

@@ -9,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mcit_core.config import Experiment, Regulariser
+from mcit_core.config import Experiment
+from mcit_core.data.features import Rows
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.protection.regularisers import Ewc, Lwf, fisher
+from mcit_core.protection import StageStart
+from mcit_core.protection.ewc import Ewc, EwcSettings, log_likelihood
+from mcit_core.protection.importance import importance
+from mcit_core.protection.lwf import Lwf, LwfSettings
 from mcit_core.training.stage import build_tuner, train_stage
 from mcit_core.tuners import Tuner
 
@@ -20,8 +24,19 @@ ORDER = ("attribute", "ground", "bars")
 
 
 def experiment(**settings: object) -> Experiment:
-    base = {"train.steps": 3, "train.batch_size": 8, "regulariser.samples": 5}
+    base = {"train.steps": 3, "train.batch_size": 8}
+    if settings.get("regulariser.kind") == "ewc":
+        base["regulariser.samples"] = 5
     return build_experiment("tiny", "mini", "sequential_lora", ORDER, 0, {**base, **settings})
+
+
+def fisher(bench: Workbench, tuner: Tuner, rows: Rows, samples: int) -> dict[str, Tensor]:
+    return importance(bench.model, tuner, rows, samples, log_likelihood, torch.square)
+
+
+def start(bench: Workbench, tuner: Tuner) -> StageStart:
+    """The second stage as it begins, after one on the first task left `tuner`."""
+    return StageStart(experiment(), bench, 1, ORDER[1], ORDER[:1], tuner, tuner.state(), lambda: tuner)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +47,7 @@ def trained(bench: Workbench) -> Tuner:
 
 def test_the_fisher_information_is_the_mean_square_of_single_rows(bench: Workbench, trained: Tuner) -> None:
     rows = bench.rows("attribute", "train")
-    found = fisher(bench.model, trained, rows, 5)
+    found = fisher(bench, trained, rows, 5)
     parameters = trained.parameters()
     wanted = {name: torch.zeros_like(p) for name, p in parameters.items()}
     of_batch = {name: torch.zeros_like(p) for name, p in parameters.items()}
@@ -59,16 +74,14 @@ def test_the_fisher_information_is_the_mean_square_of_single_rows(bench: Workben
 
 def test_more_rows_than_there_are_is_all_of_them(bench: Workbench, trained: Tuner) -> None:
     rows = bench.rows("attribute", "train")
-    few, many = (fisher(bench.model, trained, rows, n) for n in (len(rows), 10 * len(rows)))
+    few, many = (fisher(bench, trained, rows, n) for n in (len(rows), 10 * len(rows)))
     assert all(torch.equal(few[name], many[name]) for name in few)
 
 
 def test_ewc_by_hand(bench: Workbench, trained: Tuner) -> None:
-    term = Ewc(
-        Regulariser(kind="ewc", strength=3.0, samples=1), bench.model, trained, bench.rows(ORDER[0], "train"), {}
-    )
+    term = Ewc(EwcSettings(strength=3.0, samples=1), start(bench, trained))
     term.anchor = {"w": torch.tensor([1.0, -2.0]), "v": torch.tensor([0.5])}
-    term.fisher = {"w": torch.tensor([2.0, 0.0]), "v": torch.tensor([4.0])}
+    term.importance = {"w": torch.tensor([2.0, 0.0]), "v": torch.tensor([4.0])}
     parameters = {"w": nn.Parameter(torch.tensor([2.0, 9.0])), "v": nn.Parameter(torch.tensor([1.0]))}
     loss = term.loss(parameters, torch.empty(0), torch.empty(0))
     # 3 / 2 * (2 * 1² + 0 * 11² + 4 * 0.5²) = 4.5
@@ -80,9 +93,9 @@ def test_ewc_by_hand(bench: Workbench, trained: Tuner) -> None:
 
 
 def test_ewc_is_zero_where_the_stage_began_and_pulls_back_from_elsewhere(bench: Workbench, trained: Tuner) -> None:
-    term = Ewc(Regulariser(kind="ewc", samples=3), bench.model, trained, bench.rows(ORDER[0], "train"), {})
+    term = Ewc(EwcSettings(samples=3), start(bench, trained))
     parameters = trained.parameters()
-    start = {name: p.detach().clone() for name, p in parameters.items()}
+    begun = {name: p.detach().clone() for name, p in parameters.items()}
     nothing = torch.empty(0)
     assert term.loss(parameters, nothing, nothing).item() == 0
     with torch.no_grad():
@@ -91,8 +104,8 @@ def test_ewc_is_zero_where_the_stage_began_and_pulls_back_from_elsewhere(bench: 
     moved = term.loss(parameters, nothing, nothing)
     with torch.no_grad():
         for name, p in parameters.items():
-            p.copy_(start[name])
-    wanted = sum(0.1**2 * float(value.sum()) for value in term.fisher.values()) / 2
+            p.copy_(begun[name])
+    wanted = sum(0.1**2 * float(value.sum()) for value in term.importance.values()) / 2
     assert moved.item() == pytest.approx(wanted, rel=1e-3)
     assert wanted > 0
 
@@ -105,7 +118,7 @@ def test_the_fisher_information_is_summed_over_stages(bench: Workbench) -> None:
     assert not any(name.startswith("fisher.") for name in first.tensors)  # made when it is needed
     carried = [name for name in second.tensors if name.startswith("fisher.")]
     assert len(carried) == len(first.tensors)
-    own = fisher(bench.model, build_tuner(config, bench, second), bench.rows(ORDER[1], "train"), 5)
+    own = fisher(bench, build_tuner(config, bench, second), bench.rows(ORDER[1], "train"), 5)
     for name in carried:
         wanted = second.tensors[name] + own[name.removeprefix("fisher.")]
         assert torch.equal(third.tensors[name], wanted), name
@@ -131,7 +144,7 @@ def divergence(teacher: Tensor, student: Tensor, temperature: float) -> float:
 
 
 def test_lwf_by_hand(bench: Workbench, trained: Tuner) -> None:
-    term = Lwf(Regulariser(kind="lwf", strength=0.5, temperature=2.0), bench.model, trained)
+    term = Lwf(LwfSettings(strength=0.5, temperature=2.0), start(bench, trained))
     teacher = torch.tensor([[[1.0, 0.0, -1.0], [2.0, 2.0, 0.0], [9.0, 0.0, 0.0]]])
     student = torch.tensor([[[0.0, 0.0, 1.0], [1.0, 2.0, 0.0], [0.0, 9.0, 0.0]]])
     labels = torch.tensor([[1, 2, -100]])  # the third token is padding
@@ -141,7 +154,7 @@ def test_lwf_by_hand(bench: Workbench, trained: Tuner) -> None:
 
 
 def test_lwf_is_zero_where_student_and_teacher_agree(bench: Workbench, trained: Tuner) -> None:
-    term = Lwf(Regulariser(kind="lwf"), bench.model, trained)
+    term = Lwf(LwfSettings(), start(bench, trained))
     rows = bench.rows("ground", "train")
     index = torch.arange(6)
     term.before_forward(rows[index], rows.labels[index])

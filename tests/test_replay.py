@@ -12,10 +12,12 @@ from mcit_core.data.order import data_order
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.models import FrozenFeatures
-from mcit_core.protection.replay import buffer_bytes, reservoir
+from mcit_core.protection import StageStart
+from mcit_core.protection.replay import Reservoir, ReservoirSettings, buffer_bytes, reservoir
 from mcit_core.stages.keys import JOINT
 from mcit_core.training.batches import batches
 from mcit_core.training.sequence import Sequence
+from mcit_core.training.stage import build_tuner, train_stage
 
 ORDER = ("attribute", "ground", "bars")
 sizes = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 30), min_size=1)
@@ -60,6 +62,14 @@ def experiment(**settings: object) -> Experiment:
     return build_experiment("tiny", "mini", "sequential_lora", ORDER, 0, {**base, **settings})
 
 
+def replaying(config: Experiment, bench: Workbench, task: str, *earlier: str) -> list[Reservoir]:
+    """The replay of a stage on `task` after the tasks `earlier`."""
+    tuner = build_tuner(config, bench, None)
+    start = StageStart(config, bench, len(earlier), task, earlier, tuner, tuner.state(), lambda: tuner)
+    assert isinstance(config.replay, ReservoirSettings)
+    return [Reservoir(config.replay, start)]
+
+
 @pytest.mark.parametrize(("share", "old"), [(0.25, 2), (0.5, 4), (0.01, 1)])
 def test_a_batch_has_its_share_of_kept_rows(share: float, old: int, bench: Workbench) -> None:
     config = experiment(**{"replay.rows": 12, "replay.batch_share": share})
@@ -69,7 +79,7 @@ def test_a_batch_has_its_share_of_kept_rows(share: float, old: int, bench: Workb
         for row, mark in enumerate(marks(rows[torch.arange(len(rows))])):
             owners.setdefault(mark, set()).add((task, row))
     kept = set(reservoir(0, {task: len(bench.rows(task, "train")) for task in ORDER[:2]}, 12))
-    made = list(batches(config, bench, "bars", ["attribute", "ground"]))
+    made = list(batches(config, bench, "bars", replaying(config, bench, "bars", "attribute", "ground")))
     assert len(made) == 6
     for features, labels in made:
         assert len(features) == len(labels) == 8
@@ -82,16 +92,16 @@ def test_the_new_rows_are_those_of_the_plain_order_cut_short(bench: Workbench) -
     config = experiment(**{"replay.rows": 12})
     rows = bench.rows("ground", "train")
     order = data_order(0, "ground", len(rows), 8, 6)
-    for (features, _), picked in zip(batches(config, bench, "ground", ["attribute"]), order, strict=True):
+    for (features, _), picked in zip(
+        batches(config, bench, "ground", replaying(config, bench, "ground", "attribute")), order, strict=True
+    ):
         assert marks(features)[:6] == marks(rows[torch.tensor(picked[:6])])
 
 
 def test_without_earlier_tasks_nothing_is_replayed(bench: Workbench) -> None:
-    with_replay = batches(experiment(), bench, "attribute", [])
-    without = batches(experiment(**{"replay.kind": "none"}), bench, "attribute", [])
-    for (one, labels), (other, wanted) in zip(with_replay, without, strict=True):
-        assert marks(one) == marks(other)
-        assert torch.equal(labels, wanted)
+    with_replay, _ = train_stage(experiment(), bench, 0, None)
+    without, _ = train_stage(experiment(**{"replay.kind": "none"}), bench, 0, None)
+    assert with_replay.equals(without)
 
 
 def test_labels_stay_with_their_rows_when_batches_are_joined(bench: Workbench) -> None:
@@ -101,14 +111,14 @@ def test_labels_stay_with_their_rows_when_batches_are_joined(bench: Workbench) -
         rows = bench.rows(task, "train")
         for mark, label in zip(marks(rows[torch.arange(len(rows))]), rows.labels, strict=True):
             answers[mark] = label[label != -100].tolist()
-    for features, labels in batches(config, bench, "ground", ["attribute"]):
+    for features, labels in batches(config, bench, "ground", replaying(config, bench, "ground", "attribute")):
         for mark, label in zip(marks(features), labels, strict=True):
             assert label[label != -100].tolist() == answers[mark]
 
 
 def test_joint_training_draws_from_every_task(bench: Workbench) -> None:
     config = build_experiment("tiny", "mini", "multitask", ORDER, 0, {"train.steps": 6, "train.batch_size": 8})
-    made = list(batches(config, bench, JOINT, []))
+    made = list(batches(config, bench, JOINT))
     assert len(made) == 18  # the steps of the whole sequence
     seen = {mark for features, _ in made for mark in marks(features)}
     for task in ORDER:

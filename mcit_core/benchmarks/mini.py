@@ -18,11 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
+from mcit_core.config import Section
 from mcit_core.miniworld.draw import SIZE, TASK_FONTS, Look, draw, random_picture
 from mcit_core.miniworld.language import normalise, read, write
 from mcit_core.miniworld.mixture import random_word
 from mcit_core.miniworld.questions import ask
+from mcit_core.stages.digest import digest
+from mcit_core.stages.fingerprint import rows_code
 
 SPLITS = {"train": 1500, "validation": 200, "test": 500}
 #: rows of scikit-learn's digits that each split may draw from
@@ -181,6 +185,17 @@ SCHEMA = pa.schema(
 )
 
 
+class MiniSettings(Section):
+    """`benchmark: {kind: mini, train_rows: 200}`."""
+
+    train_rows: int = Field(SPLITS["train"], ge=1, description="training rows of a task")
+    validation_rows: int = Field(SPLITS["validation"], ge=1, description="validation rows of a task")
+    test_rows: int = Field(SPLITS["test"], ge=1, description="test rows of a task")
+
+    def sizes(self) -> dict[str, int]:
+        return {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
+
+
 class MiniBenchmark:
     """The `mini` benchmark as the Benchmark contract has it (see `mcit_core.benchmarks`)."""
 
@@ -190,8 +205,18 @@ class MiniBenchmark:
     #: a whole-answer exact match: one teacher-forced pass decides it
     exact_match = True
 
-    def __init__(self, sizes: dict[str, int] | None = None) -> None:
-        self.sizes = sizes or SPLITS
+    Settings = MiniSettings
+
+    def __init__(self, sizes: dict[str, int] | None = None, settings: MiniSettings | None = None) -> None:
+        self.sizes = sizes or (settings or MiniSettings()).sizes()
+
+    def digest(self, task: str, split: str) -> str | None:
+        """Rows follow from the code that draws them, the tasks and the sizes; a subclass with a table of its own is
+        hashed."""
+        if type(self).table is not MiniBenchmark.table:
+            return None
+        code = rows_code("mcit_core.benchmarks.mini")
+        return digest([code, repr(TASKS[task]), repr(HANDWRITTEN), self.sizes[split], task, split])
 
     def table(self, task: str, split: str) -> pa.Table:
         return pa.Table.from_pylist(list(islice(rows(task, split), self.sizes[split])), schema=SCHEMA)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,11 +19,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from mcit_core.config import Value
 from mcit_core.models import FrozenFeatures, Model
-from mcit_core.stages.digest import digest, installed
+from mcit_core.stages.digest import digest
 
 CHUNK = 32
-FORMAT = 1
+FORMAT = 2
 
 
 class Rows:
@@ -74,36 +75,31 @@ def table_digest(table: pa.Table) -> str:
 
 def open_rows(
     model: Model,
-    key: dict[str, str],
+    key: Mapping[str, Value],
+    source: str | None,
     make_table: Callable[[], pa.Table],
     image_shape: tuple[int, int, int],
     folder: Path | None,
 ) -> tuple[Rows, str]:
-    """The rows of `make_table()` and their data digest, from the cache in `folder` where it has them under `key`.
+    """The rows of `make_table()` and the digest of what they say, from the cache in `folder` where it has them.
 
-    `key` must name all that decides what the table holds, the code that makes it included. A damaged cache file is
-    reported and made again.
+    `source` changes whenever the table does; where it is None the table is made and hashed each time, so that the cache
+    never stands in for rows that have changed. `key` names what else decides the features, the code that encodes them
+    included. A damaged cache file is reported and made again.
     """
+    table = make_table() if folder is None or source is None else None
     if folder is None:
-        table = make_table()
         return Rows(model, table, image_shape), table_digest(table)
-    made_from = {**key, "model": model.digest, "device": model.device.type, "format": FORMAT, "libraries": _libraries()}
-    path = folder / f"{digest(made_from)[:32]}.arrow"
+    said = source if table is None else table_digest(table)
+    made_from = {**key, "rows": said, "model": model.digest, "device": model.device.type, "format": FORMAT}
+    path = folder / f"{digest({**made_from, 'image_shape': [*image_shape]})[:32]}.arrow"
     if path.exists():
         try:
             return _read(model, path, image_shape)
         except (pa.ArrowInvalid, OSError, ValueError, KeyError) as error:
             warnings.warn(f"{path} is damaged ({error}); it is made again", stacklevel=2)
-    _write(model, path, make_table(), image_shape)
+    _write(model, path, make_table() if table is None else table, image_shape)
     return _read(model, path, image_shape)
-
-
-#: libraries that draw the pictures or compute the features
-LIBRARIES = ("torch", "transformers", "numpy", "pillow", "matplotlib", "scikit-learn")
-
-
-def _libraries() -> list[str]:
-    return [f"{name} {installed(name)}" for name in LIBRARIES]
 
 
 def _write(model: Model, path: Path, table: pa.Table, image_shape: tuple[int, int, int]) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from mcit_core.benchmarks import Benchmark
-from mcit_core.config import Experiment
+from mcit_core.benchmarks import TellsRows, load_benchmark
+from mcit_core.config import Choice, Experiment
 from mcit_core.data.features import CHUNK, Rows, open_rows
 from mcit_core.data.statistics import QueryStatistics, Statistics, token_statistics
-from mcit_core.models import Model
-from mcit_core.registry import BENCHMARKS, MODELS
-from mcit_core.stages.fingerprint import data_code
+from mcit_core.models import TellsSample, load_model
+from mcit_core.stages.fingerprint import feature_code
 
 SPLITS = ("validation", "test")
 
@@ -30,26 +29,25 @@ def resolve_device(name: str) -> torch.device:
 class Workbench:
     """Model and benchmark of an experiment; `features` is the folder of the feature cache, None to do without."""
 
-    def __init__(self, benchmark: str, model: str, device: str = "auto", features: Path | None = None) -> None:
-        self.model: Model = MODELS.load(model)(resolve_device(device))
-        self.benchmark: Benchmark = BENCHMARKS.load(benchmark)()
+    def __init__(self, benchmark: Choice, model: Choice, device: str = "auto", features: Path | None = None) -> None:
+        self.model = load_model(model, resolve_device(device))
+        self.benchmark = load_benchmark(benchmark)
         self.features = features
-        self._code = data_code(benchmark, model)
+        self._code = feature_code(model)
         self._rows: dict[tuple[str, str], tuple[Rows, str]] = {}
         self._statistics: dict[tuple[str, str], Statistics] = {}
 
     def _open(self, task: str, split: str) -> tuple[Rows, str]:
         """Task `pretraining` is the model's own sample, its splits "statistics" and "retention"."""
         if (task, split) not in self._rows:
-
-            def table() -> Any:
-                if task == "pretraining":
-                    return self.model.pretraining_table(split)
-                return self.benchmark.table(task, split)
-
-            name = "" if task == "pretraining" else self.benchmark.name
-            key = {"benchmark": name, "task": task, "split": split, **self._code}
-            self._rows[task, split] = open_rows(self.model, key, table, self.benchmark.image_shape, self.features)
+            if task == "pretraining":
+                table = partial(self.model.pretraining_table, split)
+                source = self.model.sample_digest(split) if isinstance(self.model, TellsSample) else None
+            else:
+                table = partial(self.benchmark.table, task, split)
+                source = self.benchmark.digest(task, split) if isinstance(self.benchmark, TellsRows) else None
+            shape = self.benchmark.image_shape
+            self._rows[task, split] = open_rows(self.model, self._code, source, table, shape, self.features)
         return self._rows[task, split]
 
     def rows(self, task: str, split: str) -> Rows:
@@ -90,9 +88,18 @@ class Workbench:
 
 
 @cache
-def shared_workbench(benchmark: str, model: str, device: str, features: Path | None) -> Workbench:
+def _shared(benchmark: str, model: str, device: str, features: Path | None) -> Workbench:
+    return Workbench(json.loads(benchmark), json.loads(model), device, features)
+
+
+def shared_workbench(benchmark: Choice, model: Choice, device: str, features: Path | None) -> Workbench:
     """One workbench per process and setting, so that a worker that changes trial loads nothing again."""
-    return Workbench(benchmark, model, device, features)
+    return _shared(json.dumps(benchmark, sort_keys=True), json.dumps(model, sort_keys=True), device, features)
+
+
+def drop_workbenches() -> None:
+    """Forget the shared ones: an error may have left something half done in their models."""
+    _shared.cache_clear()
 
 
 def workbench_for(experiment: Experiment, features: Path | None) -> Workbench:

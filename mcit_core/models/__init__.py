@@ -1,23 +1,26 @@
 """The Model contract: a frozen vision-language model seen from the side of a tuner.
 
-A model offers `instruction_length(instructions)`, `encode(images, instructions, length) -> FrozenFeatures` (cacheable;
-instructions padded to `length` tokens), `embeddings(ids)`, `answer_ids(answers)`,
-`encoder(embedded, mask) -> Encoded`, `logits(encoded, labels)`, `generate(encoded)`, `pretraining_table(purpose)` with
-purpose "statistics" or "retention", `word_embeddings`, and the facts `name`, `digest`, `width`, `query_image_width`,
-`query_text_width`. For tuners that work inside, it names the places of its `language_model`: `linear_sites()` (LoRA),
-`block_sites()` (adapters) and `attention_sites()` (prefixes). Register one in `mcit_core.registry` or through the
-entry-point group `mcit_core.models`.
+Register one in `mcit_core.registry` or through the entry-point group `mcit_core.models`. It is made for a device; one
+with settings of its own (`model: {kind: NAME, ...}`) has a pydantic section as its attribute `Settings` (or names it in
+its registry line, so that files are checked without loading it) and takes `settings=`, an instance of it, where any is
+set. Importing this file loads no torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-import numpy as np
-import pyarrow as pa
-import torch
-from torch import Tensor, nn
+from mcit_core.config import Choice, kind_of, options_of
+from mcit_core.registry import MODELS
+
+if TYPE_CHECKING:  # so that a model's settings can be read without loading torch
+    import numpy as np
+    import pyarrow as pa
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class AttentionSite:
 
 
 class Model(Protocol):
+    """`digest` changes with the weights and with whatever else makes features; `width` d is that of what the language
+    model reads, `query_image_width` and `query_text_width` those of the selection queries."""
+
     name: str
     digest: str
     device: torch.device
@@ -69,17 +75,62 @@ class Model(Protocol):
     query_text_width: int
 
     @property
-    def word_embeddings(self) -> Tensor: ...
-    def instruction_length(self, instructions: list[str]) -> int: ...
-    def encode(self, images: np.ndarray, instructions: list[str], length: int) -> FrozenFeatures: ...
-    def embeddings(self, ids: Tensor) -> Tensor: ...
-    def answer_ids(self, answers: list[str]) -> Tensor: ...
-    def encoder(self, embedded: Tensor, mask: Tensor) -> Encoded: ...
-    def logits(self, encoded: Encoded, labels: Tensor) -> Tensor: ...
-    def generate(self, encoded: Encoded) -> list[str]: ...
-    def pretraining_table(self, purpose: str) -> pa.Table: ...
+    def word_embeddings(self) -> Tensor:
+        """[V, d]: where prompts start from."""
+
+    def instruction_length(self, instructions: list[str]) -> int:
+        """Tokens of the longest instruction."""
+
+    def encode(self, images: np.ndarray, instructions: list[str], length: int) -> FrozenFeatures:
+        """Frozen features of uint8 images [N, height, width, 3] with their instructions, padded to `length` tokens. A
+        row's features depend on no other row. Called when features are built, or at every step without their cache."""
+
+    def embeddings(self, ids: Tensor) -> Tensor:
+        """[N, n, d] of token ids [N, n]."""
+
+    def answer_ids(self, answers: list[str]) -> Tensor:
+        """Labels [N, n], the end of sequence included, -100 where padded."""
+
+    def encoder(self, embedded: Tensor, mask: Tensor) -> Encoded:
+        """Everything before the answer: embedded inputs [N, n, d] and their mask [N, n]. Called under the attached
+        tuner, in training and evaluation."""
+
+    def logits(self, encoded: Encoded, labels: Tensor) -> Tensor:
+        """Teacher-forced logits [N, n, V] of labels [N, n]; row i of the second axis gives label i."""
+
+    def generate(self, encoded: Encoded) -> list[str]:
+        """N greedy answers."""
+
+    def pretraining_table(self, purpose: str) -> pa.Table:
+        """A fixed sample of the model's own pre-training data in a benchmark's row form, for purpose "statistics" or
+        "retention"."""
+
     @property
-    def language_model(self) -> Any: ...
-    def linear_sites(self) -> dict[str, Side]: ...
-    def block_sites(self) -> dict[str, tuple[nn.Module, Side]]: ...
-    def attention_sites(self) -> dict[str, AttentionSite]: ...
+    def language_model(self) -> PreTrainedModel:
+        """What reads the input and writes the answer; tuners put their tensors here, by the places below."""
+
+    def linear_sites(self) -> dict[str, Side]:
+        """Paths in the language model of the matrices that LoRA adapts, with the side of their inputs."""
+
+    def block_sites(self) -> dict[str, tuple[nn.Module, Side]]:
+        """Feed-forward blocks [N, n, d] -> [N, n, d], each with its residual, for adapters."""
+
+    def attention_sites(self) -> dict[str, AttentionSite]:
+        """Self-attentions that read the model's input, for prefixes."""
+
+
+@runtime_checkable
+class TellsSample(Protocol):
+    """What a model may have besides: it tells what its sample is without making it."""
+
+    def sample_digest(self, purpose: str) -> str | None:
+        """Changes whenever `pretraining_table` does. None: it cannot be told, the table is made and hashed. A model
+        without this method is always hashed."""
+
+
+def load_model(choice: Choice, device: torch.device) -> Model:
+    """The model of an experiment, with its settings where any are set. Raises KeyError for an unknown name, and what
+    the model raises where it cannot be loaded."""
+    name, options = kind_of(choice), options_of(choice)
+    found: Callable[..., Model] = MODELS.load(name)
+    return found(device, settings=MODELS.settings(name).model_validate(options)) if options else found(device)

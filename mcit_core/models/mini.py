@@ -18,12 +18,19 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import (
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from mcit_core.miniworld.mixture import mixture_example, mixture_picture
 from mcit_core.models import AttentionSite, Encoded, FrozenFeatures, Side
+from mcit_core.models.settings import Mini
 from mcit_core.stages.digest import digest
+from mcit_core.stages.fingerprint import rows_code
 
 CHECKPOINT = Path(__file__).parent / "mini_checkpoint"
 QUERIES, WIDTH = 16, 128
@@ -115,8 +122,11 @@ class MiniModel:
     name = "mini"
     width = query_image_width = query_text_width = WIDTH
 
-    def __init__(self, device: torch.device, checkpoint: Path = CHECKPOINT) -> None:
+    def __init__(self, device: torch.device, checkpoint: Path = CHECKPOINT, settings: Mini | None = None) -> None:
+        """Raises FileNotFoundError where there is no checkpoint, ValueError where it is damaged."""
         self.device = device
+        if settings is not None and settings.path is not None:
+            checkpoint = Path(settings.path).expanduser()
         weights = checkpoint / "model.safetensors"
         if not weights.exists():
             raise FileNotFoundError(
@@ -202,7 +212,7 @@ class MiniModel:
         return self.tokenizer.batch_decode(out, skip_special_tokens=True)
 
     @property
-    def language_model(self) -> Any:
+    def language_model(self) -> PreTrainedModel:
         return self.network.language_model
 
     def linear_sites(self) -> dict[str, Side]:
@@ -232,6 +242,12 @@ class MiniModel:
             str(i): AttentionSite(m, m.n_heads, m.key_value_proj_dim, m.config._attn_implementation)
             for i, m in enumerate(modules)
         }
+
+    def sample_digest(self, purpose: str) -> str | None:
+        """Rows follow from the code that draws them; a subclass with a table of its own is hashed."""
+        if type(self).pretraining_table is not MiniModel.pretraining_table:
+            return None
+        return digest([rows_code("mcit_core.models.mini"), [*PRETRAINING_SAMPLE[purpose]], purpose])
 
     def pretraining_table(self, purpose: str) -> pa.Table:
         """A fixed sample of the model's own pre-training mixture, in the benchmark's row form."""

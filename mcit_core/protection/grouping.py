@@ -9,11 +9,24 @@ and words as terms are a reconstruction.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
+from pydantic import Field
+
+from mcit_core.config import Section, Share
+from mcit_core.protection import Protection
+
+if TYPE_CHECKING:
+    from mcit_core.data.workbench import Workbench
 
 
-class Groups:
+class GroupingSettings(Section):
+    enabled: Literal[True] = True
+    threshold: Share = Field(0.3, description="mean TF-IDF cosine from which a task joins an earlier group")
+
+
+class TfidfGroups:
     """Groups of tasks, learned one task after another. `instructions`: task -> its training instructions, in order."""
 
     def __init__(self, instructions: dict[str, list[str]], threshold: float) -> None:
@@ -30,6 +43,8 @@ class Groups:
                 self.members.append([task])
 
     def _fit(self, tasks: list[str]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         self._vectorizer = TfidfVectorizer(token_pattern=r"\S+")
         self._vectorizer.fit([text for task in tasks for text in self._texts[task]])
 
@@ -49,3 +64,13 @@ class Groups:
     def choose(self, texts: list[str]) -> list[int]:
         """The nearest group of every instruction."""
         return [int(i) for i in self._nearness(texts).argmax(1)]
+
+
+class InstructionGroups(Protection[GroupingSettings]):
+    """Chooses which weights a stage starts from and which ones answer; does nothing while a stage trains."""
+
+    Settings = GroupingSettings
+
+    @classmethod
+    def groups(cls, settings: GroupingSettings, bench: Workbench, tasks: tuple[str, ...]) -> TfidfGroups:
+        return TfidfGroups({task: bench.rows(task, "train").instructions for task in tasks}, settings.threshold)

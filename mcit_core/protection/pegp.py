@@ -1,86 +1,78 @@
 """PEGP: every tuned tensor moves only where the inputs that earlier tasks sent it do not see it.
 
-A tensor [..., w] meets the rows x of its site on its last axis, so x Δᵀ = 0 keeps what earlier tasks computed there.
-The basis of a site grows after each stage by the GPM rule; it is grown when the next stage begins, from the weights
-that the stage left, so that a stage leaves the same state whatever a later one will project.
-
-Source: Qiao et al., PEGP, arXiv 2405.13383 (conditions; GPM's rule). Energy on squared singular values of XᵀX, and the
-realised change projected beside the gradient; the public code squares twice and projects the gradient alone.
+Source: Qiao et al., PEGP, arXiv 2405.13383; the bases and what of them differs from the public code: `bases`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from mcit_core import subspace
-from mcit_core.config import Projection
-from mcit_core.data.features import Rows
-from mcit_core.data.statistics import Statistics, row_statistics
-from mcit_core.models import Model
-from mcit_core.protection.projection import Space, claim_rank
-from mcit_core.tuners import Site, Tuner
+from mcit_core.config import Experiment, Section
+from mcit_core.protection import Protection, StageStart, StageView
+from mcit_core.protection.thresholds import Center, EnergyOf, TaskEnergy
+from mcit_core.registry import TUNERS
 
-BATCH = 64
+if TYPE_CHECKING:
+    from mcit_core.stages.state import StageState
 
 
-@torch.no_grad()
-def site_statistics(model: Model, tuner: Tuner, rows: Rows, samples: int) -> dict[str, Statistics]:
-    """Statistics of every site's inputs over the first `samples` rows of a task, tuner attached, teacher-forced,
-    padding left out."""
-    found: dict[str, Statistics] = {}
-    sites = tuner.sites()
-    for start in range(0, min(samples, len(rows)), BATCH):
-        index = torch.arange(start, min(start + BATCH, samples, len(rows)))
-        features, labels = rows[index], rows.labels[index.to(rows.labels.device)]
-        seen: list[tuple[str, Tensor]] = []
-        with tuner.attached(), _watching(sites, seen):
-            inputs = tuner.inputs(features, training=False)
-            model.logits(model.encoder(inputs.embedded, inputs.mask), labels)
-        masks = {"encoder": inputs.mask.bool(), "decoder": labels != -100}
-        for name, values in seen:
-            new = row_statistics(values[masks[sites[name].side]])
-            found[name] = found[name] + new if name in found else new
-    return found
+class PegpSettings(Section):
+    mode: Literal["pegp"] = "pegp"
+    task_energy: TaskEnergy = 0.95
+    energy_of: EnergyOf = "remaining"
+    center: Center = False
+    samples: int = Field(256, ge=1, description="rows of the task before whose inputs span its basis")
 
 
-@contextmanager
-def _watching(sites: dict[str, Site], seen: list[tuple[str, Tensor]]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for name, site in sites.items():
+class Pegp(Protection[PegpSettings]):
+    """Away from the inputs that earlier tasks sent each tuned tensor. A site's basis is grown when a stage begins, from
+    the weights that the stage before left."""
 
-            def before(_module: Any, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                seen.append((name, inputs[0].detach()))
+    Settings = PegpSettings
 
-            stack.callback(site.module.register_forward_pre_hook(before).remove)
-        yield
+    def __init__(self, settings: PegpSettings, start: StageStart) -> None:
+        from mcit_core.protection.bases import grown_bases, pegp_space, site_statistics
+        from mcit_core.protection.spaces import Projector, SpaceRule, warn_of_exhaustion
 
+        super().__init__(settings, start)
+        tuner = start.tuner
+        if not tuner.projected:
+            raise ValueError(f"projection.mode pegp: tuner {start.experiment.tuner} names no site to project")
+        assert start.before is not None
+        statistics = site_statistics(start.bench.model, tuner, start.last_rows, settings.samples)
+        rule = SpaceRule(**settings.model_dump(exclude={"samples"}))
+        bases = grown_bases(rule, start.before.tensors, statistics)
+        found = {site: pegp_space(basis) for site, basis in bases.items()}
+        spaces = {name: found[site] for name, site in tuner.projected.items()}
+        self.projector = Projector({name: tuner.parameters()[name] for name in spaces}, spaces)
+        self.carried = {f"basis.{site}": basis for site, basis in bases.items()}
+        warn_of_exhaustion(start.number, start.task, spaces)
 
-def grow(config: Projection, basis: Tensor, statistics: Statistics) -> Tensor:
-    """basis [w, k] with the fewest leading directions of what is left of the statistics that reach the threshold."""
-    matrix = statistics.matrix(config.center)
-    left = subspace.residual(matrix, basis)
-    values, vectors = subspace.spectrum(left)
-    captured = (matrix.diagonal().sum() - left.diagonal().sum()).item()
-    rank = claim_rank(config, values, matrix.diagonal().sum().item(), captured)
-    return subspace.merge(basis, vectors[:, :rank]) if rank else basis
+    @classmethod
+    def check(cls, experiment: Experiment) -> None:
+        part = TUNERS.part(experiment.tuner)
+        if part is not None and part.no_pegp is not None:
+            why = f"tuner {experiment.tuner} {part.no_pegp}"
+            raise ValueError(f"projection.mode pegp: {why}; use projection.mode none")
 
+    def change_gradients(self, measure: bool) -> None:
+        self.projector.change_gradients(measure)
 
-def grown_bases(config: Projection, before: dict[str, Tensor], statistics: dict[str, Statistics]) -> dict[str, Tensor]:
-    """Site -> basis: those of `before` (names `basis.<site>`, missing ones empty) grown by the task's statistics."""
-    grown = {}
-    for name, found in statistics.items():
-        width = len(found.gram)
-        grown[name] = grow(config, before.get(f"basis.{name}", torch.zeros(width, 0, dtype=torch.float64)), found)
-    return grown
+    def change_step(self) -> None:
+        self.projector.change_step()
 
+    def end(self) -> None:
+        self.metrics = self.projector.gradient_shares()
 
-def pegp_space(basis: Tensor) -> Space:
-    """Everything outside the basis is allowed. A full basis freezes the tensor, and `exhausted` says so."""
-    room = subspace.complement(basis)
-    empty = basis.new_zeros(len(basis), 0)
-    return Space(room, basis, empty, exhausted=room.shape[1] == 0, dims_left=room.shape[1])
+    @classmethod
+    def after(cls, settings: PegpSettings, view: StageView, state: StageState) -> dict[str, float]:
+        shapes = [tensor.shape for name, tensor in state.tensors.items() if name.startswith("basis.")]
+        if not shapes:
+            return {}
+        return {
+            "subspace/occupied": sum(k / d for d, k in shapes) / len(shapes),
+            "subspace/frozen_sites": float(sum(d == k for d, k in shapes)),
+            "subspace/sites": float(len(shapes)),
+        }

@@ -1,101 +1,137 @@
-"""Fwd-Prompt's four projection modes: which subspace of the model's input a stage's prompts may move in.
+"""Fwd-Prompt's projection modes: a stage's prompts move in a subspace of the model's input alone.
 
-Statistics are kept threshold-free, and the spaces of every stage follow from them and the thresholds alone, so nothing
-of a space has to be stored: `stage_space` replays the claims of the earlier stages.
-
-Source: Zheng et al., arXiv 2401.09181 for the two spaces; everything about ranks and budgets is a reconstruction.
+Source: Zheng et al., arXiv 2401.09181 for the two spaces; ranks and budgets are a reconstruction (`spaces`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from mcit_core.config import Experiment, Section, Value
+from mcit_core.protection import Protection, S, StageStart, StageView
+from mcit_core.protection.thresholds import Center, EnergyOf, PretrainedEnergy, RankBudget, TaskEnergy
+from mcit_core.registry import TUNERS
 
-from mcit_core import subspace
-from mcit_core.config import Projection
-from mcit_core.data.statistics import Statistics
-
-
-@dataclass(frozen=True)
-class Space:
-    """Where one stage may move: `allowed` [d, k] (None: everywhere), what earlier stages claimed, what it claims."""
-
-    allowed: Tensor | None
-    occupied: Tensor  # [d, m]
-    claimed: Tensor  # [d, r], added to `occupied` at the stage's end
-    exhausted: bool = False  # the space asked for was empty; see `stage_space`
-    dims_left: int = 0
-
-    def project(self, rows: Tensor) -> Tensor:
-        """The part of rows [..., d] inside the allowed space, in float64."""
-        return rows.double() if self.allowed is None else subspace.project(rows, self.allowed.to(rows.device))
-
-    def energy_shares(self, rows: Tensor) -> dict[str, float]:
-        """Shares of the squared norm of rows [..., d] in the allowed and the occupied space, and outside both."""
-        total = rows.double().square().sum().item()
-        if total == 0:
-            return {"allowed": 0.0, "occupied": 0.0, "other": 0.0}
-        allowed = self.project(rows).square().sum().item() / total
-        occupied = subspace.project(rows, self.occupied.to(rows.device)).square().sum().item() / total
-        if self.allowed is None:
-            return {"allowed": 1.0, "occupied": occupied, "other": 0.0}
-        return {"allowed": allowed, "occupied": occupied, "other": max(0.0, 1.0 - allowed - occupied)}
+if TYPE_CHECKING:
+    from mcit_core.protection.spaces import Space
+    from mcit_core.stages.state import StageState
 
 
-def claim_rank(config: Projection, inside: Tensor, whole_energy: float, captured: float) -> int:
-    """How many leading directions reach the threshold; `inside` are the squared singular values left, descending."""
-    if not len(inside) or inside[0] <= 0:
-        return 0
-    if config.energy_of == "remaining":
-        return subspace.energy_rank(inside, config.task_energy)
-    if captured >= config.task_energy * whole_energy:
-        return 0
-    reached = captured + torch.cumsum(inside, 0) >= config.task_energy * whole_energy
-    return int(reached.nonzero()[0]) + 1 if reached.any() else subspace.energy_rank(inside, 1.0)
+class ResidualSettings(Section):
+    mode: Literal["residual"] = "residual"
+    task_energy: TaskEnergy = 0.95
+    energy_of: EnergyOf = "remaining"
+    rank_budget: RankBudget = None
+    center: Center = False
 
 
-def _step(config: Projection, matrix: Tensor, pretrained: Tensor, occupied: Tensor, stages_left: int) -> Space:
-    d = len(matrix)
-    nothing = matrix.new_zeros(d, 0)
-    if config.mode == "none":
-        return Space(None, occupied, nothing, dims_left=d)
-    if config.mode == "pretrained":
-        return Space(pretrained, occupied, nothing, dims_left=pretrained.shape[1])
-    room = subspace.complement(occupied) if config.mode == "residual" else subspace.allowed_basis(pretrained, occupied)
-    values, vectors = subspace.spectrum(room.T @ matrix @ room)
-    inside_empty = not len(values) or bool(values[0] <= 0)
-    whole = matrix.diagonal().sum().item()
-    inside = subspace.project(matrix, occupied).diagonal().sum().item() if occupied.shape[1] else 0.0
-    rank = claim_rank(config, values, whole, inside)
-    if config.rank_budget == "equal":
-        rank = min(rank, max(1, room.shape[1] // max(1, stages_left)))
-    claimed = room @ vectors[:, :rank]
-    if config.mode == "residual":
-        return Space(room, occupied, claimed, exhausted=room.shape[1] == 0, dims_left=room.shape[1])
-    if rank == 0 and not inside_empty:  # earlier claims already reach the threshold: move, but claim nothing
-        return Space(room, occupied, nothing, dims_left=room.shape[1])
-    if rank == 0:  # nothing of the pre-trained space is left: go on in what no stage has claimed
-        rest = subspace.complement(occupied)
-        return Space(rest, occupied, nothing, exhausted=True, dims_left=0)
-    return Space(claimed, occupied, claimed, dims_left=room.shape[1])
+class PretrainedSettings(Section):
+    mode: Literal["pretrained"] = "pretrained"
+    pretrained_energy: PretrainedEnergy = 0.99
+    center: Center = False
 
 
-def stage_space(config: Projection, tasks: list[Statistics], pretraining: Statistics, stages: int) -> Space:
-    """The space of stage len(tasks) - 1 of `stages`, given the statistics of its task and of every earlier one.
+class BothSettings(Section):
+    mode: Literal["both"] = "both"
+    pretrained_energy: PretrainedEnergy = 0.99
+    task_energy: TaskEnergy = 0.95
+    energy_of: EnergyOf = "remaining"
+    rank_budget: RankBudget = None
+    center: Center = False
 
-    mode both: S_t, the leading directions of X_t inside V_pre · null(CᵀV_pre); residual: the complement of C;
-    pretrained: V_pre; none: everything. Where `both` finds no room it goes on in the complement of C with
-    `exhausted` set; where that is empty too, `allowed` has no columns and the prompts do not move.
-    """
-    first = tasks[0].gram
-    pretrained = first.new_zeros(len(first), 0)
-    if config.mode in ("pretrained", "both"):
-        pretrained = subspace.leading(pretraining.matrix(config.center), config.pretrained_energy)
-    occupied = first.new_zeros(len(first), 0)
-    space = Space(None, occupied, occupied)
-    for stage, task in enumerate(tasks):
-        space = _step(config, task.matrix(config.center), pretrained, occupied, stages - stage)
-        occupied = subspace.merge(occupied, space.claimed) if space.claimed.shape[1] else occupied
-    return space
+
+def space_at(settings: Section, view: StageView) -> Space:
+    """Where the prompts of a stage may move, from the statistics of its task and of every earlier one."""
+    from mcit_core.protection.spaces import SpaceRule, stage_space
+
+    statistics = [view.bench.statistics(task) for task in (*view.earlier, view.task)]
+    pretraining = view.bench.statistics("pretraining")
+    return stage_space(SpaceRule(**settings.model_dump()), statistics, pretraining, len(view.experiment.order))
+
+
+class _Projection(Protection[S]):
+    """Gradient and realised change of every tensor that holds rows of the model's input stay in the stage's space."""
+
+    def __init__(self, settings: S, start: StageStart) -> None:
+        from mcit_core.protection.spaces import Projector, warn_of_exhaustion
+
+        super().__init__(settings, start)
+        tuner, width = start.tuner, start.bench.model.width
+        projected = {name: tuner.parameters()[name] for name in tuner.projected}
+        if {parameter.shape[-1] for parameter in projected.values()} != {width}:
+            mode = start.experiment.projection.model_dump()["mode"]
+            raise ValueError(
+                f"projection.mode {mode}: tuner {start.experiment.tuner} trains no rows of the model's input; "
+                "use projection.mode pegp"
+            )
+        space = space_at(settings, start)
+        bounded = space.allowed is not None and space.allowed.shape[1] < len(space.allowed)
+        self.projector = Projector(projected, dict.fromkeys(projected, space) if bounded else {})
+        warn_of_exhaustion(start.number, start.task, self.projector.spaces)
+
+    @classmethod
+    def check(cls, experiment: Experiment) -> None:
+        part = TUNERS.part(experiment.tuner)
+        if part is not None and part.front is False:
+            front = [name for name in TUNERS.built_in if getattr(TUNERS.part(name), "front", False)]
+            raise ValueError(
+                f"projection.mode {experiment.projection.model_dump()['mode']} is about the model's input, where tuner "
+                f"{experiment.tuner} trains nothing; use projection.mode pegp, or tuner {' or '.join(front)}"
+            )
+
+    def change_gradients(self, measure: bool) -> None:
+        self.projector.change_gradients(measure)
+
+    def change_step(self) -> None:
+        self.projector.change_step()
+
+    def end(self) -> None:
+        self.metrics = self.projector.gradient_shares()
+
+    @classmethod
+    def after(cls, settings: S, view: StageView, state: StageState) -> dict[str, float]:
+        space = space_at(settings, view)
+        assert space.allowed is not None
+        return {
+            "subspace/rank": float(space.claimed.shape[1]),
+            "subspace/dims_left": float(space.dims_left),
+            "subspace/occupied": float(space.occupied.shape[1]),
+            "subspace/exhausted": float(space.exhausted),
+            "subspace/allowed": float(space.allowed.shape[1]),
+            "memory_bytes": 8.0 * len(space.occupied) * (space.occupied.shape[1] + space.claimed.shape[1]),
+        }
+
+
+def _with_budget(experiment: Experiment, fields: dict[str, Value]) -> dict[str, Value]:
+    """A budget shares the dimensions out over all stages, so their number counts."""
+    return {**fields, "stages": len(experiment.order)} if fields["rank_budget"] == "equal" else fields
+
+
+class Residual(_Projection[ResidualSettings]):
+    """Away from what earlier stages claimed."""
+
+    Settings = ResidualSettings
+
+    @classmethod
+    def active(cls, experiment: Experiment, settings: ResidualSettings, alone: bool) -> dict[str, Value]:
+        return {} if alone else _with_budget(experiment, settings.model_dump())
+
+
+class Pretrained(_Projection[PretrainedSettings]):
+    """Into the pre-trained space, from the first stage on."""
+
+    Settings = PretrainedSettings
+
+    @classmethod
+    def active(cls, experiment: Experiment, settings: PretrainedSettings, alone: bool) -> dict[str, Value]:
+        return settings.model_dump()
+
+
+class Both(_Projection[BothSettings]):
+    """Into the pre-trained space, away from what earlier stages claimed, from the first stage on."""
+
+    Settings = BothSettings
+
+    @classmethod
+    def active(cls, experiment: Experiment, settings: BothSettings, alone: bool) -> dict[str, Value]:
+        return _with_budget(experiment, settings.model_dump())

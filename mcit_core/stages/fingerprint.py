@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from mcit_core.config import Experiment
-from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
-from mcit_core.stages.digest import code_fingerprint, imported, installed, module_fingerprint
+from collections.abc import Iterable
 
-#: a line more in these tables leaves finished stages valid: the parts that a stage runs are named in its key
-TABLES = ("mcit_core.registry",)
-LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn")
+from mcit_core.config import Choice, Experiment, Value, kind_of
+from mcit_core.registry import BENCHMARKS, MODELS, PROTECTIONS, TUNERS
+from mcit_core.stages.sources import SOURCES, Fingerprint
 
-
-def numerics(experiment: Experiment) -> dict[str, str]:
-    """Fingerprint of the code that a stage of `experiment` runs, and the versions of the libraries: the sequence, its
-    tuner, model and benchmark, and all that they import; of a part that a third party registered its whole package."""
-    named = {
-        "tuner": TUNERS.module_of(experiment.tuner) or "",
-        "model": MODELS.module_of(experiment.model) or "",
-        "benchmark": BENCHMARKS.module_of(experiment.benchmark) or "",
-    }
-    theirs = {part: module for part, module in named.items() if module and not module.startswith("mcit_core.")}
-    roots = {"mcit_core.training.sequence", *(set(named.values()) - set(theirs.values()) - {""})}
-    roots |= {name for module in theirs.values() for name in imported(module)}
-    parts = {"code": code_fingerprint(*sorted(roots), leaving_out=TABLES)}
-    parts |= {f"code of {part}": module_fingerprint(module) for part, module in theirs.items()}
-    return parts | {library: installed(library) for library in LIBRARIES}
+#: modules that no stage runs, though others import them: a line more in the catalogue leaves finished stages valid, and
+#: the parts that a stage runs are named in its key
+TABLES = ("mcit_core", "mcit_core.registry")
 
 
-def data_code(benchmark: str, model: str) -> dict[str, str]:
-    """Fingerprints of the code that makes the rows of a benchmark and their features."""
-    modules = [MODELS.module_of(model) or "", BENCHMARKS.module_of(benchmark) or ""]
-    ours = [module for module in modules if module.startswith("mcit_core.")]
-    theirs = [module for module in modules if module not in ours]
-    used = sorted({name for module in theirs for name in imported(module)})
-    parts = {"code": code_fingerprint("mcit_core.data.features", *ours, *used, leaving_out=TABLES)}
-    return parts | {module: module_fingerprint(module) for module in theirs}
+def _code(roots: Iterable[str | None]) -> Fingerprint:
+    return SOURCES.fingerprint([root for root in roots if root], TABLES)
+
+
+def _as_key(found: Fingerprint) -> dict[str, Value]:
+    return {"code": {**found.code}, "libraries": {**found.libraries}}
+
+
+def stage_code(experiment: Experiment, protections: Iterable[str]) -> dict[str, Value]:
+    """Of the sequence, the experiment's tuner, model and benchmark, these protections, and all that they import:
+    {"code": module -> digest, "libraries": distribution -> version}."""
+    parts = [PROTECTIONS.module_of(name) for name in protections]
+    return _as_key(_code([*_frozen_parts(experiment), TUNERS.module_of(experiment.tuner), *parts]))
+
+
+def untouched_code(experiment: Experiment) -> dict[str, Value]:
+    """As `stage_code`, for the model as it is without any tuner."""
+    return _as_key(_code(_frozen_parts(experiment)))
+
+
+def _frozen_parts(experiment: Experiment) -> list[str | None]:
+    model, benchmark = kind_of(experiment.model), kind_of(experiment.benchmark)
+    return ["mcit_core.training.sequence", MODELS.module_of(model), BENCHMARKS.module_of(benchmark)]
+
+
+def feature_code(model: Choice) -> dict[str, Value]:
+    """Of what makes features of rows, in the form of `stage_code`."""
+    return _as_key(_code(["mcit_core.data.features", MODELS.module_of(kind_of(model))]))
+
+
+def rows_code(module: str) -> dict[str, Value]:
+    """Of one module and all that it imports: for rows that follow from the code that draws them."""
+    return _as_key(_code([module]))

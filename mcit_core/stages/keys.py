@@ -5,11 +5,11 @@ Imports no torch, so that a sweep can be planned without it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from mcit_core.config import ALL_SECTIONS, Experiment
-from mcit_core.registry import TUNER_SECTIONS
+from mcit_core.config import Experiment, Value
+from mcit_core.registry import PROTECTIONS, TUNER_SECTIONS, TUNERS, TunerPart
 from mcit_core.stages.digest import digest
 
 #: the task of joint training's only stage
@@ -18,74 +18,84 @@ JOINT = "multitask"
 
 @dataclass(frozen=True)
 class StageKey:
-    """A stage's key and everything it was made from (`made_from["parent"]` is the parent's key or None)."""
+    """A stage's key, that of its parent (None: it starts from the pre-trained model), and all that it was made from."""
 
     key: str
     task: str
-    made_from: dict[str, Any]
+    parent: str | None
+    made_from: dict[str, Value]
 
 
-def tuner_fields(experiment: Experiment, alone: bool) -> dict[str, Any]:
-    """The active fields of the sections that the experiment's tuner reads."""
-    fields = {
-        name: getattr(experiment, name).model_dump() if name != "options" else dict(experiment.options)
-        for name in TUNER_SECTIONS.get(experiment.tuner, ALL_SECTIONS)
+def _idle(experiment: Experiment) -> set[str]:
+    """Fields of tuners that another field's value leaves without effect."""
+    idle = set()
+    if experiment.pool.reuse == "share":
+        idle |= {"pool.reuse_penalty", "pool.claim_share"}
+    if not experiment.protects("projection.pegp"):
+        idle.add("prefix.project_values")
+    return idle
+
+
+def tuner_fields(experiment: Experiment, alone: bool) -> dict[str, Value]:
+    """The active fields of the sections that the experiment's tuner reads; `alone`: there are no earlier stages."""
+    part = TUNERS.part(experiment.tuner) or TunerPart("")
+    inactive = _idle(experiment) | set(part.protects if alone else ())
+    fields: dict[str, Value] = {}
+    for section in dict.fromkeys(path.partition(".")[0] for path in part.reads):
+        values = experiment.options if section == "options" else getattr(experiment, section).model_dump()
+        fields[section] = {
+            name: value
+            for name, value in values.items()
+            if {section, f"{section}.{name}"} & set(part.reads) and f"{section}.{name}" not in inactive
+        }
+    return fields
+
+
+def protection_fields(experiment: Experiment, alone: bool) -> dict[str, dict[str, Value]]:
+    """The active fields of what protects earlier stages: name in the registry -> field -> value."""
+    found = {
+        name: PROTECTIONS.load(name).active(experiment, settings, alone)
+        for name, settings in experiment.protections().items()
     }
-    if "pool" in fields and (alone or experiment.pool.reuse == "share"):
-        for name in ("reuse", "reuse_penalty", "claim_share"):
-            fields["pool"].pop(name)
-    if experiment.tuner == "lora" or (experiment.tuner == "o_lora" and alone):
-        fields["lora"].pop("orthogonality")
-    if "prefix" in fields and (alone or experiment.projection.mode != "pegp"):
-        fields["prefix"].pop("project_values")
-    return fields
+    return {name: fields for name, fields in found.items() if fields}
 
 
-def projection_fields(experiment: Experiment, alone: bool) -> dict[str, Any]:
-    fields = experiment.projection.model_dump()
-    mode = experiment.projection.mode
-    if mode == "none" or (mode in ("residual", "pegp") and alone):
-        return {}
-    if mode == "pretrained":
-        return {name: fields[name] for name in ("mode", "pretrained_energy", "center")}
-    if mode == "pegp":
-        return {name: fields[name] for name in ("mode", "task_energy", "energy_of", "center", "samples")}
-    fields.pop("samples")
-    if mode == "residual":
-        fields.pop("pretrained_energy")
-    if fields["rank_budget"] == "equal":
-        fields["stages"] = len(experiment.order)
-    return fields
+def _is_alone(experiment: Experiment, stage: int) -> bool:
+    return experiment.protocol != "sequence" or stage == 0
 
 
-#: section -> kind -> the fields that matter beside `kind`; all of them protect earlier stages, so none matters alone
-KIND_FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "averaging": {"fixed": ("weight",), "taylor": ("outside",), "per_tensor": ()},
-    "replay": {"reservoir": ("rows", "batch_share")},
-    "regulariser": {"ewc": ("strength", "samples"), "lwf": ("strength", "temperature")},
-}
-
-
-def active_fields(experiment: Experiment, stage: int) -> dict[str, Any]:
+def active_fields(experiment: Experiment, stage: int) -> dict[str, Value]:
     """The fields that can change the weights or the state that `stage` leaves. The order enters through the chain of
     parents; statistics are threshold-free, so thresholds count only where they bound what moves. What protects earlier
     stages is inactive where there are none."""
-    alone = experiment.protocol != "sequence" or stage == 0
-    active: dict[str, Any] = {
+    alone = _is_alone(experiment, stage)
+    protecting = protection_fields(experiment, alone)
+    return {
         "tuner": experiment.tuner,
         "seed": experiment.seed,
         **tuner_fields(experiment, alone),
-        "projection": projection_fields(experiment, alone),
+        **{name.partition(".")[0]: {**fields} for name, fields in protecting.items()},
         "train": experiment.train.model_dump(exclude={"device"}),
     }
-    if not alone:
-        for name, kinds in KIND_FIELDS.items():
-            section = getattr(experiment, name)
-            if section.kind != "none":
-                active[name] = {"kind": section.kind, **{f: getattr(section, f) for f in kinds[section.kind]}}
-        if experiment.grouping.enabled:
-            active["grouping"] = experiment.grouping.threshold
-    return active
+
+
+def read_paths(experiment: Experiment) -> set[str]:
+    """The settings of tuner and protections, by dotted path, that can bear on some stage of an experiment; those of
+    `options` are left to the tuner."""
+    if experiment.protocol == "zero_shot":
+        return set()
+    part = TUNERS.part(experiment.tuner) or TunerPart("")
+    read = {
+        f"{section}.{field}"
+        for section in TUNER_SECTIONS
+        if section != "options"
+        for field in type(getattr(experiment, section)).model_fields
+        if {section, f"{section}.{field}"} & set(part.reads)
+    }
+    for alone in (True, False):
+        for name, values in protection_fields(experiment, alone).items():
+            read |= {f"{name.partition('.')[0]}.{field}" for field in values}
+    return read - _idle(experiment)
 
 
 def stage_steps(experiment: Experiment) -> int:
@@ -93,10 +103,17 @@ def stage_steps(experiment: Experiment) -> int:
     return experiment.train.steps * (len(experiment.order) if experiment.protocol == "multitask" else 1)
 
 
-def stage_chain(experiment: Experiment, common: dict[str, Any], data: dict[str, str]) -> list[StageKey]:
-    """The keys of all stages. `common` holds what every stage depends on (model, numerics, code), `data` the digest of
-    each task's training data. Direct stages have no parent; a sequence's first stage with nothing projected has the
-    same key, so they share it. Joint training is one stage, whatever the order."""
+#: of the names of the protections that do something in a stage, the code that it runs; see `fingerprint.stage_code`
+StageCode = Callable[[Iterable[str]], Mapping[str, Value]]
+
+
+def stage_chain(
+    experiment: Experiment, common: Mapping[str, Value], data: Mapping[str, str], code: StageCode | None = None
+) -> list[StageKey]:
+    """The keys of all stages. `common` holds what every stage depends on (model, device), `data` the digest of each
+    task's training data, `code` gives the code that a stage runs (None: left out, as in a plan). Direct stages have no
+    parent; a sequence's first stage with nothing projected has the same key, so they share it. Joint training is one
+    stage, whatever the order."""
     if experiment.protocol == "zero_shot":
         return []
     chain: list[StageKey] = []
@@ -104,8 +121,10 @@ def stage_chain(experiment: Experiment, common: dict[str, Any], data: dict[str, 
     joint = experiment.protocol == "multitask"
     for stage, task in enumerate((JOINT,) if joint else experiment.order):
         tasks = sorted(experiment.order) if joint else [task]
-        made_from = {
+        protections = protection_fields(experiment, _is_alone(experiment, stage))
+        made_from: dict[str, Value] = {
             **common,
+            **(code(protections) if code else {}),
             "parent": parent,
             "benchmark": experiment.benchmark,
             "model": experiment.model,
@@ -113,6 +132,6 @@ def stage_chain(experiment: Experiment, common: dict[str, Any], data: dict[str, 
             "data": "+".join(data.get(name, "") for name in tasks),
             "fields": active_fields(experiment, stage),
         }
-        chain.append(StageKey(digest(made_from), task, made_from))
+        chain.append(StageKey(digest(made_from), task, parent, made_from))
         parent = chain[-1].key if experiment.protocol == "sequence" else None
     return chain

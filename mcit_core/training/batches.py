@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mcit_core.config import Experiment
-from mcit_core.data.order import data_order, generator
+from mcit_core.config import Experiment, Section
+from mcit_core.data.order import data_order
 from mcit_core.data.workbench import Workbench
 from mcit_core.models import FrozenFeatures
-from mcit_core.protection.replay import reservoir
+from mcit_core.protection import Protection
 from mcit_core.stages.keys import JOINT, stage_steps
 
 
@@ -49,20 +49,14 @@ def take(bench: Workbench, picked: list[tuple[str, int]]) -> list[tuple[FrozenFe
 
 
 def batches(
-    experiment: Experiment, bench: Workbench, task: str, earlier: list[str]
+    experiment: Experiment, bench: Workbench, task: str, protections: Sequence[Protection[Section]] = ()
 ) -> Iterator[tuple[FrozenFeatures, Tensor]]:
-    """The batches of a stage on `task` (JOINT: all tasks of the order) after the tasks `earlier`; each of exactly
-    train.batch_size rows, of which `replay.batch_share` are old where there are any."""
+    """The batches of a stage on `task` (JOINT: all tasks of the order), each of exactly train.batch_size rows, the last
+    ones of which are those that protections replay."""
     train, steps = experiment.train, stage_steps(experiment)
     tasks = sorted(experiment.order) if task == JOINT else [task]
     every = [(name, row) for name in tasks for row in range(len(bench.rows(name, "train")))]
-    old: list[tuple[str, int]] = []
-    if experiment.replay.kind == "reservoir" and earlier:
-        sizes = {name: len(bench.rows(name, "train")) for name in earlier}
-        old = reservoir(experiment.seed, sizes, experiment.replay.rows)
-    share = max(1, round(train.batch_size * experiment.replay.batch_share)) if old else 0
-    draw = generator(experiment.seed, task, "replay")
     for picked in data_order(experiment.seed, task, len(every), train.batch_size, steps):
-        new = [every[i] for i in picked[: train.batch_size - share]]
-        replayed = [old[i] for i in draw.integers(len(old), size=share)] if share else []
+        replayed = [row for protection in protections for row in protection.replayed()]
+        new = [every[i] for i in picked[: train.batch_size - len(replayed)]]
         yield join(take(bench, new) + take(bench, replayed))

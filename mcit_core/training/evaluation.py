@@ -13,7 +13,7 @@ from mcit_core.benchmarks import Benchmark
 from mcit_core.data.features import Rows
 from mcit_core.data.workbench import SPLITS, Workbench
 from mcit_core.models import Encoded, FrozenFeatures, Model
-from mcit_core.protection.grouping import Groups
+from mcit_core.protection import Groups
 from mcit_core.stages.results import Cell, Evaluation
 from mcit_core.tuners import Tuner, plain_inputs
 

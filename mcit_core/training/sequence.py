@@ -9,15 +9,14 @@ import torch
 
 from mcit_core.config import Experiment
 from mcit_core.data.workbench import SPLITS, Workbench
-from mcit_core.protection.grouping import Groups
-from mcit_core.protection.replay import buffer_bytes, reservoir
+from mcit_core.protection import Groups
 from mcit_core.stages.digest import digest
-from mcit_core.stages.fingerprint import numerics
+from mcit_core.stages.fingerprint import stage_code, untouched_code
 from mcit_core.stages.keys import StageKey, stage_chain
 from mcit_core.stages.results import UNTOUCHED, Cell, Evaluation, Measured, StageResult
 from mcit_core.stages.state import StageState
 from mcit_core.training.evaluation import evaluate_task
-from mcit_core.training.stage import build_tuner, earlier_tasks, groups_at, space_metrics, train_stage
+from mcit_core.training.stage import build_tuner, groups_at, metrics_after, stage_view, train_stage
 from mcit_core.tuners import Tuner
 
 
@@ -38,8 +37,13 @@ class Sequence:
 
     def __init__(self, experiment: Experiment, bench: Workbench, store: Store | None = None) -> None:
         self.experiment, self.bench, self.store = experiment, bench, store
-        self.common = {**numerics(experiment), "device": bench.model.device.type, "weights": bench.model.digest}
-        self.chain = stage_chain(experiment, self.common, {task: bench.data_digest(task) for task in experiment.order})
+        self.common = {"device": bench.model.device.type, "weights": bench.model.digest}
+        self.chain = stage_chain(
+            experiment,
+            self.common,
+            {task: bench.data_digest(task) for task in experiment.order},
+            lambda protections: stage_code(experiment, protections),
+        )
         self._own_choices: dict[str, list[list[int]]] = {}  # task -> its test choices right after its own stage
         self._pretraining = 0.0
 
@@ -51,13 +55,15 @@ class Sequence:
             yield result
 
     def _evaluation(
-        self, key: str | None, tuners: list[Tuner | None], task: str, groups: Groups | None = None
+        self, key: StageKey | None, tuners: list[Tuner | None], task: str, groups: Groups | None = None
     ) -> Evaluation:
         data = {} if task == "pretraining" else {split: self.bench.data_digest(task, split) for split in SPLITS}
+        code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
         name = digest(
             {
                 **self.common,
-                "stage": key,
+                **code,
+                "stage": key.key if key else None,
                 "task": task,
                 "data": data,
                 "threads": self.experiment.train.threads,
@@ -95,12 +101,15 @@ class Sequence:
         groups = groups_at(experiment, self.bench, stage)
         numbers = range(len(groups.members) if groups else 1)
         tuners: list[Tuner | None] = [build_tuner(experiment, self.bench, state.group(i)) for i in numbers]
-        metrics = {**measured.metrics, **space_metrics(experiment, self.bench, stage, state)}
-        metrics["memory_bytes"] = metrics.get("memory_bytes", 0.0) + state.bytes + self._buffer(stage, groups)
+        view = stage_view(experiment, self.bench, stage, groups)
+        own = state.group(groups.of(key.task) if groups else 0)
+        assert own is not None
+        metrics = {**measured.metrics, **metrics_after(view, own)}
+        metrics["memory_bytes"] += state.bytes
         accuracy: list[Cell] = []
         evaluating = 0.0
         for task in (key.task,) if experiment.protocol == "direct" else experiment.order:
-            evaluation = self._evaluation(key.key, tuners, task, groups)
+            evaluation = self._evaluation(key, tuners, task, groups)
             accuracy += evaluation.accuracy
             evaluating += evaluation.seconds
             metrics |= self._choices(key.task, task, evaluation.chosen)
@@ -108,20 +117,11 @@ class Sequence:
                 metrics[f"grouping/accuracy/{task}"] = evaluation.routed[groups.of(task)]
         if groups:
             metrics["grouping/groups"] = float(len(numbers))
-        kept = self._evaluation(key.key, tuners, "pretraining", groups)
+        kept = self._evaluation(key, tuners, "pretraining", groups)
         if self._pretraining:
             metrics["pretrained_retention"] = kept.accuracy[0].accuracy / self._pretraining
         metrics["seconds/evaluate"] = evaluating + kept.seconds
         return state, StageResult(stage, key.task, accuracy, metrics, measured.traces, reused)
-
-    def _buffer(self, stage: int, groups: Groups | None) -> int:
-        """Bytes of the rows that replay keeps for the next stage."""
-        experiment = self.experiment
-        if experiment.replay.kind == "none" or experiment.protocol != "sequence":
-            return 0
-        seen = [*earlier_tasks(experiment, stage, groups), experiment.order[stage]]
-        sizes = {task: len(self.bench.rows(task, "train")) for task in seen}
-        return buffer_bytes(self.bench, reservoir(experiment.seed, sizes, experiment.replay.rows))
 
     def _choices(self, own: str, task: str, chosen: list[list[int]] | None) -> dict[str, float]:
         """Pool usage by the stage's own test rows; for an earlier task, key drift: the fraction of its test rows whose

@@ -52,7 +52,7 @@ class StageStore:
         Raises StorageError where the store cannot be written to."""
         found = self.get_stage(key.key)
         while found is None:
-            lease = self.leases.attempt(key.key, key.made_from.get("parent"))
+            lease = self.leases.attempt(key.key, key.parent)
             if lease is None:
                 time.sleep(POLL)
                 found = self.get_stage(key.key)

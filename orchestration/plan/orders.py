@@ -7,7 +7,8 @@ import random
 from math import factorial
 from typing import Any
 
-from mcit_core.yaml_document import Document, near
+from mcit_core.registry import near
+from mcit_core.yaml_document import Document
 from orchestration.plan.spec import Order
 
 

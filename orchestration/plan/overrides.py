@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from mcit_core.yaml_document import Document, SpecError, near, oddity
+from mcit_core.registry import near
+from mcit_core.yaml_document import Document, SpecError, oddity
 
 
 def override(document: Document, assignments: list[str], top: tuple[str, ...], settable: list[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from mcit_core.config import Choice, Value
 
 Order = tuple[str, ...]
 
@@ -33,12 +34,12 @@ class SweepSpec:
     """A checked sweep file (see `orchestration.plan.sweep_file`)."""
 
     name: str
-    benchmark: str
-    model: str
+    benchmark: Choice
+    model: Choice
     method: str
     tasks: Order
-    base: dict[str, Any]
-    axes: dict[str, list[Any]]  # by dotted path, without `order`
+    base: dict[str, Value]
+    axes: dict[str, list[Value]]  # by dotted path, without `order`
     orders: tuple[Order, ...]
     order_swept: bool
     seeds: tuple[int, ...]

@@ -24,7 +24,7 @@ def stage_tree(trials: list[Trial]) -> StageTree:
         tree.chains[trial.id] = [stage.key for stage in chain]
         for stage in chain:
             tree.steps[stage.key] = stage_steps(trial.experiment)
-            tree.parents[stage.key] = stage.made_from["parent"]
+            tree.parents[stage.key] = stage.parent
     return tree
 
 

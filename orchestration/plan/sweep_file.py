@@ -5,17 +5,28 @@ Imports neither torch nor ray, so that a broken file is refused at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcit_core.benchmarks import Benchmark
-from mcit_core.config import Experiment, Section, field_paths, flatten, is_field
+from mcit_core.benchmarks import Benchmark, load_benchmark
+from mcit_core.config import (
+    Choice,
+    Value,
+    check_setting,
+    checked_choice,
+    field_paths,
+    flatten,
+    is_field,
+)
+from mcit_core.experiment_file import PARTS, choose, unread_settings
 from mcit_core.methods import REFERENCES, method_names
-from mcit_core.registry import BENCHMARKS, MODELS, TUNERS
-from mcit_core.yaml_document import Document, near, wanted
+from mcit_core.registry import TUNERS, near
+from mcit_core.stages.keys import read_paths
+from mcit_core.yaml_document import Document, wanted
 from orchestration.plan.halving import race
 from orchestration.plan.orders import order_axis
 from orchestration.plan.overrides import override
@@ -25,11 +36,6 @@ from orchestration.plan.trials import Trial, make_trials
 #: experiment fields that a sweep sets by keys of its own
 OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
 SETTABLE = sorted(field_paths().keys() - OWN_KEYS)
-SECTIONS: dict[str, type[Section]] = {
-    name: type(field.default) for name, field in Experiment.model_fields.items() if isinstance(field.default, Section)
-}
-
-
 #: names in a storage folder that are not a RUN's
 RESERVED = ("stages", "evaluations", "leases", "features", "mlartifacts", "mlflow.db")
 #: what neither a file of numbers nor a random generator can hold
@@ -60,19 +66,19 @@ class SweepFile(_Strict):
     """The top level of a sweep file, before names and points are checked."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    benchmark: str
-    model: str
+    benchmark: Value
+    model: Value
     method: str
     tasks: int | list[str] | None = None
-    base: dict[str, Any] = {}
-    axes: dict[str, Any] = {}
+    base: dict[str, Value] = {}
+    axes: dict[str, Value] = {}
     seeds: list[int] = [0]
     references: list[str] = []
     search: str = "grid"
     halving: HalvingSection | None = None
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
-    provenance: dict[str, Any] = Field({}, description="written into a RUN's sweep.yaml; not read")
+    provenance: dict[str, Value] = Field({}, description="written into a RUN's sweep.yaml; not read")
 
 
 def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
@@ -81,8 +87,9 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     override(document, assignments or [], tuple(SweepFile.model_fields), SETTABLE)
     document.refuse()
     file = _top_level(document)
-    benchmark = _names(document, file)
+    choices = _names(document, file)
     document.refuse()
+    benchmark = load_benchmark(choices["benchmark"])
     tasks = _tasks(document, file, benchmark)
     _check_list(
         document,
@@ -105,12 +112,12 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     base = flatten(file.base)
     for field, value in base.items():
         _check_value(document, ("base", *field.split(".")), field, value)
-    axes, orders = _axes(document, file, tasks, base)
+    axes, orders = _axes(document, file, tasks, base, choices)
     document.refuse()
     spec = SweepSpec(
         name=file.name,
-        benchmark=file.benchmark,
-        model=file.model,
+        benchmark=choices["benchmark"],
+        model=choices["model"],
         method=file.method,
         tasks=tasks,
         base=base,
@@ -127,14 +134,15 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     )
     points = _check_points(document, spec)
     document.refuse()
+    _check_read(document, spec, points)
     _check_halving(document, spec, points)
     document.refuse()
     return spec
 
 
-def resolved(spec: SweepSpec) -> dict[str, Any]:
+def resolved(spec: SweepSpec) -> dict[str, Value]:
     """The spec as a mapping that `load_spec` reads again, nothing left to defaults."""
-    axes: dict[str, Any] = dict(spec.axes)
+    axes: dict[str, Value] = dict(spec.axes)
     if spec.order_swept:
         axes["order"] = [list(order) for order in spec.orders]
     return {
@@ -194,17 +202,23 @@ def _top_level(document: Document) -> SweepFile:
         raise
 
 
-def _names(document: Document, file: SweepFile) -> Benchmark | None:
-    for key, valid in (("benchmark", BENCHMARKS.names()), ("model", MODELS.names()), ("method", method_names())):
-        document.known((key,), key, getattr(file, key), valid)
+def _names(document: Document, file: SweepFile) -> dict[str, Choice]:
+    """Benchmark and model as the file chooses them, names and settings checked."""
+    choices: dict[str, Choice] = {}
+    for key in PARTS:
+        choices[key] = choose(document, key, getattr(file, key))
+    document.known(("method",), "method", file.method, method_names())
     if file.name.lower() in RESERVED:
         document.fault(("name",), f"{file.name!r} is a name that the storage folder uses itself; choose another")
     if file.search != "grid":
         document.fault(("search",), f"expected 'grid', got {file.search!r}")
-    return None if document.faults else BENCHMARKS.load(file.benchmark)()
+    return choices
 
 
-def _check_list(document: Document, key: str, values: list[Any], complaint: Any) -> None:
+T = TypeVar("T")
+
+
+def _check_list(document: Document, key: str, values: list[T], complaint: Callable[[T], str | None]) -> None:
     for i, value in enumerate(values):
         if message := complaint(value):
             document.fault((key, str(i)), message)
@@ -212,8 +226,7 @@ def _check_list(document: Document, key: str, values: list[Any], complaint: Any)
             document.fault((key, str(i)), f"{value!r} stands twice")
 
 
-def _tasks(document: Document, file: SweepFile, benchmark: Benchmark | None) -> Order:
-    assert benchmark is not None
+def _tasks(document: Document, file: SweepFile, benchmark: Benchmark) -> Order:
     every = benchmark.tasks
     if file.tasks is None:
         return every
@@ -231,13 +244,13 @@ def _tasks(document: Document, file: SweepFile, benchmark: Benchmark | None) -> 
         lambda task: (
             None
             if task in every
-            else (f"{file.benchmark} has no task {task!r}; expected one of {', '.join(every)}{near(task, every)}")
+            else (f"{benchmark.name} has no task {task!r}; expected one of {', '.join(every)}{near(task, every)}")
         ),
     )
     return tuple(file.tasks)
 
 
-def _check_value(document: Document, keys: tuple[str, ...], field: str, value: Any) -> None:
+def _check_value(document: Document, keys: tuple[str, ...], field: str, value: Value) -> None:
     """One value of one field by itself; how fields fit together is checked with whole points."""
     if field == "method":
         document.known(keys, "method", value, method_names())
@@ -246,18 +259,16 @@ def _check_value(document: Document, keys: tuple[str, ...], field: str, value: A
     elif field in OWN_KEYS or not is_field(field):
         document.fault(keys, f"unknown key {field!r}; expected a field of the experiment{near(field, SETTABLE)}")
     elif not field.startswith("options"):  # those the tuner checks by itself
-        section, leaf = field.split(".")
-        partner = {"top_k": {"size": 10**9}, "size": {"top_k": 1}}.get(leaf, {})
         try:
-            SECTIONS[section].model_validate({**partner, leaf: value})
+            check_setting(field, value)
         except ValidationError as error:
             document.fault(keys, wanted(error.errors()[0]))
 
 
 def _axes(
-    document: Document, file: SweepFile, tasks: Order, base: dict[str, Any]
-) -> tuple[dict[str, list[Any]], tuple[Order, ...]]:
-    axes: dict[str, list[Any]] = {}
+    document: Document, file: SweepFile, tasks: Order, base: dict[str, Value], choices: dict[str, Choice]
+) -> tuple[dict[str, list[Value]], tuple[Order, ...]]:
+    axes: dict[str, list[Value]] = {}
     orders: tuple[Order, ...] = (tasks,)
     for field, values in file.axes.items():
         keys = ("axes", field)
@@ -265,7 +276,7 @@ def _axes(
             orders = order_axis(document, values, tasks)
         elif field in ("seed", "seeds"):
             document.fault(keys, "is no axis; seeds are set by the top-level key seeds")
-        elif field != "method" and (field in OWN_KEYS or not is_field(field)):
+        elif field != "method" and not _is_of_part(field) and (field in OWN_KEYS or not is_field(field)):
             document.fault(
                 keys,
                 f"unknown key; expected a field of the experiment, method or order"
@@ -278,7 +289,10 @@ def _axes(
         else:
             axes[field] = values
             for i, value in enumerate(values):
-                _check_value(document, (*keys, str(i)), field, value)
+                if _is_of_part(field):
+                    _check_option(document, (*keys, str(i)), field, value, choices)
+                else:
+                    _check_value(document, (*keys, str(i)), field, value)
                 if value in values[:i]:
                     document.fault((*keys, str(i)), f"{value!r} stands twice")
     return axes, orders
@@ -298,6 +312,30 @@ def _check_halving(document: Document, spec: SweepSpec, points: list[Trial]) -> 
             ("halving",),
             "has no settings to choose from; expected an axis beside order with two values, not of references alone",
         )
+
+
+def _is_of_part(field: str) -> bool:
+    """Whether an axis is a setting of the model or the benchmark, as model.path is."""
+    head, dot, _ = field.partition(".")
+    return bool(dot) and head in PARTS
+
+
+def _check_option(
+    document: Document, keys: tuple[str, ...], field: str, value: Value, choices: dict[str, Choice]
+) -> None:
+    head, _, leaf = field.partition(".")
+    chosen = choices[head] if isinstance(choices[head], dict) else {"kind": choices[head]}
+    try:
+        checked_choice(PARTS[head], {**chosen, leaf: value})  # type: ignore[dict-item]
+    except ValidationError as error:
+        document.fault(keys, wanted(error.errors()[0]))
+
+
+def _check_read(document: Document, spec: SweepSpec, points: list[Trial]) -> None:
+    """Refuse a setting that nothing in the sweep reads: it would change no number."""
+    read = {path for trial in points for path in read_paths(trial.experiment)}
+    for field, why in unread_settings([*spec.base, *spec.axes], read).items():
+        document.fault(("axes", field) if field in spec.axes else ("base", *field.split(".")), why)
 
 
 def _check_points(document: Document, spec: SweepSpec) -> list[Trial]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
-from mcit_core.config import ALL_SECTIONS, Experiment
-from mcit_core.methods import PROTECTION, build_experiment, reference_experiment
-from mcit_core.registry import TUNER_SECTIONS
+from mcit_core.config import Experiment, Value
+from mcit_core.methods import build_experiment, protects, reference_experiment, unread
+from mcit_core.registry import TUNERS, TunerPart
 from mcit_core.stages.digest import digest
 from orchestration.plan.spec import SweepSpec
 
@@ -20,7 +19,7 @@ class Trial:
 
     id: str
     experiment: Experiment
-    settings: dict[str, Any]
+    settings: dict[str, Value]
 
     @property
     def method(self) -> str:
@@ -43,7 +42,11 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
     for values in itertools.product(*spec.axes.values()):
         settings = dict(zip(spec.axes, values, strict=True))
         dotted = {**spec.base, **settings}
-        method = dotted.pop("method", spec.method)
+        method = str(dotted.pop("method", spec.method))
+        # a point of another kind of protection does without what only the others read
+        for path in unread(method, dotted) & dotted.keys():
+            del dotted[path]
+            settings |= {path: None} if path in settings else {}
         for order, seed in itertools.product(spec.orders, spec.seeds):
             experiment = build_experiment(spec.benchmark, spec.model, method, order, seed, dotted)
             points.append(_trial(experiment, settings))
@@ -59,28 +62,29 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
 
 
 def _applies(path: str, reference: Experiment) -> bool:
-    """Whether a swept value reaches a reference: it trains, its tuner reads the section, nothing is protected by it."""
-    if reference.protocol == "zero_shot":
-        return False
+    """Whether a swept value reaches a reference: it trains, its tuner reads it, nothing is protected by it."""
     section = path.partition(".")[0]
-    read = ("train", "tuner", *TUNER_SECTIONS.get(reference.tuner, ALL_SECTIONS))
-    return section in read and path not in PROTECTION
+    if reference.protocol == "zero_shot" or section in ("model", "benchmark"):
+        return section in ("model", "benchmark")
+    part = TUNERS.part(reference.tuner) or TunerPart("")
+    return not protects(path) and (section in ("train", "tuner") or bool({section, path} & set(part.reads)))
 
 
 def tuner_settings(experiment: Experiment, leaving_out: Collection[str] = ()) -> str | None:
     """What an experiment's tuner has other than its defaults, "size 60, top_k 8", but for what protects earlier tasks
     and the paths in `leaving_out`; None where that is nothing. References of one tuner are told apart by it."""
     changed = []
-    for section in TUNER_SECTIONS.get(experiment.tuner, ALL_SECTIONS):
+    part = TUNERS.part(experiment.tuner) or TunerPart("")
+    for section in dict.fromkeys(read.partition(".")[0] for read in part.reads):
         here, default = getattr(experiment, section), Experiment.model_fields[section].default
         values = here if section == "options" else here.model_dump()
         defaults = default if section == "options" else default.model_dump()
         for name, value in values.items():
             path = f"{section}.{name}"
-            if value != defaults.get(name) and path not in PROTECTION and path not in leaving_out:
+            if value != defaults.get(name) and not protects(path) and path not in leaving_out:
                 changed.append(f"{name} {value}")
     return ", ".join(changed) or None
 
 
-def _trial(experiment: Experiment, settings: dict[str, Any]) -> Trial:
+def _trial(experiment: Experiment, settings: dict[str, Value]) -> Trial:
     return Trial(f"{experiment.method}-{digest(experiment.model_dump(mode='json'))[:10]}", experiment, settings)

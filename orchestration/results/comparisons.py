@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mcit_core.registry import PLAIN_TUNER
+from mcit_core.registry import plain_tuner
 from orchestration.results.catalogue import HEADLINE, REFERENCES, UNIT
 from orchestration.results.estimates import Difference, difference, holm, present
 from orchestration.results.reading import Row, finished
@@ -60,8 +60,8 @@ def _difference_of_rows(
 def baseline_of(setting: Setting, settings: Iterable[Setting], method: str = "sequential") -> Setting | None:
     """The reference that agrees with a setting on every axis that applies to the reference."""
     own = dict(setting.values)
-    if own.get("tuner") in PLAIN_TUNER:
-        own["tuner"] = PLAIN_TUNER[own["tuner"]]
+    if own.get("tuner"):
+        own["tuner"] = plain_tuner(own["tuner"])
     agreeing = [
         other
         for other in settings

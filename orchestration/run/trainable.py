@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 
 from mcit_core.config import Experiment
-from mcit_core.data.workbench import shared_workbench, workbench_for
+from mcit_core.data.workbench import drop_workbenches, workbench_for
 from mcit_core.stages.results import StageResult
 from mcit_core.training.sequence import Sequence
 from orchestration.keep.stage_store import StageStore
@@ -42,7 +42,7 @@ class StageTrainable(tune.Trainable):
             return {"stages": [result.to_json() for result in self._advance()], "done": self._left == 0}
         except Exception as error:
             # what it left half done in the shared model must not reach the next trial
-            shared_workbench.cache_clear()
+            drop_workbenches()
             self._results = None
             told = str(error) or "no message"
             return {

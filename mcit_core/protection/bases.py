@@ -1,0 +1,84 @@
+"""The bases of PEGP: for every tuned tensor, the span of the inputs that earlier tasks sent it.
+
+A tensor [..., w] meets the rows x of its site on its last axis, so x Δᵀ = 0 keeps what earlier tasks computed there.
+The basis of a site grows after each stage by the GPM rule; it is grown when the next stage begins, from the weights
+that the stage left, so that a stage leaves the same state whatever a later one will project.
+
+Source: Qiao et al., PEGP, arXiv 2405.13383 (conditions; GPM's rule). Energy on squared singular values of XᵀX, and the
+realised change projected beside the gradient; the public code squares twice and projects the gradient alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from mcit_core import subspace
+from mcit_core.data.features import Rows
+from mcit_core.data.statistics import Statistics, row_statistics
+from mcit_core.models import Model
+from mcit_core.protection.spaces import Space, SpaceRule, claim_rank
+from mcit_core.tuners import Site, Tuner
+
+BATCH = 64
+
+
+@torch.no_grad()
+def site_statistics(model: Model, tuner: Tuner, rows: Rows, samples: int) -> dict[str, Statistics]:
+    """Statistics of every site's inputs over the first `samples` rows of a task, tuner attached, teacher-forced,
+    padding left out."""
+    found: dict[str, Statistics] = {}
+    sites = tuner.sites()
+    for start in range(0, min(samples, len(rows)), BATCH):
+        index = torch.arange(start, min(start + BATCH, samples, len(rows)))
+        features, labels = rows[index], rows.labels[index.to(rows.labels.device)]
+        seen: list[tuple[str, Tensor]] = []
+        with tuner.attached(), _watching(sites, seen):
+            inputs = tuner.inputs(features, training=False)
+            model.logits(model.encoder(inputs.embedded, inputs.mask), labels)
+        masks = {"encoder": inputs.mask.bool(), "decoder": labels != -100}
+        for name, values in seen:
+            new = row_statistics(values[masks[sites[name].side]])
+            found[name] = found[name] + new if name in found else new
+    return found
+
+
+@contextmanager
+def _watching(sites: dict[str, Site], seen: list[tuple[str, Tensor]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name, site in sites.items():
+
+            def before(_module: object, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                seen.append((name, inputs[0].detach()))
+
+            stack.callback(site.module.register_forward_pre_hook(before).remove)
+        yield
+
+
+def grow(rule: SpaceRule, basis: Tensor, statistics: Statistics) -> Tensor:
+    """basis [w, k] with the fewest leading directions of what is left of the statistics that reach the threshold."""
+    matrix = statistics.matrix(rule.center)
+    left = subspace.residual(matrix, basis)
+    values, vectors = subspace.spectrum(left)
+    captured = (matrix.diagonal().sum() - left.diagonal().sum()).item()
+    rank = claim_rank(rule, values, matrix.diagonal().sum().item(), captured)
+    return subspace.merge(basis, vectors[:, :rank]) if rank else basis
+
+
+def grown_bases(rule: SpaceRule, before: dict[str, Tensor], statistics: dict[str, Statistics]) -> dict[str, Tensor]:
+    """Site -> basis: those of `before` (names `basis.<site>`, missing ones empty) grown by the task's statistics."""
+    grown = {}
+    for name, found in statistics.items():
+        width = len(found.gram)
+        grown[name] = grow(rule, before.get(f"basis.{name}", torch.zeros(width, 0, dtype=torch.float64)), found)
+    return grown
+
+
+def pegp_space(basis: Tensor) -> Space:
+    """Everything outside the basis is allowed. A full basis freezes the tensor, and `exhausted` says so."""
+    room = subspace.complement(basis)
+    empty = basis.new_zeros(len(basis), 0)
+    return Space(room, basis, empty, exhausted=room.shape[1] == 0, dims_left=room.shape[1])

@@ -1,0 +1,73 @@
+"""A quadratic penalty on moving weights that mattered to earlier tasks, and how much each of them did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+from mcit_core.protection import Protection, S, StageStart
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mcit_core.data.features import Rows
+    from mcit_core.models import Model
+    from mcit_core.tuners import Tuner
+
+#: of one row's logits [1, n, V] and labels [1, n], the scalar that a weight's importance is the sensitivity of
+Score = Callable[["Tensor", "Tensor"], "Tensor"]
+
+
+def importance(
+    model: Model, tuner: Tuner, rows: Rows, samples: int, score: Score, size: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """For every trained tensor the mean, over the first `samples` rows, of `size` of the gradient of `score`; one row
+    at a time, since the size of a batch's mean gradient would be another quantity."""
+    import torch
+
+    parameters = tuner.parameters()
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    count = min(samples, len(rows))
+    with tuner.attached():
+        for i in range(count):
+            index = torch.tensor([i])
+            labels = rows.labels[index.to(rows.labels.device)]
+            inputs = tuner.inputs(rows[index], training=False)
+            logits = model.logits(model.encoder(inputs.embedded, inputs.mask), labels)
+            gradients = torch.autograd.grad(score(logits, labels), list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    total[name] += size(gradient)
+    return {name: value / count for name, value in total.items()}
+
+
+class QuadraticPenalty(Protection[S]):
+    """factor * sum_i I_i (θ_i - θ*_i)², θ* the weights that the stage before left, I the importances summed over all
+    earlier tasks: a running sum with one anchor (Schwarz et al., arXiv 1805.06370)."""
+
+    #: what an importance is called in a stage's state
+    word: ClassVar[str]
+
+    def measure(self) -> dict[str, Tensor]:
+        """The importances for the task learned last."""
+        raise NotImplementedError
+
+    def factor(self) -> float:
+        """What the sum is multiplied by."""
+        raise NotImplementedError
+
+    def __init__(self, settings: S, start: StageStart) -> None:
+        super().__init__(settings, start)
+        self.anchor = {name: parameter.detach().clone() for name, parameter in start.tuner.parameters().items()}
+        self.importance = self.measure()
+        before = start.before.tensors if start.before is not None else {}
+        for name, value in self.importance.items():
+            if f"{self.word}.{name}" in before:
+                self.importance[name] = value + before[f"{self.word}.{name}"].to(value.device)
+        self.carried = {f"{self.word}.{name}": value for name, value in self.importance.items()}
+
+    def loss(self, parameters: dict[str, nn.Parameter], logits: Tensor, labels: Tensor) -> Tensor:
+        import torch
+
+        parts = [(self.importance[name] * (p - self.anchor[name]).square()).sum() for name, p in parameters.items()]
+        return self.factor() * torch.stack(parts).sum()

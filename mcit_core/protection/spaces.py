@@ -1,0 +1,168 @@
+"""The subspaces that tensors may move in: Fwd-Prompt's three modes, and the projector that keeps a step inside.
+
+Statistics are kept threshold-free, and the spaces of every stage follow from them and the thresholds alone, so nothing
+of a space has to be stored: `stage_space` replays the claims of the earlier stages.
+
+Source: Zheng et al., arXiv 2401.09181 for the two spaces; everything about ranks and budgets is a reconstruction.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mcit_core import subspace
+from mcit_core.data.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class SpaceRule:
+    """How spaces follow from statistics; the fields are those of the projection modes' settings, whose defaults they
+    share where a mode does not have one."""
+
+    mode: Literal["none", "residual", "pretrained", "both", "pegp"] = "none"
+    pretrained_energy: float = 0.99
+    task_energy: float = 0.95
+    energy_of: Literal["remaining", "total"] = "remaining"
+    rank_budget: Literal["equal"] | None = None
+    center: bool = False
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where one stage may move: `allowed` [d, k] (None: everywhere), what earlier stages claimed, what it claims."""
+
+    allowed: Tensor | None
+    occupied: Tensor  # [d, m]
+    claimed: Tensor  # [d, r], added to `occupied` at the stage's end
+    exhausted: bool = False  # the space asked for was empty; see `stage_space`
+    dims_left: int = 0
+
+    def project(self, rows: Tensor) -> Tensor:
+        """The part of rows [..., d] inside the allowed space, in float64."""
+        return rows.double() if self.allowed is None else subspace.project(rows, self.allowed.to(rows.device))
+
+    def energy_shares(self, rows: Tensor) -> dict[str, float]:
+        """Shares of the squared norm of rows [..., d] in the allowed and the occupied space, and outside both."""
+        total = rows.double().square().sum().item()
+        if total == 0:
+            return {"allowed": 0.0, "occupied": 0.0, "other": 0.0}
+        allowed = self.project(rows).square().sum().item() / total
+        occupied = subspace.project(rows, self.occupied.to(rows.device)).square().sum().item() / total
+        if self.allowed is None:
+            return {"allowed": 1.0, "occupied": occupied, "other": 0.0}
+        return {"allowed": allowed, "occupied": occupied, "other": max(0.0, 1.0 - allowed - occupied)}
+
+
+def claim_rank(rule: SpaceRule, inside: Tensor, whole_energy: float, captured: float) -> int:
+    """How many leading directions reach the threshold; `inside` are the squared singular values left, descending."""
+    if not len(inside) or inside[0] <= 0:
+        return 0
+    if rule.energy_of == "remaining":
+        return subspace.energy_rank(inside, rule.task_energy)
+    if captured >= rule.task_energy * whole_energy:
+        return 0
+    reached = captured + torch.cumsum(inside, 0) >= rule.task_energy * whole_energy
+    return int(reached.nonzero()[0]) + 1 if reached.any() else subspace.energy_rank(inside, 1.0)
+
+
+def _step(rule: SpaceRule, matrix: Tensor, pretrained: Tensor, occupied: Tensor, stages_left: int) -> Space:
+    d = len(matrix)
+    nothing = matrix.new_zeros(d, 0)
+    if rule.mode == "none":
+        return Space(None, occupied, nothing, dims_left=d)
+    if rule.mode == "pretrained":
+        return Space(pretrained, occupied, nothing, dims_left=pretrained.shape[1])
+    room = subspace.complement(occupied) if rule.mode == "residual" else subspace.allowed_basis(pretrained, occupied)
+    values, vectors = subspace.spectrum(room.T @ matrix @ room)
+    inside_empty = not len(values) or bool(values[0] <= 0)
+    whole = matrix.diagonal().sum().item()
+    inside = subspace.project(matrix, occupied).diagonal().sum().item() if occupied.shape[1] else 0.0
+    rank = claim_rank(rule, values, whole, inside)
+    if rule.rank_budget == "equal":
+        rank = min(rank, max(1, room.shape[1] // max(1, stages_left)))
+    claimed = room @ vectors[:, :rank]
+    if rule.mode == "residual":
+        return Space(room, occupied, claimed, exhausted=room.shape[1] == 0, dims_left=room.shape[1])
+    if rank == 0 and not inside_empty:  # earlier claims already reach the threshold: move, but claim nothing
+        return Space(room, occupied, nothing, dims_left=room.shape[1])
+    if rank == 0:  # nothing of the pre-trained space is left: go on in what no stage has claimed
+        rest = subspace.complement(occupied)
+        return Space(rest, occupied, nothing, exhausted=True, dims_left=0)
+    return Space(claimed, occupied, claimed, dims_left=room.shape[1])
+
+
+def stage_space(rule: SpaceRule, tasks: list[Statistics], pretraining: Statistics, stages: int) -> Space:
+    """The space of stage len(tasks) - 1 of `stages`, given the statistics of its task and of every earlier one.
+
+    mode both: S_t, the leading directions of X_t inside V_pre · null(CᵀV_pre); residual: the complement of C;
+    pretrained: V_pre; none: everything. Where `both` finds no room it goes on in the complement of C with
+    `exhausted` set; where that is empty too, `allowed` has no columns and the prompts do not move.
+    """
+    first = tasks[0].gram
+    pretrained = first.new_zeros(len(first), 0)
+    if rule.mode in ("pretrained", "both"):
+        pretrained = subspace.leading(pretraining.matrix(rule.center), rule.pretrained_energy)
+    occupied = first.new_zeros(len(first), 0)
+    space = Space(None, occupied, occupied)
+    for stage, task in enumerate(tasks):
+        space = _step(rule, task.matrix(rule.center), pretrained, occupied, stages - stage)
+        occupied = subspace.merge(occupied, space.claimed) if space.claimed.shape[1] else occupied
+    return space
+
+
+class Projector:
+    """Keeps the gradients and the realised changes of `parameters` in their `spaces`; one without a space moves freely.
+
+    Adam's per-element scaling leaves the subspace, so the change that it made is projected as well as the gradient.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], spaces: dict[str, Space]) -> None:
+        self.parameters, self.spaces = parameters, spaces
+        self._bounded = {name: space for name, space in spaces.items() if space.allowed is not None}
+        self._before: dict[str, Tensor] = {}
+        self._shares: list[dict[str, float]] = []  # of each measured step, the mean over spaces
+
+    def change_gradients(self, measure: bool) -> None:
+        shares: list[dict[str, float]] = []
+        for name, space in self.spaces.items():
+            gradient = self.parameters[name].grad
+            assert gradient is not None, name
+            if measure:
+                shares.append(space.energy_shares(gradient))
+            if name in self._bounded:
+                gradient.copy_(space.project(gradient))
+        if shares:
+            self._shares.append({name: sum(s[name] for s in shares) / len(shares) for name in shares[0]})
+        self._before = {name: self.parameters[name].detach().clone() for name in self._bounded}
+
+    @torch.no_grad()
+    def change_step(self) -> None:
+        for name, space in self._bounded.items():
+            old = self._before[name].double()
+            self.parameters[name].copy_(old + space.project(self.parameters[name].double() - old))
+
+    def gradient_shares(self) -> dict[str, float]:
+        """Where the raw gradients' energy lay, means over the measured steps."""
+        return {
+            f"subspace/gradient_{name}": sum(share[name] for share in self._shares) / len(self._shares)
+            for name in (self._shares[0] if self._shares else ())
+        }
+
+
+def warn_of_exhaustion(stage: int, task: str, spaces: dict[str, Space]) -> None:
+    """Say where the space asked for is used up, and what that does to the stage."""
+    used_up = [space.allowed for space in spaces.values() if space.exhausted]
+    if used_up:
+        stuck = [allowed for allowed in used_up if allowed is not None and not allowed.shape[1]]
+        what = f"{len(stuck)} tensors do not move" if stuck else "it goes on in what no stage has claimed"
+        warnings.warn(
+            f"stage {stage} ({task}): the space asked for is used up for {len(used_up)} of {len(spaces)} projected "
+            f"tensors; {what}. Lower projection.task_energy to leave room",
+            stacklevel=3,
+        )

@@ -1,0 +1,279 @@
+"""The source of the modules that a stage runs, as it was when this process imported them.
+
+Which modules those are follows from the import statements alone, walked from the parts that a stage names. A module
+counts by its name and syntax tree without what only people read: comments, layout, docstrings, descriptions, help texts
+and messages. A module that sets `version = "N"` counts by that text instead: its author vouches that what it computes
+changes with N alone. What it imports counts all the same.
+
+Of `mcit_core` the imported modules count one by one; of a third party the whole package, data files included, and every
+other module outside the installed distributions that it imports. Installed distributions count by their version.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import sysconfig
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+
+OURS = "mcit_core"
+#: installed packages that check or carry values and compute none of them
+CARRIERS = frozenset({"pydantic", "pydantic_core", "pyarrow", "safetensors", "yaml"})
+#: a data file of a third party above so many bytes counts by its size and time of change
+LARGE = 1 << 24
+#: keywords whose text is for people
+FOR_PEOPLE = ("description", "help", "metavar", "title")
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes out what only people read."""
+
+    def __init__(self) -> None:
+        self._is_message = False  # inside a raise or a warning, where every text is one
+
+    def _message(self, node: ast.AST) -> ast.AST:
+        before, self._is_message = self._is_message, True
+        try:
+            return self.generic_visit(node)
+        finally:
+            self._is_message = before
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        return ast.Constant("") if self._is_message and isinstance(node.value, str) else node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        docstring = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if docstring else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in FOR_PEOPLE]
+        warns = isinstance(node.func, ast.Attribute) and node.func.attr == "warn"
+        return self._message(node) if warns else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return self._message(node)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        node.msg = None
+        return self.generic_visit(node)
+
+
+def _version(tree: ast.Module) -> str | None:
+    """The text that a module sets as its `version`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            named = any(isinstance(target, ast.Name) and target.id == "version" for target in targets)
+            if named and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+                return node.value.value
+    return None
+
+
+@cache
+def essence(text: str) -> str:
+    """What of a module's source can change what it computes."""
+    tree = ast.parse(text)
+    stands_for = _version(tree)
+    return f"version {stands_for}" if stands_for is not None else ast.dump(_Bare().visit(tree))
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node below, but for what only a type checker runs."""
+    for child in ast.iter_child_nodes(node):
+        if _is_for_types(child):
+            assert isinstance(child, ast.If)
+            for other in child.orelse:
+                yield from (other, *_statements(other))
+            continue
+        yield child
+        yield from _statements(child)
+
+
+@cache
+def imported(text: str, module: str, is_package: bool) -> frozenset[str]:
+    """The modules that a source names in its imports, wherever they stand; of `from a import b` both a and a.b."""
+    names: set[str] = set()
+    for node in _statements(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".") + ([""] if is_package else [])
+                base = ".".join([*parts[: len(parts) - node.level], *([node.module] if node.module else [])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return frozenset(name.rsplit(".", up)[0] for name in names if name for up in range(name.count(".") + 1))
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return {name: list(found) for name, found in packages_distributions().items()}
+
+
+def installed(package: str) -> str:
+    """The version of an installed distribution."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """`code`: module of ours, or a third party's top-level package -> digest; `libraries`: distribution -> version."""
+
+    code: dict[str, str] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+
+
+class Sources:
+    """The sources of one process. `package` is the folder of mcit_core."""
+
+    def __init__(self, package: Path) -> None:
+        self.package = package
+        self._began = time.time()
+        self._first: dict[Path, str] = {}  # as a file was when it was first looked at
+        self._sure: set[Path] = set()  # files that have not changed until their module was imported
+        self._made: dict[tuple[frozenset[str], frozenset[str]], Fingerprint] = {}
+
+    def remember(self, top: str) -> None:
+        """Look at all source files of a top-level package or module, before it is imported."""
+        for path in self._files(top).values():
+            self._texts(path, None)
+
+    def fingerprint(self, roots: Iterable[str], leaving_out: Iterable[str] = ()) -> Fingerprint:
+        """Of the modules `roots` and all that they import, but for the modules `leaving_out` and what only they import.
+        The same for as long as the process lives. Raises ModuleNotFoundError for a root without a source."""
+        asked = frozenset(roots), frozenset(leaving_out)
+        if asked not in self._made:
+            self._made[asked] = self._fingerprint(*asked)
+        return self._made[asked]
+
+    def _fingerprint(self, roots: frozenset[str], leaving_out: frozenset[str]) -> Fingerprint:
+        ours: dict[str, str] = {}
+        theirs: dict[str, str] = {}
+        libraries: set[str] = set()
+        own = {name for root in roots for name in _distributions().get(root.partition(".")[0], ())}
+        waiting = sorted(roots)
+        while waiting:
+            name = waiting.pop()
+            top = name.partition(".")[0]
+            if name in leaving_out or name in ours or top in theirs or top in sys.stdlib_module_names:
+                continue
+            if top == OURS:
+                path = self._file(name)
+                if path is None:
+                    if name in roots:
+                        raise ModuleNotFoundError(f"there is no source of {name} in {self.package}")
+                    continue  # a name that a module defines
+                texts = self._texts(path, name)
+                ours[name] = _digest([essence(text) for text in texts])
+                waiting += imported(texts[-1], name, path.name == "__init__.py")
+                continue
+            if name not in roots and _is_installed(top) and not own & {*_distributions().get(top, ())}:
+                libraries |= {top} - CARRIERS
+                continue
+            files = self._files(top)
+            if not files:
+                if name in roots:
+                    raise ModuleNotFoundError(f"there is no source of {name}")
+                continue
+            parts = []
+            for module, path in files.items():
+                texts = self._texts(path, module)
+                parts += [module, *(essence(text) for text in texts)]
+                waiting += imported(texts[-1], module, path.name == "__init__.py")
+            theirs[top] = _digest([*parts, *_data_of(files)])
+        versions = {name: installed(name) for top in libraries for name in _distributions().get(top, [top])}
+        return Fingerprint(dict(sorted({**ours, **theirs}.items())), dict(sorted(versions.items())))
+
+    def _file(self, module: str) -> Path | None:
+        """The source file of a module of mcit_core."""
+        inner = module.split(".")[1:]
+        places = (self.package.joinpath(*inner, "__init__.py"), self.package.joinpath(*inner).with_suffix(".py"))
+        return next((place for place in places if place.is_file()), None)
+
+    def _files(self, top: str) -> dict[str, Path]:
+        """Every source file of a top-level package or module, by module name; none where there is no source."""
+        if top == OURS:
+            roots = [self.package]
+        else:
+            try:
+                found = find_spec(top)
+            except (ImportError, ValueError):
+                return {}
+            if found is None:
+                return {}
+            roots = [Path(place) for place in found.submodule_search_locations or []]
+            if not roots:
+                return {top: Path(found.origin)} if found.origin and found.origin.endswith(".py") else {}
+        files = {}
+        for root in roots:
+            for path in sorted(root.rglob("*.py")):
+                parts = path.relative_to(root).with_suffix("").parts
+                files[".".join([top, *(parts[:-1] if parts[-1] == "__init__" else parts)])] = path
+        return files
+
+    def _texts(self, path: Path, module: str | None) -> tuple[str, ...]:
+        """What a file's text may have been when its module was imported: one text, or several where it was edited
+        between our first look and the import. A stage that one of several made is nobody else's."""
+        now = path.read_text(encoding="utf-8")
+        seen = path in self._first
+        first = self._first.setdefault(path, now)
+        if path in self._sure:
+            return (first,)
+        if module in sys.modules and not seen and path.stat().st_mtime > self._began:
+            return (first, "# edited while this process ran, before or after the import\n")
+        if now != first:
+            return (first, now)
+        if module in sys.modules:
+            self._sure.add(path)
+        return (first,)
+
+
+def _is_installed(top: str) -> bool:
+    """Whether a top-level package lies among the installed distributions."""
+    try:
+        found = find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    places = [found.origin or "", *(found.submodule_search_locations or [])] if found else []
+    roots = tuple(f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib"))
+    return found is None or found.origin in ("built-in", "frozen") or any(place.startswith(roots) for place in places)
+
+
+def _data_of(files: dict[str, Path]) -> list[str]:
+    """Names and contents of the files that lie beside a package's sources."""
+    folders = {path.parent for path in files.values() if path.name == "__init__.py"}
+    roots = [folder for folder in folders if folder.parent not in folders]
+    parts = []
+    for root in sorted(roots):
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix not in (".py", ".pyc", ".pyo"):
+                size, changed = path.stat().st_size, path.stat().st_mtime_ns
+                content = f"{size} {changed}" if size > LARGE else sha256(path.read_bytes()).hexdigest()
+                parts += [path.relative_to(root).as_posix(), content]
+    return parts
+
+
+def _digest(parts: list[str]) -> str:
+    total = sha256()
+    for part in parts:
+        total.update(part.encode())
+        total.update(b"\0")
+    return total.hexdigest()[:32]
+
+
+#: of this process; `mcit_core` remembers its own modules here as it is imported
+SOURCES = Sources(Path(__file__).parent.parent)

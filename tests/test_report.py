@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_results import AXIS, ORDER, Row, cells, energy, trial, write_run
+from test_results import AXIS, ORDER, cells, energy, trial, write_run
 
+from orchestration.keep.tables import Row, text
 from orchestration.report import write_report
 
 MATRIX = [[0.8, 0.2, 0.1], [0.6, 0.7, 0.2], [0.5, 0.6, 0.9]]
@@ -69,7 +70,7 @@ def stages_of(row: Row) -> list[Row]:
     }
     return [
         {"trial": row["trial"], "stage": stage, "task": task, "name": name, "value": float(value)}
-        for stage, task in enumerate(row["order"].split(">"))
+        for stage, task in enumerate(text(row, "order").split(">"))
         for name, value in values.items()
     ]
 

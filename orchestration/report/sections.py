@@ -13,6 +13,7 @@ from orchestration.report.comparisons import order_figure, pareto_figure, time_f
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
 from orchestration.report.findings import findings, headline, missing_reason, what_was_run
+from orchestration.report.markup import Builder, Section, html_table, missing, paragraph
 from orchestration.report.matrices import forgetting_curves, heat_maps
 from orchestration.report.stage_by_stage import exhausted_words, gradient_figure, stage_lines, usage_figure
 from orchestration.report.tables import (
@@ -20,43 +21,10 @@ from orchestration.report.tables import (
     costs_table,
     further_table,
     glossary,
-    html_table,
     orders_table,
     settings_table,
 )
 from orchestration.results.words import summary_metrics
-
-Section = tuple[str, str]
-
-
-def sections(context: Context) -> list[Section]:
-    every = [
-        _summary,
-        _metrics,
-        _settings,
-        _against_sequential,
-        _axes,
-        _pareto,
-        _matrices,
-        _forgetting,
-        _subspaces,
-        _prompts,
-        _averaging,
-        order_axis,
-        _costs,
-        _failures,
-        _provenance,
-    ]
-    return [section for build in every if (section := build(context)) is not None]
-
-
-def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph of plain text."""
-    return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
-
-
-def missing(text: str) -> str:
-    return paragraph(text[:1].upper() + text[1:] + ("" if text.endswith(".") else "."), "missing")
 
 
 def _summary(context: Context) -> Section:
@@ -206,7 +174,7 @@ def _averaging(context: Context) -> Section | None:
     return ("Averaging weights", figure) if figure else None
 
 
-def order_axis(context: Context) -> Section | None:
+def _orders(context: Context) -> Section | None:
     orders = context.results.orders
     if len(orders) < 2:
         return None
@@ -249,3 +217,28 @@ def _provenance(context: Context) -> Section:
         text = html.escape(yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
         body += f"<details><summary>The sweep file, resolved</summary><pre>{text}</pre></details>"
     return "Where the numbers come from", body
+
+
+#: the sections in the order of the page. A new figure or table: write its builder in a file of its own (`curves.py` is
+#: an example, `markup.py` has what it is made of), import the builder above, and name it here where it is to stand
+SECTIONS: list[Builder] = [
+    _summary,
+    _metrics,
+    _settings,
+    _against_sequential,
+    _axes,
+    _pareto,
+    _matrices,
+    _forgetting,
+    _subspaces,
+    _prompts,
+    _averaging,
+    _orders,
+    _costs,
+    _failures,
+    _provenance,
+]
+
+
+def sections(context: Context) -> list[Section]:
+    return [section for build in SECTIONS if (section := build(context)) is not None]

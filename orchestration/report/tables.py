@@ -9,24 +9,11 @@ from pathlib import Path
 
 from mcit_core.metrics import CATALOGUE, Metric, headline_names
 from orchestration.report.context import Context
+from orchestration.report.markup import html_table
 from orchestration.results.comparisons import Comparison, compare_with_sequential
 from orchestration.results.reading import metric_names
 from orchestration.results.settings import SettingSummary, estimate_rows, setting_axes
 from orchestration.results.words import format_number, format_value, summary_metrics
-
-
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "", classes: Sequence[str] = ()) -> str:
-    """A table of cells that are HTML already; `classes` gives each row's class."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = []
-    for i, row in enumerate(rows):
-        first, *rest = row
-        name = f' class="{classes[i]}"' if classes and classes[i] else ""
-        body.append(f'<tr{name}><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>")
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
 
 
 def glossary(context: Context) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from test_results import AXIS, ORDER, cells, energy, trial, write_run
 
-from orchestration.keep.tables import Row, text
+from orchestration.keep.tables import Row, text_in
 from orchestration.report import write_report
 from orchestration.report.context import Context
 from orchestration.report.markup import Section, paragraph
@@ -75,7 +75,7 @@ def stages_of(row: Row) -> list[Row]:
     }
     return [
         {"trial": row["trial"], "stage": stage, "task": task, "name": name, "value": float(value)}
-        for stage, task in enumerate(text(row, "order").split(">"))
+        for stage, task in enumerate(text_in(row, "order").split(">"))
         for name, value in values.items()
     ]
 

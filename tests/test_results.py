@@ -13,7 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from orchestration.keep.tables import Row, stage_results, text
+from orchestration.keep.tables import Row, stage_results, text_in
 from orchestration.report.console import first_line, print_summary
 from orchestration.results.comparisons import axis_contrast, baseline_of, compare_with_sequential, paired_difference
 from orchestration.results.estimates import difference, estimate, holm
@@ -55,7 +55,7 @@ def trial(name: str, method: str = "fwd_prompt", seed: int = 0, order: str = ORD
 
 def cells(row: Row, matrix: list[list[float | None]], untouched: list[float] | None = None) -> list[Row]:
     """The rows of accuracy.parquet of one trial."""
-    tasks = text(row, "order").split(">")
+    tasks = text_in(row, "order").split(">")
     stages = [(-1, None, untouched)] if untouched else []
     stages += [(t, tasks[t], values) for t, values in enumerate(matrix)]
     return [

@@ -24,7 +24,7 @@ from orchestration.keep.tables import (
     Row,
     read_rows,
     stage_results,
-    text,
+    text_in,
     trials_schema,
     write_table,
 )
@@ -37,7 +37,7 @@ JOURNAL = "journal"
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredTrial:
     """What a RUN says of a trial."""
 
     trial: str
@@ -46,7 +46,7 @@ class Entry:
     stages: list[StageResult]
 
 
-_ENTRY = TypeAdapter(Entry)
+_STORED = TypeAdapter(StoredTrial)
 
 
 @dataclass
@@ -190,14 +190,14 @@ class Records:
         """Take over what the RUN says. Returns what was wrong with its Parquet files, in words; the journal then
         stands in for them. Raises FileNotFoundError where neither says anything."""
         problems = []
-        found: dict[str, Entry] = {}
+        found: dict[str, StoredTrial] = {}
         try:
             found = self._read_tables()
         except FileNotFoundError as error:
             problems.append(f"{error.filename or self.run} is missing")
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"a Parquet file of {self.run} is damaged ({' '.join(str(error).split())[:200]})")
-        entries = [_ENTRY.validate_python(line) for line in read_journal(self.run / JOURNAL)]
+        entries = [_STORED.validate_python(line) for line in read_journal(self.run / JOURNAL)]
         found |= {entry.trial: entry for entry in entries}
         if not found:
             raise FileNotFoundError(
@@ -210,7 +210,7 @@ class Records:
                 record.status, record.error, record.stages = entry.status, entry.error, entry.stages
         return problems
 
-    def _read_tables(self) -> dict[str, Entry]:
+    def _read_tables(self) -> dict[str, StoredTrial]:
         """trial -> what the Parquet files say of it."""
         trials, steps = read_rows(self.run / "trials.parquet"), self.run / "steps.parquet"
         found = stage_results(
@@ -218,12 +218,14 @@ class Records:
             read_rows(self.run / "stages.parquet"),
             read_rows(steps) if steps.exists() else [],  # a RUN of an earlier version has none
         )
-        if any(not stage.metrics for stages in found.values() for stage in stages):
-            raise ValueError("stages.parquet lacks a stage that accuracy.parquet or steps.parquet has")
+        if not all(stage.metrics and stage.accuracy for stages in found.values() for stage in stages):
+            raise ValueError("a stage is not in all of them")  # a crash came between the writing of two files
         entries = {}
         for row in trials:
-            name = text(row, "trial")
-            entries[name] = Entry(name, text(row, "status"), text(row, "error") or None, found.pop(name, []))
+            name = text_in(row, "trial")
+            entries[name] = StoredTrial(
+                name, text_in(row, "status"), text_in(row, "error") or None, found.pop(name, [])
+            )
         if found:
             raise ValueError(f"trials.parquet lacks {next(iter(found))}")
         return entries
@@ -238,8 +240,8 @@ class Records:
             trial = record.trial
             for stage in record.stages:
                 place: Row = {"trial": trial.id, "stage": stage.stage}
-                setting: Row = {"method": trial.method, "seed": trial.experiment.seed, "order": trial.order}
-                accuracy += [{**place, **setting, "stage_task": stage.task, **vars(cell)} for cell in stage.accuracy]
+                about: Row = {"method": trial.method, "seed": trial.experiment.seed, "order": trial.order}
+                accuracy += [{**place, **about, "stage_task": stage.task, **vars(cell)} for cell in stage.accuracy]
                 stages += [
                     {**place, "task": stage.task, "name": name, "value": value} for name, value in stage.metrics.items()
                 ]

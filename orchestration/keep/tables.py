@@ -92,7 +92,7 @@ def trials_schema(rows: list[Row], spec: SweepSpec) -> pa.Schema:
     return pa.schema(fields)
 
 
-def text(row: Row, column: str) -> str:
+def text_in(row: Row, column: str) -> str:
     """The text in a column, "" where it is null. Raises KeyError where there is no such column, TypeError where it
     holds something else."""
     value = row[column]
@@ -101,8 +101,8 @@ def text(row: Row, column: str) -> str:
     return value or ""
 
 
-def number(row: Row, column: str) -> float | None:
-    """The number in a column, None where it is null. Raises as `text`."""
+def number_in(row: Row, column: str) -> float | None:
+    """The number in a column, None where it is null. Raises as `text_in`."""
     value = row[column]
     if value is not None and not isinstance(value, int | float):
         raise TypeError(f"column {column}: expected a number, got {value!r}")
@@ -124,18 +124,18 @@ def stage_results(
     found: dict[str, dict[int, StageResult]] = {}
 
     def stage(row: Row, task: str | None) -> StageResult:
-        position = int(number(row, "stage") or 0)
-        return found.setdefault(text(row, "trial"), {}).setdefault(position, StageResult(position, task))
+        position = int(number_in(row, "stage") or 0)
+        return found.setdefault(text_in(row, "trial"), {}).setdefault(position, StageResult(position, task))
 
     for row in stages:
-        value = number(row, "value")
+        value = number_in(row, "value")
         if value is not None:
-            stage(row, text(row, "task") or None).metrics[text(row, "name")] = value
+            stage(row, text_in(row, "task") or None).metrics[text_in(row, "name")] = value
     for row in accuracy:
         cell = _CELL.validate_python({name: row[name] for name in CELL_COLUMNS})
-        stage(row, text(row, "stage_task") or None).accuracy.append(cell)
+        stage(row, text_in(row, "stage_task") or None).accuracy.append(cell)
     for row in steps:
-        stage(row, None).traces.setdefault(text(row, "name"), []).append(number(row, "value"))
+        stage(row, None).traces.setdefault(text_in(row, "name"), []).append(number_in(row, "value"))
     return {trial: [results[position] for position in sorted(results)] for trial, results in found.items()}
 
 

@@ -6,7 +6,7 @@ import html
 
 from matplotlib.axes import Axes
 
-from orchestration.keep.tables import Row, text
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, fit_limits, new_figure, percent
 from orchestration.results.estimates import Estimate, estimate
@@ -143,7 +143,7 @@ def time_figure(context: Context) -> str | None:
     """Seconds of a trial spent training and evaluating."""
     spent: dict[tuple[Setting, str], list[float]] = {}
     for row in context.results.finished:
-        stages = context.results.stages.get(text(row, "trial"), [])
+        stages = context.results.stages.get(text_in(row, "trial"), [])
         for name in ("seconds/train", "seconds/evaluate"):
             seconds = [stage.metrics[name] for stage in stages if name in stage.metrics]
             if seconds:

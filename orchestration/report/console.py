@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestration.keep.tables import text
+from orchestration.keep.tables import text_in
 from orchestration.results.reading import Results, read_results
 from orchestration.results.settings import SettingSummary, settings_summary
 from orchestration.results.words import format_estimate, setting_label, summary_metrics
@@ -49,7 +49,9 @@ def _print_unfinished(results: Results, console: Console) -> None:
     console.print("Trials without a final result:")
     table = Table("trial", "status", "why", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
-        table.add_row(Text(text(row, "trial")), Text(text(row, "status")), Text(first_line(text(row, "error"))))
+        table.add_row(
+            Text(text_in(row, "trial")), Text(text_in(row, "status")), Text(first_line(text_in(row, "error")))
+        )
     console.print(table)
 
 

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from mcit_core.methods import REFERENCES
 from mcit_core.metrics import headline_names
-from orchestration.keep.tables import Row, text
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.context import MARKERS, PALETTE, REFERENCE_STYLE, Context, Style
 from orchestration.report.drawing import (
     as_html,
@@ -68,7 +68,7 @@ def _groups(context: Context, axis: str) -> tuple[list[Group], list[str]]:
     combinations: dict[tuple[str, tuple[JsonValue, ...]], list[Row]] = {}
     for row in context.results.finished:
         if row["method"] not in REFERENCES:
-            method = text(row, "method") if axis != "method" else ""
+            method = text_in(row, "method") if axis != "method" else ""
             combinations.setdefault((method, tuple(row.get(name) for name in others)), []).append(row)
     if len(combinations) > len(PALETTE):
         rows = [row for group in combinations.values() for row in group]

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from orchestration.keep.tables import Row, text
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.comparisons import rows_by_order
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, legend_below, new_figure, percent
@@ -28,7 +28,9 @@ def _has_matrix(setting: Setting) -> bool:
 def mean_of(context: Context, rows: list[Row]) -> AccuracyMatrix:
     """The mean accuracy matrix of trials of one order."""
     stages = context.results.stages
-    matrices = [accuracy_matrix(stages.get(text(row, "trial"), []), text(row, "order").split(">")) for row in rows]
+    matrices = [
+        accuracy_matrix(stages.get(text_in(row, "trial"), []), text_in(row, "order").split(">")) for row in rows
+    ]
     return mean_matrix([matrix for matrix in matrices if matrix.tasks])
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from mcit_core.config import flatten
 from mcit_core.metrics import CATALOGUE
-from orchestration.keep.tables import Row, text
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
@@ -198,9 +198,9 @@ def _failures(context: Context) -> Section:
 
 
 def _failure(row: Row) -> list[str]:
-    order = text(row, "order").replace(">", " → ")
+    order = text_in(row, "order").replace(">", " → ")
     cells = [html.escape(str(cell)) for cell in (row["trial"], row["method"], row["seed"], order, row["status"])]
-    return [*cells, f"<pre>{html.escape(text(row, 'error'))}</pre>" if row["error"] else "–"]
+    return [*cells, f"<pre>{html.escape(text_in(row, 'error'))}</pre>" if row["error"] else "–"]
 
 
 def _provenance(context: Context) -> Section:

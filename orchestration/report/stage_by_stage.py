@@ -7,7 +7,7 @@ import html
 import numpy as np
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
-from orchestration.keep.tables import Row, text
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, legend_below, new_figure
 from orchestration.results.estimates import estimate
@@ -39,7 +39,7 @@ def stage_values(context: Context, setting: Setting, wanted: set[str]) -> dict[i
     """Stage -> the recorded values whose name is wanted, over a setting's finished trials."""
     found: dict[int, list[float]] = {}
     for row in context.rows(setting):
-        for stage in context.results.stages.get(text(row, "trial"), []):
+        for stage in context.results.stages.get(text_in(row, "trial"), []):
             values = [value for name, value in stage.metrics.items() if name in wanted]
             if values and stage.stage != UNTOUCHED:
                 found.setdefault(stage.stage, []).extend(values)
@@ -142,8 +142,8 @@ def usage_figure(context: Context) -> str | None:
     row = _usage_trial(context)
     if row is None:
         return None
-    shares = _usage(context.results.stages[text(row, "trial")])
-    tasks = [task for task in text(row, "order").split(">") if task in shares] or sorted(shares)
+    shares = _usage(context.results.stages[text_in(row, "trial")])
+    tasks = [task for task in text_in(row, "order").split(">") if task in shares] or sorted(shares)
     size = 1 + max(index for found in shares.values() for index in found)
     grid = np.array([[100 * shares[task].get(index, 0.0) for index in range(size)] for task in tasks])
     figure, (panel,) = new_figure(1.3 + 0.34 * len(tasks))
@@ -156,7 +156,7 @@ def usage_figure(context: Context) -> str | None:
     panel.set_xlabel("prompt")
     figure.colorbar(image, ax=panel, label="share of choices, per cent", fraction=0.03, pad=0.01)
     caption = (
-        f"How often each prompt was chosen for each task's test rows, in trial {html.escape(text(row, 'trial'))} "
+        f"How often each prompt was chosen for each task's test rows, in trial {html.escape(text_in(row, 'trial'))} "
         "alone: prompts of different seeds are different prompts. A column with several dark cells is a prompt "
         "that tasks share."
     )

@@ -11,7 +11,7 @@ import yaml
 from pydantic import JsonValue
 
 from mcit_core.stages.results import StageResult
-from orchestration.keep.tables import TRIAL_COLUMNS, Row, read_rows, stage_results, text
+from orchestration.keep.tables import TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Results:
     @property
     def orders(self) -> list[str]:
         """Every order of the run, the sweep's first one first."""
-        return list(dict.fromkeys(text(row, "order") for row in self.trials if row.get("order")))
+        return list(dict.fromkeys(text_in(row, "order") for row in self.trials if row.get("order")))
 
     @property
     def measured(self) -> set[str]:

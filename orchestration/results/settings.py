@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from mcit_core.methods import REFERENCES
-from orchestration.keep.tables import Row, text
+from orchestration.keep.tables import Row, text_in
 from orchestration.results.estimates import Estimate, estimate, present
 from orchestration.results.reading import finished, metric_names
 
@@ -62,7 +62,7 @@ def setting_of(row: Row, axes: Collection[str]) -> Setting:
     values = [(axis, value) for axis, value in values if not (reference and value is None)]
     if "method" in axes and "tuner" not in axes and row.get("tuner"):
         values += [(name, row.get(name)) for name in TUNER]
-    return Setting(text(row, "method"), tuple(values))
+    return Setting(text_in(row, "method"), tuple(values))
 
 
 def estimate_rows(rows: Iterable[Row], metric: str) -> Estimate:

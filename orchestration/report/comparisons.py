@@ -13,7 +13,7 @@ from orchestration.results.estimates import Estimate, estimate
 from orchestration.results.settings import Setting, estimate_rows, setting_of
 
 MOST_SETTINGS = 24
-Point = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
+Place = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
 
 
 def pareto_figure(context: Context) -> str | None:
@@ -47,7 +47,7 @@ def pareto_figure(context: Context) -> str | None:
     return as_html(figure, caption, "Average accuracy against forgetting")
 
 
-def _point(context: Context, panel: Axes, number: int, point: Point) -> None:
+def _point(context: Context, panel: Axes, number: int, point: Place) -> None:
     setting, x, y = point
     style = context.styles[setting]
     centre = (100 * (x.mean or 0.0), 100 * (y.mean or 0.0))

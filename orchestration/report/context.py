@@ -25,8 +25,8 @@ from orchestration.results.words import setting_label
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 #: dashes as matplotlib takes them: a name, or an offset and lengths
-Line = str | tuple[float, tuple[float, ...]]
-REFERENCE_STYLE: dict[str, tuple[str, Line]] = {
+Dashes = str | tuple[float, tuple[float, ...]]
+REFERENCE_STYLE: dict[str, tuple[str, Dashes]] = {
     "sequential": ("#222222", (0, (5, 2))),
     "direct": ("#777777", (0, (1, 1.5))),
     "zero_shot": ("#999999", (0, (5, 2, 1, 2))),
@@ -37,7 +37,7 @@ REFERENCE_STYLE: dict[str, tuple[str, Line]] = {
 class Style:
     colour: str
     marker: str
-    line: Line = "-"
+    line: Dashes = "-"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Run(Protocol):
     data: RunData
 
 
-class Experiment(Protocol):
+class ExperimentInfo(Protocol):
     experiment_id: str
 
 
@@ -41,7 +41,7 @@ class Page(Iterable[Run], Protocol):
 class Client(Protocol):
     """`mlflow.tracking.MlflowClient`."""
 
-    def get_experiment_by_name(self, name: str) -> Experiment | None: ...
+    def get_experiment_by_name(self, name: str) -> ExperimentInfo | None: ...
     def create_experiment(self, name: str, artifact_location: str | None = None) -> str: ...
     def search_runs(
         self, experiment_ids: list[str], filter_string: str, *, max_results: int, page_token: str | None

@@ -174,8 +174,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "zero_shot": Preset({"protocol": "zero_shot"}, "the untouched model"),
 }
-#: methods that a sweep's `references` may name
-REFERENCES = ("zero_shot", "direct", "sequential")
+#: methods that a sweep's `references` may name, in the order in which a report shows them
+REFERENCES = ("zero_shot", "sequential", "direct")
 
 
 def protects(path: str) -> bool:

@@ -6,6 +6,9 @@ be missing (None or NaN). A metric is defined only where every cell it reads is 
 `explain` says why. Nothing depends on the scale: accuracies in [0, 1] and in [0, 100] both work.
 
 The values at an earlier stage t are those of R[:t+1, :t+1].
+
+To add a metric, write its formula here under `@metric(...)`, or `add` one that stages measure: files, MLflow, the
+report and the console take it from the catalogue.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
+
+from mcit_core.metric_table import Table, UndefinedError, read_table
+from mcit_core.stages.results import Column
 
 
 class Outcome(NamedTuple):
@@ -23,47 +29,77 @@ class Outcome(NamedTuple):
     reason: str
 
 
-class UndefinedError(Exception):
-    """A metric cannot be computed; the message is the reason."""
+Formula = Callable[[Table], float]
 
 
 @dataclass(frozen=True)
-class Table:
-    """The numbers a metric reads. Reading a missing one, or a reference nobody gave, raises UndefinedError."""
+class Metric:
+    """How a metric is got, named, read and printed.
 
-    accuracy: list[list[float | None]]
-    zero_shot: list[float | None] | None
-    direct: list[float | None] | None
+    better: "" for a cost, which is no verdict. place: a headline metric is in every summary (console, figures,
+    comparisons, main table), a main one in the main table, a further one in the table beneath. formula: over the
+    accuracies of `column`; None where stages measure the metric under its name, and the last stage's value counts.
+    """
+
+    name: str
+    title: str
+    better: Literal["higher", "lower", ""]
+    meaning: str
+    unit: Literal["percent", "count", "mebibytes", "seconds"] = "percent"
+    place: Literal["headline", "main", "further"] = "further"
+    formula: Formula | None = None
+    column: Column = "accuracy"
 
     @property
-    def tasks(self) -> int:
-        return len(self.accuracy)
-
-    def earlier_tasks(self) -> range:
-        """Every task but the last, which nothing came after."""
-        if self.tasks == 1:
-            raise UndefinedError("only one task")
-        return range(self.tasks - 1)
-
-    def later_tasks(self) -> range:
-        """Every task but the first, which nothing came before."""
-        if self.tasks == 1:
-            raise UndefinedError("only one task")
-        return range(1, self.tasks)
-
-    def cell(self, stage: int, task: int) -> float:
-        value = self.accuracy[stage][task]
-        if value is None:
-            raise UndefinedError(f"cell [{stage}, {task}] missing")
-        return value
-
-    def zero_shot_of(self, task: int) -> float:
-        return _reference("zero_shot", self.zero_shot, task)
-
-    def direct_of(self, task: int) -> float:
-        return _reference("direct", self.direct, task)
+    def arrow(self) -> str:
+        """Which way is better, to stand behind the title."""
+        return {"higher": " ↑", "lower": " ↓", "": ""}[self.better]
 
 
+#: every metric by name, in the order in which they are shown
+CATALOGUE: dict[str, Metric] = {}
+#: the formulas over accuracy by name, in the order in which their values are stored
+METRICS: dict[str, Formula] = {}
+#: column -> the formulas over it by name
+FORMULAS: dict[Column, dict[str, Formula]] = {"accuracy": METRICS, "content_accuracy": {}}
+
+
+def add(entry: Metric, before: str | None = None) -> None:
+    """Put a metric into the catalogue: stored last, shown last or `before` another one. Raises ValueError for a name
+    that is taken or a `before` that is not there."""
+    if entry.name in CATALOGUE:
+        raise ValueError(f"there is a metric {entry.name} already")
+    later = [] if before is None else list(CATALOGUE)[list(CATALOGUE).index(before) :]
+    CATALOGUE[entry.name] = entry
+    for name in later:
+        CATALOGUE[name] = CATALOGUE.pop(name)
+    if entry.formula is not None:
+        FORMULAS[entry.column][entry.name] = entry.formula
+
+
+def metric(
+    title: str,
+    better: Literal["higher", "lower"],
+    meaning: str,
+    place: Literal["headline", "main", "further"] = "further",
+    before: str | None = None,
+) -> Callable[[Formula], Formula]:
+    """Puts the decorated formula over accuracy into the catalogue, under the function's name."""
+
+    def register(formula: Formula) -> Formula:
+        name: str = formula.__name__  # type: ignore[attr-defined]
+        add(Metric(name, title, better, meaning, place=place, formula=formula), before)
+        return formula
+
+    return register
+
+
+def headline_names() -> list[str]:
+    """The names of the headline metrics."""
+    return [name for name, entry in CATALOGUE.items() if entry.place == "headline"]
+
+
+@metric("average accuracy", "higher", "mean accuracy over all tasks after the last stage", place="headline")
 def average_accuracy(table: Table) -> float:
     """mean_j R[T-1, j]: how good the final model is at everything it was taught.
 
@@ -72,6 +108,12 @@ def average_accuracy(table: Table) -> float:
     return _mean(table.cell(table.tasks - 1, j) for j in range(table.tasks))
 
 
+@metric(
+    "learning accuracy",
+    "higher",
+    "mean accuracy on each task right after the stage that learned it",
+    place="main",
+)
 def learning_accuracy(table: Table) -> float:
     """mean_t R[t, t]: how good the model is at each task right after learning it.
 
@@ -80,6 +122,11 @@ def learning_accuracy(table: Table) -> float:
     return _mean(table.cell(t, t) for t in range(table.tasks))
 
 
+@metric(
+    "mean average accuracy",
+    "higher",
+    "after every stage the mean over the tasks learned so far, averaged over the stages",
+)
 def mean_average_accuracy(table: Table) -> float:
     """mean_t mean_{j<=t} R[t, j]: the average accuracy over the tasks seen so far, averaged over the stages.
 
@@ -88,6 +135,11 @@ def mean_average_accuracy(table: Table) -> float:
     return _mean(_mean(table.cell(t, j) for j in range(t + 1)) for t in range(table.tasks))
 
 
+@metric(
+    "backward transfer",
+    "higher",
+    "change of each earlier task between its own stage and the end; negative means it was forgotten",
+)
 def backward_transfer(table: Table) -> float:
     """mean_{j<T-1} R[T-1, j] - R[j, j]: what later stages did to earlier tasks; negative is forgetting.
 
@@ -96,6 +148,13 @@ def backward_transfer(table: Table) -> float:
     return _mean(table.cell(table.tasks - 1, j) - table.cell(j, j) for j in table.earlier_tasks())
 
 
+@metric(
+    "forgetting",
+    "lower",
+    "how far each earlier task fell from its best accuracy to its accuracy at the end",
+    place="headline",
+    before="backward_transfer",
+)
 def forgetting(table: Table) -> float:
     """mean_{j<T-1} max_{j<=l<T-1} R[l, j] - R[T-1, j]: the drop from a task's best earlier accuracy.
 
@@ -115,6 +174,12 @@ def forgetting_all_rows(table: Table) -> float:
     return _mean(max(table.cell(t, j) for t in rows) - table.cell(last, j) for j in table.earlier_tasks())
 
 
+@metric(
+    "forward transfer",
+    "higher",
+    "accuracy on a task just before it is learned, minus that of the untouched model (zero_shot)",
+    place="headline",
+)
 def forward_transfer(table: Table) -> float:
     """mean_{j>=1} R[j-1, j] - zero_shot[j]: what earlier stages gave a task before it was trained.
 
@@ -124,6 +189,13 @@ def forward_transfer(table: Table) -> float:
     return _mean(table.cell(j - 1, j) - table.zero_shot_of(j) for j in table.later_tasks())
 
 
+@metric(
+    "transfer to direct",
+    "higher",
+    "accuracy right after learning a task, minus that of learning it alone from the untouched model (direct); "
+    "negative means earlier tasks hurt the learning of later ones",
+    place="headline",
+)
 def transfer_to_direct(table: Table) -> float:
     """mean_{j>=1} R[j, j] - direct[j]: negative where earlier stages hurt the learning of this one.
 
@@ -132,6 +204,11 @@ def transfer_to_direct(table: Table) -> float:
     return _mean(table.cell(j, j) - table.direct_of(j) for j in table.later_tasks())
 
 
+@metric(
+    "intransigence",
+    "lower",
+    "accuracy of each task learned alone (direct), minus that right after its stage in the sequence",
+)
 def intransigence(table: Table) -> float:
     """mean_j direct[j] - R[j, j]: the inability to learn what training alone would have learnt.
 
@@ -140,43 +217,69 @@ def intransigence(table: Table) -> float:
     return _mean(table.direct_of(j) - table.cell(j, j) for j in range(table.tasks))
 
 
-METRICS: dict[str, Callable[[Table], float]] = {
-    metric.__name__: metric
-    for metric in (
-        average_accuracy,
-        learning_accuracy,
-        mean_average_accuracy,
-        backward_transfer,
-        forgetting,
-        forward_transfer,
-        transfer_to_direct,
-        intransigence,
+add(
+    Metric(
+        "content_average_accuracy",
+        "content accuracy",
+        "higher",
+        "average accuracy when an answer that is right in content counts whatever format was asked for",
+        formula=average_accuracy,
+        column="content_accuracy",
     )
-}
+)
+add(
+    Metric(
+        "content_forgetting",
+        "content forgetting",
+        "lower",
+        "forgetting, measured on content accuracy",
+        formula=forgetting,
+        column="content_accuracy",
+    )
+)
+add(
+    Metric(
+        "pretrained_retention",
+        "pre-trained retention",
+        "higher",
+        "accuracy left on a held-out sample of the model's own pre-training mixture, as a share of the original",
+        place="main",
+    )
+)
+add(Metric("trained_parameters", "trained parameters", "", "number of parameters that training changes", "count"))
+add(Metric("memory_bytes", "kept state (MiB)", "", "size of what the last stage leaves for a next one", "mebibytes"))
 
-VARIANTS: dict[str, Callable[[Table], float]] = {"forgetting_all_rows": forgetting_all_rows}
-"""Other conventions, so that a published figure can be recomputed under its own; `explain` has them beside METRICS."""
+#: other conventions, so that a published figure can be recomputed under its own; `explain` has them beside METRICS
+VARIANTS: dict[str, Formula] = {"forgetting_all_rows": forgetting_all_rows}
 
 
-def summarise(accuracy: Any, zero_shot: Any = None, direct: Any = None) -> dict[str, float | None]:
-    """Every metric of METRICS by name; None, never 0 or NaN, where it is undefined.
+def summarise(
+    accuracy: object, zero_shot: object = None, direct: object = None, column: Column = "accuracy"
+) -> dict[str, float | None]:
+    """Every metric over `column` by name; None, never 0 or NaN, where it is undefined.
 
     accuracy [T, T], zero_shot [T], direct [T]: nested lists, numpy arrays or tensors, None or NaN for a missing cell.
     Raises ValueError where shapes do not fit or a cell is not a finite number.
     """
-    outcomes = explain(accuracy, zero_shot, direct)
-    return {name: outcomes[name].value for name in METRICS}
+    table = read_table(accuracy, zero_shot, direct)
+    return {name: _outcome(formula, table).value for name, formula in FORMULAS[column].items()}
 
 
-def explain(accuracy: Any, zero_shot: Any = None, direct: Any = None) -> dict[str, Outcome]:
+def explain(accuracy: object, zero_shot: object = None, direct: object = None) -> dict[str, Outcome]:
     """As `summarise`, with the reason beside each undefined value, and with VARIANTS too."""
-    table = _read(accuracy, zero_shot, direct)
-    return {name: _outcome(metric, table) for name, metric in (METRICS | VARIANTS).items()}
+    table = read_table(accuracy, zero_shot, direct)
+    return {name: _outcome(formula, table) for name, formula in (METRICS | VARIANTS).items()}
 
 
-def _outcome(metric: Callable[[Table], float], table: Table) -> Outcome:
+def reason_undefined(formula: Formula, tasks: int, zero_shot: bool, direct: bool) -> str:
+    """Why a formula has no value where every cell is known and the references are as told; empty where it has one."""
+    row: list[float | None] = [1.0] * tasks
+    return _outcome(formula, Table([row] * tasks, row if zero_shot else None, row if direct else None)).reason
+
+
+def _outcome(formula: Formula, table: Table) -> Outcome:
     try:
-        return Outcome(metric(table), "")
+        return Outcome(formula(table), "")
     except UndefinedError as why:
         return Outcome(None, str(why))
 
@@ -185,55 +288,3 @@ def _mean(values: Iterable[float]) -> float:
     """Exactly rounded sum, so that the order of the tasks cannot change the result."""
     numbers = list(values)
     return math.fsum(numbers) / len(numbers)
-
-
-def _reference(name: str, values: list[float | None] | None, task: int) -> float:
-    if values is None:
-        raise UndefinedError(f"no {name} reference")
-    value = values[task]
-    if value is None:
-        raise UndefinedError(f"{name} of task {task} missing")
-    return value
-
-
-def _read(accuracy: Any, zero_shot: Any, direct: Any) -> Table:
-    rows = [_row(row, f"accuracy row {t}") for t, row in enumerate(_items(accuracy, "accuracy"))]
-    if not rows:
-        raise ValueError("accuracy has no rows: at least one task is needed")
-    for t, row in enumerate(rows):
-        if len(row) != len(rows):
-            raise ValueError(f"accuracy must be square: {len(rows)} rows, but row {t} has {len(row)} cells")
-    return Table(rows, _reference_row(zero_shot, "zero_shot", len(rows)), _reference_row(direct, "direct", len(rows)))
-
-
-def _reference_row(values: Any, name: str, tasks: int) -> list[float | None] | None:
-    if values is None:
-        return None
-    row = _row(values, name)
-    if len(row) != tasks:
-        raise ValueError(f"{name} must have one value per task: {tasks} expected, {len(row)} given")
-    return row
-
-
-def _row(values: Any, name: str) -> list[float | None]:
-    return [_number(value, f"{name}, cell {index}") for index, value in enumerate(_items(values, name))]
-
-
-def _items(values: Any, name: str) -> list[Any]:
-    """A plain list from a list, tuple, numpy array or tensor."""
-    try:
-        return list(values.tolist() if hasattr(values, "tolist") else values)
-    except TypeError:
-        raise ValueError(f"{name} must be a list of cells, not {type(values).__name__}") from None
-
-
-def _number(value: Any, name: str) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: {value!r} is not a number") from None
-    if math.isinf(number):
-        raise ValueError(f"{name}: {value!r} is not finite")
-    return None if math.isnan(number) else number

@@ -28,11 +28,12 @@ def show(store: StageStore) -> None:
             print(f"{key[:12]:14}cannot be read; `verify` sets it aside")
             continue
         made_from = record["made_from"]
+        parent = str(made_from.get("parent") or "-")
         size, used = sum(entry.size for entry in entries), max(entry.changed for entry in entries)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(used))
         seconds = record["measured"].get("metrics", {}).get("seconds/train")
         print(
-            f"{key[:12]:14}{(made_from.get('parent') or '-')[:12]:14}{made_from.get('task', '-'):14}{size / 1e6:8.2f}  "
+            f"{key[:12]:14}{parent[:12]:14}{made_from.get('task', '-'):14}{size / 1e6:8.2f}  "
             f"{when:18}{'-' if seconds is None else f'{seconds:.0f} s':>10}"
         )
     print(f"{len(files)} stages, {sum(e.size for entries in files.values() for e in entries) / 1e6:.1f} MB")

@@ -13,12 +13,13 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil
 from statistics import fmean
-from typing import Any
+
+from pydantic import JsonValue
 
 from orchestration.keep.leases import BEAT, TTL, Lease, Leases
 from orchestration.plan.halving import Halving, race
@@ -47,12 +48,12 @@ def plan(number: int) -> tuple[SweepSpec, list[Trial], StageTree]:
     """One of PLANS small sweeps."""
     rng = random.Random(number)
     tasks = TASKS[: rng.randint(1, 4)]
-    axes: dict[str, list[Any]] = {}
+    axes: dict[str, list[JsonValue]] = {}
     if rng.random() < 0.5:
         axes["pool.reuse"] = ["share", "penalise", "freeze"][: rng.randint(2, 3)]
     if rng.random() < 0.5:
         axes["projection.task_energy"] = [0.5, 0.9]
-    kinds: list[dict[str, Any]] = [{"kind": "latin_square"}, {"kind": "reverse"}]
+    kinds: list[dict[str, str]] = [{"kind": "latin_square"}, {"kind": "reverse"}]
     kinds += [{"kind": "all"}] if len(tasks) < 4 or not axes else []
     spec = SweepSpec(
         name="s",
@@ -322,7 +323,7 @@ class World:
                 return
             yield BEAT
 
-    def faults(self, driver: Driver, rate: float, strike: Any) -> Process:
+    def faults(self, driver: Driver, rate: float, strike: Callable[[Driver], None]) -> Process:
         while True:
             yield self.rng.expovariate(rate)
             if not driver.alive or self.now > self.fault_free_after:

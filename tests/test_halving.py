@@ -12,6 +12,7 @@ import pytest
 from sweeping import Sweep, mlflow_runs, without_counts
 from test_scheduler import scheduler, start
 
+from mcit_core.stages.results import Cell
 from mcit_core.yaml_document import SpecError
 from orchestration.plan.halving import Halving, score
 from orchestration.plan.halving import race as make_race
@@ -70,7 +71,7 @@ def test_nobody_waits_for_a_trial_that_has_failed() -> None:
 
 def test_the_score_is_of_the_tasks_learned_so_far_in_validation() -> None:
     cells = [
-        {"task": task, "split": split, "accuracy": value}
+        Cell(task, split, value, value, 10)
         for task, split, value in [
             ("a", "validation", 0.5),
             ("a", "test", 1),
@@ -78,7 +79,7 @@ def test_the_score_is_of_the_tasks_learned_so_far_in_validation() -> None:
             ("c", "test", 1),
         ]
     ]
-    assert score([*cells, {"task": "c", "split": "validation", "accuracy": 1.0}], ("b", "a")) == 0.4
+    assert score([*cells, Cell("c", "validation", 1.0, 1.0, 10)], ("b", "a")) == 0.4
 
 
 def test_a_trial_at_a_rung_gives_up_its_worker() -> None:

@@ -33,7 +33,7 @@ def written(tmp_path: Path) -> Records:
     """A RUN whose trials have ended, its Parquet files written at the end."""
     records = fill(make_records(tmp_path), failed=True)
     for record in records.records.values():
-        record.stages = [stage for stage in record.stages if stage["metrics"]]
+        record.stages = [stage for stage in record.stages if stage.metrics]
         records.ended(record)
     records.write()
     write_sweep(records.run, resolved(records.spec), provenance())

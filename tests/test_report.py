@@ -11,9 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_results import AXIS, ORDER, Row, cells, energy, trial, write_run
+from test_results import AXIS, ORDER, cells, energy, trial, write_run
 
+from orchestration.keep.tables import Row, text_in
 from orchestration.report import write_report
+from orchestration.report.context import Context
+from orchestration.report.markup import Section, paragraph
+from orchestration.report.page import render
+from orchestration.report.sections import SECTIONS
+from orchestration.results.reading import read_results
 
 MATRIX = [[0.8, 0.2, 0.1], [0.6, 0.7, 0.2], [0.5, 0.6, 0.9]]
 FINAL = {
@@ -69,7 +75,7 @@ def stages_of(row: Row) -> list[Row]:
     }
     return [
         {"trial": row["trial"], "stage": stage, "task": task, "name": name, "value": float(value)}
-        for stage, task in enumerate(row["order"].split(">"))
+        for stage, task in enumerate(text_in(row, "order").split(">"))
         for name, value in values.items()
     ]
 
@@ -213,6 +219,16 @@ def test_orders(tmp_path: Path) -> None:
     (row,) = re.findall(r"<tr><th[^>]*>2</th><td>scenes → charts → digits</td>(.*?)</tr>", source)
     assert "61.0" in row  # the mean over its seeds
     assert "order 2" in source
+
+
+def test_a_section_of_a_builder_alone(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def figure(context: Context) -> Section | None:
+        return "A figure of one's own", paragraph(f"{len(context.settings)} settings")
+
+    monkeypatch.setattr("orchestration.report.sections.SECTIONS", [*SECTIONS, figure])
+    source = render(Context.of(read_results(full)))
+    assert source.count("A figure of one&#x27;s own") == 2  # in the contents, and as a heading
+    assert "<p>5 settings</p>" in source
 
 
 def test_report_needs_neither_ray_nor_mlflow_nor_torch() -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from orchestration.keep.tables import Row, stage_results, text_in
 from orchestration.report.console import first_line, print_summary
 from orchestration.results.comparisons import axis_contrast, baseline_of, compare_with_sequential, paired_difference
 from orchestration.results.estimates import difference, estimate, holm
@@ -22,7 +23,7 @@ from orchestration.results.settings import Setting, best_setting, settings_summa
 from orchestration.results.words import format_number, setting_label
 
 AXIS = "projection.task_energy"
-METRICS = (
+MEASURES = (
     "average_accuracy",
     "learning_accuracy",
     "forgetting",
@@ -34,8 +35,6 @@ METRICS = (
     "validation/average_accuracy",
 )
 ORDER = "digits>charts>scenes"
-
-Row = dict[str, Any]
 
 
 def trial(name: str, method: str = "fwd_prompt", seed: int = 0, order: str = ORDER, **values: Any) -> Row:
@@ -49,14 +48,14 @@ def trial(name: str, method: str = "fwd_prompt", seed: int = 0, order: str = ORD
         "error": None,
         "seconds": 12.5,
         AXIS: None,
-        **dict.fromkeys(METRICS),
+        **dict.fromkeys(MEASURES),
     }
     return row | {key.replace("__", "."): value for key, value in values.items()}
 
 
 def cells(row: Row, matrix: list[list[float | None]], untouched: list[float] | None = None) -> list[Row]:
     """The rows of accuracy.parquet of one trial."""
-    tasks = row["order"].split(">")
+    tasks = text_in(row, "order").split(">")
     stages = [(-1, None, untouched)] if untouched else []
     stages += [(t, tasks[t], values) for t, values in enumerate(matrix)]
     return [
@@ -239,7 +238,8 @@ def test_best_setting_looks_at_validation_alone() -> None:
 def test_accuracy_matrix_and_mean() -> None:
     row, other = trial("a", order="x>y"), trial("b", seed=1, order="x>y")
     accuracy = [*cells(row, [[0.8, 0.2], [0.6, 0.7]], [0.1, 0.2]), *cells(other, [[0.6, None], [0.2, 0.5]])]
-    first, second = (accuracy_matrix(accuracy, name) for name in "ab")
+    stages = stage_results(accuracy, [])
+    first, second = (accuracy_matrix(stages[name], ["x", "y"]) for name in "ab")
     assert first.tasks == ["x", "y"]
     assert first.values == [[0.8, 0.2], [0.6, 0.7]]
     assert first.untouched == [0.1, 0.2]
@@ -247,14 +247,14 @@ def test_accuracy_matrix_and_mean() -> None:
     mean = mean_matrix([first, second])
     assert mean.values[0] == pytest.approx([0.7, 0.2])
     assert mean.untouched == pytest.approx([0.1, 0.2])
-    assert accuracy_matrix(accuracy, "nobody").tasks == []
+    assert accuracy_matrix([], ["x", "y"]).tasks == []
     with pytest.raises(ValueError, match="different orders"):
-        mean_matrix([first, accuracy_matrix(cells(trial("c", order="y>x"), [[0.1, 0.2]] * 2), "c")])
+        mean_matrix([first, accuracy_matrix(stages["a"], ["y", "x"])])
 
 
 def test_metric_names_leave_out_axes_and_text() -> None:
     row = trial("a", pool__size=10, projection__mode="both")
-    assert metric_names([row], [AXIS, "pool.size", "projection.mode"]) == [*METRICS]
+    assert metric_names([row], [AXIS, "pool.size", "projection.mode"]) == [*MEASURES]
 
 
 def test_numbers_are_printed_with_a_true_minus() -> None:

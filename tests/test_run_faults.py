@@ -8,6 +8,7 @@ import random
 import shutil
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -59,7 +60,7 @@ def small_sweep(root: Path, file: Path) -> None:
     store = StageStore(root / "stages", leases=Leases(Folder(root / "stages"), ttl=0.0))
     for trial in trials:
         record = records.records[trial.id]
-        record.stages.append(StageResult(-1, None, [row(task, 0.0) for task in spec.tasks], {"loss": 0.1}).to_json())
+        record.stages.append(StageResult(-1, None, [row(task, 0.0) for task in spec.tasks], {"loss": 0.1}))
         for number, key in enumerate(stage_chain(trial.experiment, {}, {})):
 
             def train(value: int = int(key.key[:4], 16)) -> Trained:
@@ -68,9 +69,7 @@ def small_sweep(root: Path, file: Path) -> None:
             left, measured, reused = store.stage(key, train)
             value = float(left.tensors["weights"][0, 0]) / 65536
             cells = [row(task, value) for task in spec.tasks]
-            record.stages.append(
-                StageResult(number, key.task, cells, measured.metrics, measured.traces, reused).to_json()
-            )
+            record.stages.append(StageResult(number, key.task, cells, measured.metrics, measured.traces, reused))
         record.status = "FINISHED"
         records.ended(record)
     records.write()
@@ -84,14 +83,14 @@ def tables(root: Path) -> dict[str, list[dict[str, object]]]:
     return found
 
 
-def read_back(root: Path, file: Path) -> dict[str, list[dict[str, object]]]:
+def read_back(root: Path, file: Path) -> dict[str, list[StageResult]]:
     """The stages of every finished trial, as a resumed command or the tracker would read them."""
     spec = load_spec(file, [])
     records = Records(root / "tiny", spec, make_trials(spec))
     with suppress(FileNotFoundError):
         records.read()
     done = {name: record.stages for name, record in records.records.items() if record.status == "FINISHED"}
-    return {name: [{k: v for k, v in stage.items() if k != "reused"} for stage in s] for name, s in done.items()}
+    return {name: [replace(stage, reused=False) for stage in stages] for name, stages in done.items()}
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mcit_core.stages.results import Cell, StageResult, Trace
 from orchestration.keep.provenance import run_id, write_sweep
 from orchestration.keep.records import Records
 from orchestration.keep.tables import read_rows
@@ -43,22 +44,16 @@ def make_records(storage: Path, name: str = "tracked", tasks: str = "[attribute,
     return Records(run, spec, make_trials(spec))
 
 
-def stage(records: Records, t: int, shift: float = 0.0) -> dict[str, Any]:
+def stage(records: Records, t: int, shift: float = 0.0) -> StageResult:
     tasks = records.spec.tasks
     cells = [
-        {"task": task, "split": split, "accuracy": (t + i + 2) / 20 + shift, "content_accuracy": 0.9, "n": 30}
+        Cell(task, split, (t + i + 2) / 20 + shift, 0.9, 30)
         for i, task in enumerate(tasks)
         for split in ("validation", "test")
     ]
     metrics = {"loss/last": 1 / (t + 2), "seconds/train": 1.5, "pool/usage/0": 0.25} if t >= 0 else {}
-    return {
-        "stage": t,
-        "task": tasks[t] if t >= 0 else None,
-        "accuracy": cells,
-        "metrics": metrics,
-        "traces": {"loss": [3.0, 2.0], "ema/weight": [0.9, 0.5], "ema/raw": [None, 0.5]} if t >= 0 else {},
-        "reused": False,
-    }
+    traces: dict[str, Trace] = {"loss": [3.0, 2.0], "ema/weight": [0.9, 0.5], "ema/raw": [None, 0.5]}
+    return StageResult(t, tasks[t] if t >= 0 else None, cells, metrics, traces if t >= 0 else {})
 
 
 def fill(records: Records, failed: bool = False, shift: float = 0.0) -> Records:
@@ -195,7 +190,7 @@ def test_a_reference_that_finishes_later_adds_its_metric_only(storage: Path) -> 
 def test_nan_and_infinity_are_not_logged_twice(storage: Path) -> None:
     records = fill(make_records(storage))
     for record in records.records.values():
-        record.stages[-1]["metrics"] |= {"loss/last": float("nan"), "loss/first": float("inf")}
+        record.stages[-1].metrics.update({"loss/last": float("nan"), "loss/first": float("inf")})
     sync(records)
     before = seen(uri_of(storage), "tracked")
     for run in _runs(storage):  # as if the last write had been lost
@@ -317,7 +312,7 @@ def test_a_large_matrix_is_one_batch(storage: Path) -> None:
     records = fill(make_records(storage, tasks="null"))
     record = next(iter(records.records.values()))
     for result in record.stages:  # as many metrics of each stage as a prompt pool has
-        result["metrics"] |= {f"pool/measure{i}": 0.5 for i in range(25)}
+        result.metrics.update({f"pool/measure{i}": 0.5 for i in range(25)})
 
     class Counting(Dying):
         def __getattr__(self, name: str) -> Any:

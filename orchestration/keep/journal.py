@@ -6,8 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from orchestration.keep.files import write_atomic
 
@@ -21,7 +23,7 @@ class Journal:
         self.path = path
         self._begun = False
 
-    def append(self, entry: dict[str, Any]) -> None:
+    def append(self, entry: Mapping[str, JsonValue]) -> None:
         """Add an entry; it is on the disk when this returns. Raises OSError."""
         text = json.dumps({"format": FORMAT, **entry}).encode()
         line = b"\n" + _checksum(text) + b" " + text  # the break comes first: it also ends a line that was left torn
@@ -35,7 +37,7 @@ class Journal:
             os.fsync(file.fileno())
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
+def read_journal(path: Path) -> list[dict[str, JsonValue]]:
     """The whole entries of this format, in order; none where there is no file."""
     if not path.exists():
         return []

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+from pydantic import JsonValue
 
 from orchestration.keep.files import Folder
 
@@ -47,7 +48,7 @@ def process_start(pid: int) -> str | None:
 class Lease:
     """A lease that is held. As a context manager it beats in a thread of its own and is given back at the end."""
 
-    def __init__(self, folder: Folder, name: str, body: dict[str, Any], beat: float) -> None:
+    def __init__(self, folder: Folder, name: str, body: dict[str, JsonValue], beat: float) -> None:
         self._folder, self._name, self._body, self._seconds = folder, name, body, beat
         self._beats = 0
         self._over = threading.Event()
@@ -120,7 +121,7 @@ class Leases:
                 return None
             if self.folder.read(name) == there:  # or else another was quicker to take it over
                 self.folder.delete(name)
-        body = {"token": uuid.uuid4().hex, "key": key, "parent": parent, "pid": os.getpid()}
+        body: dict[str, JsonValue] = {"token": uuid.uuid4().hex, "key": key, "parent": parent, "pid": os.getpid()}
         body |= {"machine": machine(), "started": process_start(os.getpid())}
         lease = Lease(self.folder, name, body, self.beat)
         if not self.folder.create(name, lease.content()):
@@ -136,7 +137,7 @@ class Leases:
             return False
         return now - seen[1] >= self.ttl
 
-    def held(self) -> list[dict[str, Any]]:
+    def held(self) -> list[dict[str, JsonValue]]:
         """What stands in every lease whose holder is not known to be dead ({} for an unreadable one)."""
         contents = (self.folder.read(entry.name) for entry in self.folder.files("leases"))
         return [_body(data) for data in contents if data is not None and not holder_is_dead(data)]
@@ -145,12 +146,13 @@ class Leases:
 def holder_is_dead(content: bytes) -> bool:
     """Whether a lease's holder was a process of this machine that is gone. False where that cannot be told."""
     body = _body(content)
-    if not body.get("machine") or body["machine"] != machine() or not isinstance(body.get("pid"), int):
+    pid = body.get("pid")
+    if not body.get("machine") or body["machine"] != machine() or not isinstance(pid, int):
         return False
-    return process_start(body["pid"]) != body.get("started")
+    return process_start(pid) != body.get("started")
 
 
-def _body(content: bytes) -> dict[str, Any]:
+def _body(content: bytes) -> dict[str, JsonValue]:
     try:
         body = json.loads(content)
     except ValueError:

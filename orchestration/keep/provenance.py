@@ -6,20 +6,24 @@ import platform
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import yaml
+from pydantic import JsonValue
 
 from mcit_core.yaml_document import SpecError
 from orchestration.keep.files import write_atomic
 from orchestration.plan.spec import SweepSpec
 
+#: what the report and MLflow say of a sweep's origin, as it stands in sweep.yaml
+Provenance = dict[str, JsonValue]
+
 PACKAGES = ("torch", "transformers", "peft", "ray", "mlflow", "pyarrow", "numpy", "pillow", "scikit-learn")
 
 
-def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
+def describe(spec: SweepSpec, storage: Path) -> Provenance:
     """Versions, commit and digests. Fills the feature cache on the way, so that workers only map it. Raises SpecError
     where the model or the benchmark cannot be loaded."""
     started = time.strftime("%Y-%m-%d %H:%M:%S")  # before features are built, which can take long
@@ -32,7 +36,7 @@ def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
     except (OSError, ValueError, SafetensorError) as error:
         raise SpecError(f"model {spec.model} with benchmark {spec.benchmark} cannot be loaded: {error}") from error
     bench.prepare(spec.tasks)
-    versions = {"python": platform.python_version()}
+    versions: dict[str, JsonValue] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
@@ -50,7 +54,7 @@ def describe(spec: SweepSpec, storage: Path) -> dict[str, Any]:
     }
 
 
-def run_id(run: Path) -> dict[str, str]:
+def run_id(run: Path) -> Provenance:
     """The identity of a RUN, kept for as long as its folder: MLflow knows it by that."""
     if not (run / "sweep.yaml").exists():
         return {"run_id": uuid.uuid4().hex}
@@ -71,6 +75,6 @@ def _git(*words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def write_sweep(run: Path, sweep: dict[str, Any], provenance: dict[str, Any]) -> None:
+def write_sweep(run: Path, sweep: Mapping[str, object], provenance: Provenance) -> None:
     text = yaml.safe_dump({**sweep, "provenance": provenance}, sort_keys=False, allow_unicode=True)
     write_atomic(run / "sweep.yaml", text.encode())

@@ -9,57 +9,72 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from mcit_core.methods import reference_experiment
-from mcit_core.metrics import summarise
+from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, summarise
+from mcit_core.stages.results import UNTOUCHED, Column, Matrix, StageResult, matrix, untouched
 from orchestration.keep.journal import Journal, read_journal
 from orchestration.keep.tables import (
     ACCURACY_SCHEMA,
     STAGES_SCHEMA,
     STEPS_SCHEMA,
+    Row,
     read_rows,
+    stage_results,
+    text_in,
     trials_schema,
     write_table,
 )
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial, tuner_settings
 
-Matrix = list[list[float | None]]
-
 #: between two writings of the Parquet files: seconds, and multiples of what the last one took
 PAUSE_SECONDS, PAUSE_SHARE = 5.0, 20.0
 JOURNAL = "journal"
-METRICS = tuple(summarise([[0.0]]))
+
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """What a RUN says of a trial."""
+
+    trial: str
+    status: str
+    error: str | None
+    stages: list[StageResult]
+
+
+_STORED = TypeAdapter(StoredTrial)
 
 
 @dataclass
 class TrialRecord:
-    """A trial's results as they come in; `stages` are stage results as mappings, the untouched model's first."""
+    """A trial's results as they come in; the untouched model's are the first of `stages`."""
 
     trial: Trial
     status: str = "UNFINISHED"
     error: str | None = None
-    stages: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[StageResult] = field(default_factory=list)
 
-    def matrix(self, split: str, column: str = "accuracy") -> Matrix:
+    def matrix(self, split: str, column: Column = "accuracy") -> Matrix:
         """[stages so far][tasks]; None where a cell was not measured."""
-        return [self._row(stage, split, column) for stage in self.stages if stage["stage"] >= 0]
+        return matrix(self.stages, self.trial.experiment.order, split, column)
 
-    def untouched(self, split: str, column: str = "accuracy") -> list[float | None] | None:
-        return next((self._row(stage, split, column) for stage in self.stages if stage["stage"] < 0), None)
+    def untouched(self, split: str, column: Column = "accuracy") -> list[float | None] | None:
+        return untouched(self.stages, self.trial.experiment.order, split, column)
 
-    def _row(self, stage: dict[str, Any], split: str, column: str) -> list[float | None]:
-        cells = {cell["task"]: cell[column] for cell in stage["accuracy"] if cell["split"] == split}
-        return [cells.get(task) for task in self.trial.experiment.order]
+    @property
+    def trained(self) -> list[StageResult]:
+        """The stages without the untouched model."""
+        return [stage for stage in self.stages if stage.stage != UNTOUCHED]
 
     @property
     def seconds(self) -> float:
         """Of training and evaluation, as they were measured where they ran (also for what came from the store)."""
         return sum(
-            stage["metrics"].get(name, 0.0) for stage in self.stages for name in ("seconds/train", "seconds/evaluate")
+            stage.metrics.get(name, 0.0) for stage in self.stages for name in ("seconds/train", "seconds/evaluate")
         )
 
 
@@ -81,12 +96,12 @@ class Records:
             self._direct[name] = self._by_experiment.get(wanted.model_dump_json())
         return self._direct[name]
 
-    def direct_of(self, record: TrialRecord, split: str) -> list[float | None] | None:
+    def direct_of(self, record: TrialRecord, split: str, column: Column = "accuracy") -> list[float | None] | None:
         """Accuracy of each task trained alone, in the order of `record`; None where no such reference has finished."""
         other = self._direct_record(record)
         if other is None or other.status != "FINISHED":
             return None
-        matrix = other.matrix(split)
+        matrix = other.matrix(split, column)
         alone = {task: matrix[i][i] for i, task in enumerate(other.trial.experiment.order)}
         return [alone[task] for task in record.trial.experiment.order]
 
@@ -122,13 +137,12 @@ class Records:
         untouched, direct = record.untouched("test"), self.direct_of(record, "test")
         return summarise(matrix, untouched[:t] if untouched else None, direct[:t] if direct else None)
 
-    def trial_row(self, record: TrialRecord) -> dict[str, Any]:
+    def trial_row(self, record: TrialRecord) -> Row:
         trial = record.trial
-        last = record.stages[-1]["metrics"] if record.stages else {}
+        last = record.stages[-1].metrics if record.stages else {}
         finished = record.status == "FINISHED"
-        sequence = finished and trial.experiment.protocol == "sequence"
         trains = trial.experiment.protocol != "zero_shot"
-        row = {
+        row: Row = {
             "trial": trial.id,
             "method": trial.method,
             "tuner": trial.experiment.tuner if trains else None,
@@ -142,15 +156,21 @@ class Records:
         row |= {path: trial.settings.get(path) for path in self.spec.axes if path not in row}
         row |= self.metrics(record)
         row |= {f"validation/{name}": value for name, value in self.metrics(record, "validation").items()}
-        content = summarise(record.matrix("test", "content_accuracy")) if sequence else {}
-        for name in ("average_accuracy", "forgetting"):
-            row[f"content_{name}"] = content.get(name)
-        for name in ("pretrained_retention", "trained_parameters", "memory_bytes"):
-            row[name] = last.get(name) if finished else None
-        trained = [stage for stage in record.stages if stage["stage"] >= 0]
-        row["stages_trained"] = sum(not stage["reused"] for stage in trained)
-        row["stages_reused"] = sum(bool(stage["reused"]) for stage in trained)
+        row |= self._content_metrics(record)
+        row |= {
+            name: last.get(name) if finished else None for name, metric in CATALOGUE.items() if metric.formula is None
+        }
+        row["stages_trained"] = sum(not stage.reused for stage in record.trained)
+        row["stages_reused"] = sum(stage.reused for stage in record.trained)
         return row
+
+    def _content_metrics(self, record: TrialRecord) -> dict[str, float | None]:
+        """The metrics over content accuracy, each None where undefined."""
+        if record.status != "FINISHED" or record.trial.experiment.protocol != "sequence":
+            return dict.fromkeys(FORMULAS["content_accuracy"])
+        column: Column = "content_accuracy"
+        untouched, direct = record.untouched("test", column), self.direct_of(record, "test", column)
+        return summarise(record.matrix("test", column), untouched, direct, column)
 
     def ended(self, record: TrialRecord) -> None:
         """Write down that a trial has ended: in the journal at once, in the Parquet files within some seconds of the
@@ -160,7 +180,7 @@ class Records:
                 "trial": record.trial.id,
                 "status": record.status,
                 "error": record.error,
-                "stages": record.stages,
+                "stages": [stage.to_json() for stage in record.stages],
             }
         )
         if time.monotonic() >= self._write_after:
@@ -170,14 +190,15 @@ class Records:
         """Take over what the RUN says. Returns what was wrong with its Parquet files, in words; the journal then
         stands in for them. Raises FileNotFoundError where neither says anything."""
         problems = []
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, StoredTrial] = {}
         try:
             found = self._read_tables()
         except FileNotFoundError as error:
             problems.append(f"{error.filename or self.run} is missing")
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"a Parquet file of {self.run} is damaged ({' '.join(str(error).split())[:200]})")
-        found |= {entry["trial"]: entry for entry in read_journal(self.run / JOURNAL)}
+        entries = [_STORED.validate_python(line) for line in read_journal(self.run / JOURNAL)]
+        found |= {entry.trial: entry for entry in entries}
         if not found:
             raise FileNotFoundError(
                 f"{self.run} has no results that can be read ({'; '.join(problems) or 'no trial'}); "
@@ -186,69 +207,46 @@ class Records:
         for name, entry in found.items():
             if name in self.records:  # a trial may have left the sweep since
                 record = self.records[name]
-                record.status, record.error, record.stages = entry["status"], entry["error"], entry["stages"]
+                record.status, record.error, record.stages = entry.status, entry.error, entry.stages
         return problems
 
-    def _read_tables(self) -> dict[str, dict[str, Any]]:
-        """trial -> its status, error and stages, as the Parquet files have them."""
-        trials = {
-            row["trial"]: {"status": row["status"], "error": row["error"], "stages": []}
-            for row in read_rows(self.run / "trials.parquet")
-        }
-        stages: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in read_rows(self.run / "stages.parquet"):
-            key = (row["trial"], row["stage"])
-            if key not in stages:
-                stages[key] = {
-                    "stage": row["stage"],
-                    "task": row["task"],
-                    "accuracy": [],
-                    "metrics": {},
-                    "traces": {},
-                    "reused": False,
-                }
-                trials[row["trial"]]["stages"].append(stages[key])
-            stages[key]["metrics"][row["name"]] = row["value"]
-        for row in read_rows(self.run / "accuracy.parquet"):
-            cell = {name: row[name] for name in ("task", "split", "accuracy", "content_accuracy", "n")}
-            stages[row["trial"], row["stage"]]["accuracy"].append(cell)
-        steps = self.run / "steps.parquet"
-        for row in read_rows(steps) if steps.exists() else []:  # a RUN of an earlier version has none
-            stages[row["trial"], row["stage"]]["traces"].setdefault(row["name"], []).append(row["value"])
-        return trials
+    def _read_tables(self) -> dict[str, StoredTrial]:
+        """trial -> what the Parquet files say of it."""
+        trials, steps = read_rows(self.run / "trials.parquet"), self.run / "steps.parquet"
+        found = stage_results(
+            read_rows(self.run / "accuracy.parquet"),
+            read_rows(self.run / "stages.parquet"),
+            read_rows(steps) if steps.exists() else [],  # a RUN of an earlier version has none
+        )
+        if not all(stage.metrics and stage.accuracy for stages in found.values() for stage in stages):
+            raise ValueError("a stage is not in all of them")  # a crash came between the writing of two files
+        entries = {}
+        for row in trials:
+            name = text_in(row, "trial")
+            entries[name] = StoredTrial(
+                name, text_in(row, "status"), text_in(row, "error") or None, found.pop(name, [])
+            )
+        if found:
+            raise ValueError(f"trials.parquet lacks {next(iter(found))}")
+        return entries
 
     def write(self) -> None:
         """Write accuracy.parquet, stages.parquet, steps.parquet and trials.parquet."""
         begun = time.monotonic()
-        accuracy, stages = [], []
+        accuracy: list[Row] = []
+        stages: list[Row] = []
         steps: list[tuple[str, int, int, str, float | None]] = []
         for record in self.records.values():
             trial = record.trial
             for stage in record.stages:
-                for cell in stage["accuracy"]:
-                    accuracy.append(
-                        {
-                            "trial": trial.id,
-                            "method": trial.method,
-                            "seed": trial.experiment.seed,
-                            "order": trial.order,
-                            "stage": stage["stage"],
-                            "stage_task": stage["task"],
-                            **cell,
-                        }
-                    )
-                for name, value in stage["metrics"].items():
-                    stages.append(
-                        {
-                            "trial": trial.id,
-                            "stage": stage["stage"],
-                            "task": stage["task"],
-                            "name": name,
-                            "value": value,
-                        }
-                    )
-                for name, values in stage.get("traces", {}).items():
-                    steps += [(trial.id, stage["stage"], step, name, value) for step, value in enumerate(values)]
+                place: Row = {"trial": trial.id, "stage": stage.stage}
+                about: Row = {"method": trial.method, "seed": trial.experiment.seed, "order": trial.order}
+                accuracy += [{**place, **about, "stage_task": stage.task, **vars(cell)} for cell in stage.accuracy]
+                stages += [
+                    {**place, "task": stage.task, "name": name, "value": value} for name, value in stage.metrics.items()
+                ]
+                for name, values in stage.traces.items():
+                    steps += [(trial.id, stage.stage, step, name, value) for step, value in enumerate(values)]
         columns = list(zip(*steps, strict=True)) if steps else [()] * len(STEPS_SCHEMA)
         write_table(self.run / "steps.parquet", pa.table(list(map(list, columns)), STEPS_SCHEMA))
         write_table(self.run / "accuracy.parquet", pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA))

@@ -12,29 +12,39 @@ import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from pyarrow import fs
+from pydantic import JsonValue
 from safetensors import SafetensorError
 
 from mcit_core.stages.digest import digest
 from mcit_core.stages.keys import StageKey
-from mcit_core.stages.results import Evaluation, Measured
+from mcit_core.stages.results import Evaluation, Measured, Trace
 from mcit_core.stages.state import StageState
 from orchestration.keep.files import Entry, Folder, StorageError
 from orchestration.keep.leases import POLL, Leases
 
 #: 1: state and evaluations carry checksums; 2: the record does too. Every version is read, the last one is written.
 FORMAT = 2
-
-
 FORMATS = (1, 2)
-
-
 Trained = tuple[StageState, Measured]
-
-
 RECORD, STATE = "record.json", "state.safetensors"
+
+
+class MeasuredRecord(TypedDict):
+    """`Measured` as JSON; format 1 had no traces."""
+
+    metrics: dict[str, float]
+    traces: NotRequired[dict[str, Trace]]
+
+
+class StageRecord(TypedDict):
+    """What an entry says of itself."""
+
+    made_from: dict[str, JsonValue]
+    measured: MeasuredRecord
+    checksum: str  # of the state
 
 
 class StageStore:
@@ -137,7 +147,7 @@ class StageStore:
             return f"it stays where it is ({error})"
         return f"set aside in {self.folder.path(place)}"
 
-    def record(self, key: str) -> dict[str, Any] | None:
+    def record(self, key: str) -> StageRecord | None:
         """What an entry says of itself, None where there is none or it cannot be read. The state is not looked at."""
         data = self.folder.read(_place(key, RECORD))
         try:
@@ -164,7 +174,7 @@ def _place(key: str, name: str) -> str:
     return f"{key[:2]}/{key}/{name}"
 
 
-def _read_record(key: str, data: bytes) -> dict[str, Any]:
+def _read_record(key: str, data: bytes) -> StageRecord:
     record = json.loads(data)
     if record["format"] not in FORMATS:
         raise ValueError(f"format {record['format']}, expected one of {FORMATS}")
@@ -174,10 +184,9 @@ def _read_record(key: str, data: bytes) -> dict[str, Any]:
         raise ValueError("it is another stage's")
     if record["format"] == 1:
         record["measured"] = {"metrics": record.pop("metrics")}
-    if not isinstance(record["measured"], dict) or not isinstance(record["made_from"], dict):
+    if not all(isinstance(record[name], dict) for name in ("measured", "made_from")):
         raise ValueError("measured or made_from is no mapping")
-    checked: dict[str, Any] = record
-    return checked
+    return StageRecord(made_from=record["made_from"], measured=record["measured"], checksum=record["checksum"])
 
 
 def _checked(key: str, record: bytes, state: bytes | None) -> Trained:

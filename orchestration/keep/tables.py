@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import JsonValue, TypeAdapter
 
+from mcit_core.stages.results import Cell, StageResult
 from orchestration.keep.files import write_atomic
 from orchestration.plan.spec import SweepSpec
+
+#: a row of a Parquet file, by column; trials.parquet has a column for every swept field
+Row = dict[str, JsonValue]
+
+#: the columns that describe a trial; the others of trials.parquet are swept fields and metrics
+TRIAL_COLUMNS: dict[str, pa.DataType] = {
+    "trial": pa.string(),
+    "method": pa.string(),
+    "tuner": pa.string(),
+    "tuner_settings": pa.string(),
+    "seed": pa.int64(),
+    "order": pa.string(),
+    "status": pa.string(),
+    "error": pa.string(),
+    "seconds": pa.float64(),
+    "stages_trained": pa.int64(),
+    "stages_reused": pa.int64(),
+}
+
+#: the columns of an accuracy cell: those of mcit_core, in Parquet's types
+CELL_COLUMNS: dict[str, pa.DataType] = {
+    name: {str: pa.string(), float: pa.float64(), int: pa.int64()}[kind] for name, kind in get_type_hints(Cell).items()
+}
 
 ACCURACY_SCHEMA = pa.schema(
     [
@@ -19,11 +45,7 @@ ACCURACY_SCHEMA = pa.schema(
         ("order", pa.string()),
         ("stage", pa.int64()),
         ("stage_task", pa.string()),
-        ("task", pa.string()),
-        ("split", pa.string()),
-        ("accuracy", pa.float64()),
-        ("content_accuracy", pa.float64()),
-        ("n", pa.int64()),
+        *CELL_COLUMNS.items(),
     ]
 )
 
@@ -49,16 +71,16 @@ STEPS_SCHEMA = pa.schema(
     ]
 )
 
+_CELL = TypeAdapter(Cell)
 
-def trials_schema(rows: list[dict[str, Any]], spec: SweepSpec) -> pa.Schema:
+
+def trials_schema(rows: list[Row], spec: SweepSpec) -> pa.Schema:
     """Types that hold for every sweep, whatever happens to be null; a swept value keeps its own type, a mixed axis is
     text."""
-    fixed: dict[str, Any] = {"seed": pa.int64(), "stages_trained": pa.int64(), "stages_reused": pa.int64()}
-    fixed |= dict.fromkeys(("trial", "method", "tuner", "tuner_settings", "order", "status", "error"), pa.string())
     fields = []
     for name in rows[0]:
-        kind = fixed.get(name, pa.float64())
-        if name in spec.axes and name not in fixed:
+        kind = TRIAL_COLUMNS.get(name, pa.float64())
+        if name in spec.axes and name not in TRIAL_COLUMNS:
             try:
                 kind = pa.array(spec.axes[name]).type
             except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -70,11 +92,51 @@ def trials_schema(rows: list[dict[str, Any]], spec: SweepSpec) -> pa.Schema:
     return pa.schema(fields)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def text_in(row: Row, column: str) -> str:
+    """The text in a column, "" where it is null. Raises KeyError where there is no such column, TypeError where it
+    holds something else."""
+    value = row[column]
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"column {column}: expected text, got {value!r}")
+    return value or ""
+
+
+def number_in(row: Row, column: str) -> float | None:
+    """The number in a column, None where it is null. Raises as `text_in`."""
+    value = row[column]
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"column {column}: expected a number, got {value!r}")
+    return value
+
+
+def read_rows(path: Path) -> list[Row]:
     """The rows of a Parquet file of ours. Raises FileNotFoundError, OSError or pyarrow's errors."""
     with path.open("rb") as file:
-        rows: list[dict[str, Any]] = pq.read_table(file, page_checksum_verification=True).to_pylist()
+        rows: list[Row] = pq.read_table(file, page_checksum_verification=True).to_pylist()
     return rows
+
+
+def stage_results(
+    accuracy: Iterable[Row], stages: Iterable[Row], steps: Iterable[Row] = ()
+) -> dict[str, list[StageResult]]:
+    """trial -> what its stages showed, in order, from the rows of three files. Raises KeyError, TypeError or ValueError
+    for what is no such row."""
+    found: dict[str, dict[int, StageResult]] = {}
+
+    def stage(row: Row, task: str | None) -> StageResult:
+        position = int(number_in(row, "stage") or 0)
+        return found.setdefault(text_in(row, "trial"), {}).setdefault(position, StageResult(position, task))
+
+    for row in stages:
+        value = number_in(row, "value")
+        if value is not None:
+            stage(row, text_in(row, "task") or None).metrics[text_in(row, "name")] = value
+    for row in accuracy:
+        cell = _CELL.validate_python({name: row[name] for name in CELL_COLUMNS})
+        stage(row, text_in(row, "stage_task") or None).accuracy.append(cell)
+    for row in steps:
+        stage(row, None).traces.setdefault(text_in(row, "name"), []).append(number_in(row, "value"))
+    return {trial: [results[position] for position in sorted(results)] for trial, results in found.items()}
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from typing import Any
+
+from pydantic import JsonValue
 
 from mcit_core.config import flatten
 from mcit_core.stages.digest import digest
@@ -13,6 +14,8 @@ from mcit_core.stages.keys import stage_chain
 from orchestration.keep.stage_store import StageStore
 from orchestration.plan.trials import Trial
 
+#: what a stage was made from, as its record has it
+MadeFrom = dict[str, JsonValue]
 #: what the parts of a key other than fields mean, where two stages differ in them
 MEANINGS = {
     "code": "the source of mcit_core (comments and layout aside)",
@@ -50,12 +53,18 @@ def explain(store: StageStore, first: str, second: str) -> list[str]:
             )
             break
         lines += [f"{what} differ in {text}" for text in _differences(ours["made_from"], theirs["made_from"])]
-        a, b = ours["made_from"].get("parent"), theirs["made_from"].get("parent")
+        a, b = _parent(ours["made_from"]), _parent(theirs["made_from"])
         what = f"the stages before ({str(a)[:12]} and {str(b)[:12]})"
     return lines or ["they are one and the same stage"]
 
 
-def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+def _parent(made_from: MadeFrom) -> str | None:
+    """The key of the stage before."""
+    parent = made_from.get("parent")
+    return parent if isinstance(parent, str) else None
+
+
+def _differences(ours: MadeFrom, theirs: MadeFrom) -> list[str]:
     a, b = ({k: v for k, v in flatten(part).items() if k != "parent"} for part in (ours, theirs))
     found = []
     for name in sorted(a.keys() | b.keys()):
@@ -66,12 +75,12 @@ def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return found
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text[:12] if re.fullmatch(r"[0-9a-f]{32,}", text) else text
 
 
-def needed_by(records: dict[str, dict[str, Any]], trials: Iterable[Trial]) -> set[str]:
+def needed_by(records: dict[str, MadeFrom], trials: Iterable[Trial]) -> set[str]:
     """The stored stages of these trials, parents included, whatever data, code and versions they were made with (a
     sweep file does not tell those)."""
     alike: dict[str, list[str]] = {}
@@ -81,14 +90,14 @@ def needed_by(records: dict[str, dict[str, Any]], trials: Iterable[Trial]) -> se
     for trial in trials:
         parents: set[str | None] = {None}
         for stage in stage_chain(trial.experiment, {}, {}):
-            mine = [key for key in alike.get(_planned(stage.made_from), []) if records[key].get("parent") in parents]
+            mine = [key for key in alike.get(_planned(stage.made_from), []) if _parent(records[key]) in parents]
             needed.update(mine)
             if trial.experiment.protocol != "direct":
                 parents = set(mine)
     return needed
 
 
-def _planned(made_from: dict[str, Any]) -> str:
+def _planned(made_from: MadeFrom) -> str:
     return digest([made_from.get(name) for name in ("benchmark", "model", "task", "fields")])
 
 
@@ -108,7 +117,7 @@ def collect(store: StageStore, keep: Iterable[Trial], limit: int, dry_run: bool)
             used[ancestor] = max(used.get(ancestor, 0.0), used[key])
     kept = needed_by(records, keep)
     for lease in store.leases.held():
-        kept.update(key for key in (lease.get("key"), lease.get("parent")) if key)
+        kept.update(key for key in (lease.get("key"), lease.get("parent")) if isinstance(key, str))
     for key in list(kept):
         kept.update(_ancestors(records, key))
     left, deleted = sum(sizes.values()), []
@@ -124,11 +133,11 @@ def collect(store: StageStore, keep: Iterable[Trial], limit: int, dry_run: bool)
     return deleted, left
 
 
-def _ancestors(records: dict[str, dict[str, Any]], key: str) -> Iterable[str]:
-    parent = records.get(key, {}).get("parent")
+def _ancestors(records: dict[str, MadeFrom], key: str) -> Iterable[str]:
+    parent = _parent(records.get(key, {}))
     while parent is not None:
         yield parent
-        parent = records.get(parent, {}).get("parent")
+        parent = _parent(records.get(parent, {}))
 
 
 def sweep_up(store: StageStore, dry_run: bool) -> int:

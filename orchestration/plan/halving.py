@@ -8,17 +8,18 @@ settings, whatever the workers' speed. Decided on the validation split.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from statistics import fmean
-from typing import Any
 
 from mcit_core.methods import REFERENCES
+from mcit_core.stages.results import Cell
 from orchestration.plan.spec import HalvingRule, SweepSpec
 from orchestration.plan.trials import Trial
 
 
-def score(accuracy: list[dict[str, Any]], learned: tuple[str, ...]) -> float:
+def score(accuracy: Iterable[Cell], learned: tuple[str, ...]) -> float:
     """Mean validation accuracy over the tasks learned so far, from a stage's accuracy cells."""
-    return fmean(cell["accuracy"] for cell in accuracy if cell["split"] == "validation" and cell["task"] in learned)
+    return fmean(cell.accuracy for cell in accuracy if cell.split == "validation" and cell.task in learned)
 
 
 def best(scores: dict[str, float], rule: HalvingRule) -> set[str]:

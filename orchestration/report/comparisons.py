@@ -6,14 +6,14 @@ import html
 
 from matplotlib.axes import Axes
 
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, fit_limits, new_figure, percent
 from orchestration.results.estimates import Estimate, estimate
-from orchestration.results.reading import Row
 from orchestration.results.settings import Setting, estimate_rows, setting_of
 
 MOST_SETTINGS = 24
-Point = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
+Place = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
 
 
 def pareto_figure(context: Context) -> str | None:
@@ -47,7 +47,7 @@ def pareto_figure(context: Context) -> str | None:
     return as_html(figure, caption, "Average accuracy against forgetting")
 
 
-def _point(context: Context, panel: Axes, number: int, point: Point) -> None:
+def _point(context: Context, panel: Axes, number: int, point: Place) -> None:
     setting, x, y = point
     style = context.styles[setting]
     centre = (100 * (x.mean or 0.0), 100 * (y.mean or 0.0))
@@ -142,14 +142,12 @@ def order_words(context: Context, settings: list[Setting]) -> str:
 def time_figure(context: Context) -> str | None:
     """Seconds of a trial spent training and evaluating."""
     spent: dict[tuple[Setting, str], list[float]] = {}
-    owner = {row["trial"]: setting_of(row, context.results.axes) for row in context.results.finished}
-    totals: dict[tuple[str, str], float] = {}
-    for row in context.results.stages:
-        if row["name"] in ("seconds/train", "seconds/evaluate") and row["trial"] in owner and row["value"] is not None:
-            key = (row["trial"], row["name"])
-            totals[key] = totals.get(key, 0.0) + row["value"]
-    for (trial, name), seconds in totals.items():
-        spent.setdefault((owner[trial], name), []).append(seconds)
+    for row in context.results.finished:
+        stages = context.results.stages.get(text_in(row, "trial"), [])
+        for name in ("seconds/train", "seconds/evaluate"):
+            seconds = [stage.metrics[name] for stage in stages if name in stage.metrics]
+            if seconds:
+                spent.setdefault((setting_of(row, context.results.axes), name), []).append(sum(seconds))
     settings = [s for s in context.settings if any(setting == s for setting, _ in spent)][:MOST_SETTINGS]
     if not settings:
         return None

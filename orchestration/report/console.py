@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestration.results.catalogue import HEADLINE
+from orchestration.keep.tables import text_in
 from orchestration.results.reading import Results, read_results
 from orchestration.results.settings import SettingSummary, settings_summary
 from orchestration.results.words import format_estimate, setting_label, summary_metrics
@@ -21,7 +21,7 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
     results = read_results(run_dir)
     summaries = settings_summary(results.trials, results.axes)
     methods = {summary.setting.method for summary in summaries if not summary.setting.is_reference}
-    shown = [metric for metric in summary_metrics(summaries) if metric.name in HEADLINE]
+    shown = [metric for metric in summary_metrics(summaries) if metric.place == "headline"]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("setting", vertical="bottom", no_wrap=True, overflow="fold")
     table.add_column("trials", justify="right")
@@ -49,7 +49,9 @@ def _print_unfinished(results: Results, console: Console) -> None:
     console.print("Trials without a final result:")
     table = Table("trial", "status", "why", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
-        table.add_row(*(Text(text) for text in (row["trial"], row["status"], first_line(row["error"]))))
+        table.add_row(
+            Text(text_in(row, "trial")), Text(text_in(row, "status")), Text(first_line(text_in(row, "error")))
+        )
     console.print(table)
 
 

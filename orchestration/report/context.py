@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib import colormaps
+from pydantic import JsonValue
 
-from orchestration.results.reading import Results, Row
+from orchestration.keep.tables import Row
+from orchestration.results.reading import Results
 from orchestration.results.settings import (
     Setting,
     SettingSummary,
@@ -23,7 +24,9 @@ from orchestration.results.words import setting_label
 #: Okabe and Ito's colours, told apart by colour-blind readers; black and grey are kept for the references
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
-REFERENCE_STYLE: dict[str, tuple[str, Any]] = {
+#: dashes as matplotlib takes them: a name, or an offset and lengths
+Dashes = str | tuple[float, tuple[float, ...]]
+REFERENCE_STYLE: dict[str, tuple[str, Dashes]] = {
     "sequential": ("#222222", (0, (5, 2))),
     "direct": ("#777777", (0, (1, 1.5))),
     "zero_shot": ("#999999", (0, (5, 2, 1, 2))),
@@ -34,7 +37,7 @@ REFERENCE_STYLE: dict[str, tuple[str, Any]] = {
 class Style:
     colour: str
     marker: str
-    line: Any = "-"
+    line: Dashes = "-"
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,11 @@ class Context:
             if setting_of(row, self.results.axes) == setting and order in (None, row["order"])
         ]
 
-    def axis_values(self, axis: str) -> list[Any]:
+    def axis_values(self, axis: str) -> list[JsonValue]:
         """The values of an axis among trials that are not references: numbers by size, others as declared."""
         found = list(dict.fromkeys(row.get(axis) for row in self._studied_rows()))
         if all(is_number(value) for value in found):
-            return sorted(found)
+            return sorted(found, key=value_key)
         declared = self.results.axes.get(axis) or []
         return sorted(
             found,

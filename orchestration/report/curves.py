@@ -1,12 +1,15 @@
-"""The four headline metrics along one axis of the sweep: curves for numbers, dots for names."""
+"""The headline metrics along one axis of the sweep: curves for numbers, dots for names."""
 
 from __future__ import annotations
 
 import html
-from typing import Any
 
 from matplotlib.axes import Axes
+from pydantic import JsonValue
 
+from mcit_core.methods import REFERENCES
+from mcit_core.metrics import headline_names
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.context import MARKERS, PALETTE, REFERENCE_STYLE, Context, Style
 from orchestration.report.drawing import (
     as_html,
@@ -20,10 +23,8 @@ from orchestration.report.drawing import (
     title,
 )
 from orchestration.report.findings import missing_reason
-from orchestration.results.catalogue import HEADLINE, REFERENCES
 from orchestration.results.comparisons import baseline_of
 from orchestration.results.estimates import Estimate, present
-from orchestration.results.reading import Row
 from orchestration.results.settings import estimate_rows, setting_axes
 from orchestration.results.words import format_value, short_axis_names
 
@@ -37,9 +38,13 @@ def axis_figures(context: Context) -> list[str]:
 
 def _axis_figure(context: Context, axis: str) -> str:
     groups, pooled = _groups(context, axis)
-    figure, panels = new_figure(7.2, 2, 2)
+    metrics = headline_names()
+    rows = -(-len(metrics) // 2)
+    figure, panels = new_figure(3.6 * rows, rows, 2)
+    for panel in panels[len(metrics) :]:
+        panel.set_axis_off()
     cut = False
-    for panel, metric in zip(panels, HEADLINE, strict=True):
+    for panel, metric in zip(panels, metrics, strict=False):
         if any(present([row.get(metric)]) for _, _, rows in groups for row in rows):
             cut |= _panel(context, panel, groups, metric, axis)
         else:
@@ -60,16 +65,16 @@ def _groups(context: Context, axis: str) -> tuple[list[Group], list[str]]:
     """One line per combination of method and the other axes; more than fit are pooled, and the axes' names returned."""
     others = [name for name in setting_axes(context.results.axes) if name != axis]
     short = short_axis_names(context.results.axes)
-    combinations: dict[tuple[Any, ...], list[Row]] = {}
+    combinations: dict[tuple[str, tuple[JsonValue, ...]], list[Row]] = {}
     for row in context.results.finished:
         if row["method"] not in REFERENCES:
-            method = row["method"] if axis != "method" else ""
-            combinations.setdefault((method, *(row.get(name) for name in others)), []).append(row)
+            method = text_in(row, "method") if axis != "method" else ""
+            combinations.setdefault((method, tuple(row.get(name) for name in others)), []).append(row)
     if len(combinations) > len(PALETTE):
         rows = [row for group in combinations.values() for row in group]
         return [("all settings", Style(PALETTE[0], MARKERS[0]), rows)], others
     groups = []
-    for i, ((method, *rest), rows) in enumerate(combinations.items()):
+    for i, ((method, rest), rows) in enumerate(combinations.items()):
         words = [f"{short[name]} {format_value(value)}" for name, value in zip(others, rest, strict=True)]
         label = ", ".join([method, *words] if len(context.methods) > 1 and method else words) or method or "mean"
         groups.append((label, Style(PALETTE[i], MARKERS[i]), rows))
@@ -96,8 +101,10 @@ def _panel(context: Context, panel: Axes, groups: list[Group], metric: str, axis
     centres += _references(context, panel, metric, axis)
     names = [format_value(value) for value in values]
     crowded = sum(map(len, names)) > 60
-    turned: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    panel.set_xticks(range(len(values)), names, **turned)
+    if crowded:
+        panel.set_xticks(range(len(values)), names, rotation=60, ha="right", rotation_mode="anchor")
+    else:
+        panel.set_xticks(range(len(values)), names)
     panel.set_xlim(-0.4, len(values) - 0.6)
     panel.set_xlabel(axis)
     panel.set_ylabel("per cent" if metric == "average_accuracy" else "points")

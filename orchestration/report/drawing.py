@@ -7,15 +7,15 @@ import html
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mcit_core.metrics import CATALOGUE
+from orchestration.keep.tables import Row
 from orchestration.report.context import Style
-from orchestration.results.catalogue import METRIC
 from orchestration.results.estimates import Estimate, present
-from orchestration.results.reading import Row
 
 #: settings that hold while the whole report is drawn; names may contain dollar signs, so no mathematics is parsed
 LOOK = {
@@ -45,11 +45,11 @@ Estimates = Sequence[Estimate]
 
 
 def new_figure(
-    height: float, rows: int = 1, columns: int = 1, *, width: float = WIDTH, **options: Any
+    height: float, rows: int = 1, columns: int = 1, *, width: float = WIDTH, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels, row by row."""
+    """A figure and its panels, row by row; `sharey`: one scale for all."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, **options)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     return figure, list(panels.flat)
 
 
@@ -109,8 +109,8 @@ def fit_limits(axes: Axes, centres: Sequence[float], found: Estimates, vertical:
 
 def title(metric: str) -> str:
     """A metric's name with the direction that is better."""
-    better = {"higher": "higher is better", "lower": "lower is better", "": ""}[METRIC[metric].better]
-    return f"{METRIC[metric].title} ({better})"
+    better = {"higher": "higher is better", "lower": "lower is better", "": ""}[CATALOGUE[metric].better]
+    return f"{CATALOGUE[metric].title} ({better})"
 
 
 def say_missing(axes: Axes, reason: str) -> None:
@@ -123,7 +123,7 @@ def say_missing(axes: Axes, reason: str) -> None:
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """One legend for all panels, underneath."""
-    entries: dict[str, Any] = {}
+    entries: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mcit_core.methods import REFERENCES
+from mcit_core.metrics import CATALOGUE, headline_names, reason_undefined
+from mcit_core.stages.results import UNTOUCHED
 from orchestration.report.context import Context
-from orchestration.results.catalogue import HEADLINE, METRIC, REFERENCES
 from orchestration.results.comparisons import axis_contrast, baseline_of, paired_difference
 from orchestration.results.estimates import Difference, present
 from orchestration.results.words import format_number, format_value, short_axis_names
@@ -95,7 +97,7 @@ def verdict(metric: str, difference: Difference) -> str:
     low, high = difference.interval
     if low <= 0 <= high:
         return "no clear difference"
-    return "better" if (low > 0) == (METRIC[metric].better == "higher") else "worse"
+    return "better" if (low > 0) == (CATALOGUE[metric].better == "higher") else "worse"
 
 
 def findings(context: Context) -> list[Finding]:
@@ -114,7 +116,7 @@ def _axis_findings(context: Context) -> list[Finding]:
         claim = f"{short[axis]} {format_value(high)} instead of {format_value(low)}"
         contrasts = {
             name: axis_contrast(context.results.trials, context.results.axes, name, axis=axis, high=high, low=low)
-            for name in HEADLINE
+            for name in headline_names()
         }
         groups.append((claim, _lines(context, contrasts)))
     return groups
@@ -131,7 +133,8 @@ def _chosen_findings(context: Context) -> list[Finding]:
         (
             claim,
             _lines(
-                context, {name: paired_difference(context.results.trials, name, chosen, baseline) for name in HEADLINE}
+                context,
+                {name: paired_difference(context.results.trials, name, chosen, baseline) for name in headline_names()},
             ),
         )
     ]
@@ -141,7 +144,7 @@ def _lines(context: Context, differences: dict[str, Difference]) -> list[Line]:
     lines = []
     for name, difference in differences.items():
         words = in_words(name, difference) if difference.n else missing_reason(context, name)
-        lines.append((METRIC[name].title, words, verdict(name, difference)))
+        lines.append((CATALOGUE[name].title, words, verdict(name, difference)))
     return lines
 
 
@@ -172,22 +175,17 @@ def missing_reason(context: Context, metric: str) -> str:
         return "no trial has finished"
     if ran <= {"zero_shot", "direct"}:
         return "no trial that learns the tasks in sequence has finished"
-    if metric == "forward_transfer" and not _untouched_known(context):
-        return "no zero_shot reference: forward transfer undefined"
-    if metric in ("transfer_to_direct", "intransigence") and "direct" not in ran:
-        return f"no direct reference: {METRIC[metric].title} undefined"
-    if len(context.tasks) == 1 and metric in (
-        "forgetting",
-        "backward_transfer",
-        "forward_transfer",
-        "transfer_to_direct",
-        "content_forgetting",
-    ):
-        return f"only one task: {METRIC[metric].title} undefined"
+    formula = CATALOGUE[metric].formula if metric in CATALOGUE else None
+    for tasks in (2, len(context.tasks)):  # a missing reference comes before a missing second task
+        why = reason_undefined(formula, tasks, _untouched_known(context), "direct" in ran) if formula and tasks else ""
+        if why:
+            return f"{why}: {CATALOGUE[metric].title} undefined"
     if any(present([row.get(metric)]) for row in context.results.finished):
         return "no two finished trials that differ in nothing else"
-    return f"{METRIC[metric].title if metric in METRIC else metric} was not measured"
+    return f"{CATALOGUE[metric].title if metric in CATALOGUE else metric} was not measured"
 
 
 def _untouched_known(context: Context) -> bool:
-    return any(row["stage"] == -1 for row in context.results.accuracy)
+    return any(
+        stage.stage == UNTOUCHED and stage.accuracy for stages in context.results.stages.values() for stage in stages
+    )

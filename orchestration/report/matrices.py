@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.comparisons import rows_by_order
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, legend_below, new_figure, percent
 from orchestration.results.matrices import AccuracyMatrix, accuracy_matrix, mean_matrix
-from orchestration.results.reading import Row
 from orchestration.results.settings import Setting
 
 MOST_MAPS = 12
@@ -27,7 +27,10 @@ def _has_matrix(setting: Setting) -> bool:
 
 def mean_of(context: Context, rows: list[Row]) -> AccuracyMatrix:
     """The mean accuracy matrix of trials of one order."""
-    matrices = [accuracy_matrix(context.results.accuracy, row["trial"]) for row in rows]
+    stages = context.results.stages
+    matrices = [
+        accuracy_matrix(stages.get(text_in(row, "trial"), []), text_in(row, "order").split(">")) for row in rows
+    ]
     return mean_matrix([matrix for matrix in matrices if matrix.tasks])
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import yaml
 
+from mcit_core.config import flatten
+from mcit_core.metrics import CATALOGUE
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
 from orchestration.report.findings import findings, headline, missing_reason, what_was_run
+from orchestration.report.markup import Builder, Section, html_table, missing, paragraph
 from orchestration.report.matrices import forgetting_curves, heat_maps
 from orchestration.report.stage_by_stage import exhausted_words, gradient_figure, stage_lines, usage_figure
 from orchestration.report.tables import (
@@ -18,45 +21,10 @@ from orchestration.report.tables import (
     costs_table,
     further_table,
     glossary,
-    html_table,
     orders_table,
     settings_table,
 )
-from orchestration.results.catalogue import METRIC
-from orchestration.results.reading import Row
 from orchestration.results.words import summary_metrics
-
-Section = tuple[str, str]
-
-
-def sections(context: Context) -> list[Section]:
-    every = [
-        _summary,
-        _metrics,
-        _settings,
-        _against_sequential,
-        _axes,
-        _pareto,
-        _matrices,
-        _forgetting,
-        _subspaces,
-        _prompts,
-        _averaging,
-        order_axis,
-        _costs,
-        _failures,
-        _provenance,
-    ]
-    return [section for build in every if (section := build(context)) is not None]
-
-
-def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph of plain text."""
-    return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
-
-
-def missing(text: str) -> str:
-    return paragraph(text[:1].upper() + text[1:] + ("" if text.endswith(".") else "."), "missing")
 
 
 def _summary(context: Context) -> Section:
@@ -100,7 +68,7 @@ def _settings(context: Context) -> Section:
     shown = {metric.name for metric in summary_metrics(context.summaries)}
     reasons = [
         missing_reason(context, metric.name)
-        for metric in METRIC.values()
+        for metric in CATALOGUE.values()
         if metric.name not in shown and metric.unit == "percent"
     ]
     reasons = list(dict.fromkeys(reasons))
@@ -180,7 +148,7 @@ def _subspaces(context: Context) -> Section:
         "later stages may still use. Means over seeds and orders.",
     )
     gradient = gradient_figure(context)
-    recorded = any(row["name"].startswith("subspace/") for row in context.results.stages)
+    recorded = any(name.startswith("subspace/") for name in context.results.measured)
     words = exhausted_words(context)
     body = (lines or "") + (paragraph(words) if words else "") + (gradient or "")
     if not recorded:
@@ -191,22 +159,22 @@ def _subspaces(context: Context) -> Section:
 
 
 def _prompts(context: Context) -> Section | None:
-    recorded = {row["name"].split("/")[0] for row in context.results.stages}
+    recorded = {name.split("/")[0] for name in context.results.measured}
     if not recorded & {"pool", "prompt_usage", "key_drift"}:
         return None
-    names = sorted({row["name"] for row in context.results.stages if row["name"].startswith("pool/")})
+    names = sorted(name for name in context.results.measured if name.startswith("pool/"))
     lines = stage_lines(context, [*names, "key_drift"], "Means over seeds and orders.")
     usage = usage_figure(context) or missing("no finished trial of a sequence recorded prompt usage")
     return "Prompts", usage + (lines or "")
 
 
 def _averaging(context: Context) -> Section | None:
-    names = sorted({row["name"] for row in context.results.stages if row["name"].startswith("ema/")})
+    names = sorted(name for name in context.results.measured if name.startswith("ema/"))
     figure = stage_lines(context, names, "Means over seeds and orders; the weight is the one on the old average.")
     return ("Averaging weights", figure) if figure else None
 
 
-def order_axis(context: Context) -> Section | None:
+def _orders(context: Context) -> Section | None:
     orders = context.results.orders
     if len(orders) < 2:
         return None
@@ -230,17 +198,20 @@ def _failures(context: Context) -> Section:
 
 
 def _failure(row: Row) -> list[str]:
-    order = (row["order"] or "").replace(">", " → ")
+    order = text_in(row, "order").replace(">", " → ")
     cells = [html.escape(str(cell)) for cell in (row["trial"], row["method"], row["seed"], order, row["status"])]
-    return [*cells, f"<pre>{html.escape(row['error'])}</pre>" if row["error"] else "–"]
+    return [*cells, f"<pre>{html.escape(text_in(row, 'error'))}</pre>" if row["error"] else "–"]
 
 
 def _provenance(context: Context) -> Section:
     sweep = dict(context.results.sweep)
-    rows = flatten(sweep.pop("provenance", None) or {})
-    cells = [(html.escape(name), html.escape(value)) for name, value in rows]
+    provenance = sweep.pop("provenance", None)
+    rows = flatten(provenance).items() if isinstance(provenance, dict) else ()
+    cells = [(html.escape(name), html.escape(str(value))) for name, value in rows]
     body = (
-        html_table(["what", "value"], cells, "words pairs") if rows else missing("the sweep file carries no provenance")
+        html_table(["what", "value"], cells, "words pairs")
+        if cells
+        else missing("the sweep file carries no provenance")
     )
     if sweep:
         text = html.escape(yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
@@ -248,10 +219,26 @@ def _provenance(context: Context) -> Section:
     return "Where the numbers come from", body
 
 
-def flatten(mapping: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A nested mapping as dotted names and texts."""
-    pairs: list[tuple[str, str]] = []
-    for key, value in mapping.items():
-        name = f"{prefix}{key}"
-        pairs += flatten(value, name + ".") if isinstance(value, dict) else [(name, str(value))]
-    return pairs
+#: the sections in the order of the page. A new figure or table: write its builder in a file of its own (`curves.py` is
+#: an example, `markup.py` has what it is made of), import the builder above, and name it here where it is to stand
+SECTIONS: list[Builder] = [
+    _summary,
+    _metrics,
+    _settings,
+    _against_sequential,
+    _axes,
+    _pareto,
+    _matrices,
+    _forgetting,
+    _subspaces,
+    _prompts,
+    _averaging,
+    _orders,
+    _costs,
+    _failures,
+    _provenance,
+]
+
+
+def sections(context: Context) -> list[Section]:
+    return [section for build in SECTIONS if (section := build(context)) is not None]

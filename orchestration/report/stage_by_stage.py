@@ -6,10 +6,11 @@ import html
 
 import numpy as np
 
+from mcit_core.stages.results import UNTOUCHED, StageResult
+from orchestration.keep.tables import Row, text_in
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, legend_below, new_figure
 from orchestration.results.estimates import estimate
-from orchestration.results.reading import Row
 from orchestration.results.settings import Setting
 
 MOST_LINES = 8
@@ -36,17 +37,19 @@ def _belongs(name: str, group: str) -> bool:
 
 def stage_values(context: Context, setting: Setting, wanted: set[str]) -> dict[int, list[float]]:
     """Stage -> the recorded values whose name is wanted, over a setting's finished trials."""
-    trials = {row["trial"] for row in context.rows(setting)}
     found: dict[int, list[float]] = {}
-    for row in context.results.stages:
-        if row["trial"] in trials and row["stage"] >= 0 and row["name"] in wanted and row["value"] is not None:
-            found.setdefault(row["stage"], []).append(row["value"])
+    for row in context.rows(setting):
+        for stage in context.results.stages.get(text_in(row, "trial"), []):
+            values = [value for name, value in stage.metrics.items() if name in wanted]
+            if values and stage.stage != UNTOUCHED:
+                found.setdefault(stage.stage, []).extend(values)
     return dict(sorted(found.items()))
 
 
 def stage_lines(context: Context, names: list[str], caption: str) -> str | None:
     """One panel a name: its mean over seeds and orders by stage, one line a setting. `a` also stands for `a/<task>`."""
-    recorded = {row["name"] for row in context.results.stages}
+    recorded = context.results.measured
+    last = max((stage.stage for stages in context.results.stages.values() for stage in stages), default=0)
     names = [name for name in names if any(_belongs(other, name) for other in recorded)]
     settings = context.pick(MOST_LINES)
     if not names or not settings:
@@ -71,7 +74,7 @@ def stage_lines(context: Context, names: list[str], caption: str) -> str | None:
                 )
         panel.set_title(TITLES.get(name, name), fontsize=9)
         panel.set_xlabel("stage")
-        panel.set_xticks(range(1, 1 + max((row["stage"] for row in context.results.stages), default=0) + 1))
+        panel.set_xticks(range(1, last + 2))
         if name.startswith(COUNTS):
             panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.05 * panel.get_ylim()[1])
     legend_below(figure, panels[: len(names)])
@@ -88,8 +91,7 @@ def exhausted_words(context: Context) -> str:
             words.append(f"{context.label(setting)} (stage {', '.join(stages)})")
     if words:
         return "The allowed space was exhausted in at least one trial of: " + "; ".join(words) + "."
-    recorded = any(row["name"] == "subspace/exhausted" for row in context.results.stages)
-    return "No trial exhausted its allowed space." if recorded else ""
+    return "No trial exhausted its allowed space." if "subspace/exhausted" in context.results.measured else ""
 
 
 def gradient_figure(context: Context) -> str | None:
@@ -140,8 +142,8 @@ def usage_figure(context: Context) -> str | None:
     row = _usage_trial(context)
     if row is None:
         return None
-    shares = _usage(context, row["trial"])
-    tasks = [task for task in (row["order"] or "").split(">") if task in shares] or sorted(shares)
+    shares = _usage(context.results.stages[text_in(row, "trial")])
+    tasks = [task for task in text_in(row, "order").split(">") if task in shares] or sorted(shares)
     size = 1 + max(index for found in shares.values() for index in found)
     grid = np.array([[100 * shares[task].get(index, 0.0) for index in range(size)] for task in tasks])
     figure, (panel,) = new_figure(1.3 + 0.34 * len(tasks))
@@ -154,7 +156,7 @@ def usage_figure(context: Context) -> str | None:
     panel.set_xlabel("prompt")
     figure.colorbar(image, ax=panel, label="share of choices, per cent", fraction=0.03, pad=0.01)
     caption = (
-        f"How often each prompt was chosen for each task's test rows, in trial {html.escape(row['trial'])} "
+        f"How often each prompt was chosen for each task's test rows, in trial {html.escape(text_in(row, 'trial'))} "
         "alone: prompts of different seeds are different prompts. A column with several dark cells is a prompt "
         "that tasks share."
     )
@@ -163,17 +165,20 @@ def usage_figure(context: Context) -> str | None:
 
 def _usage_trial(context: Context) -> Row | None:
     """A trial of the chosen setting, else the first that learned a sequence, that recorded prompt usage."""
-    recorded = {row["trial"] for row in context.results.stages if row["name"].startswith("prompt_usage/")}
+    recorded = {trial for trial, stages in context.results.stages.items() if _usage(stages)}
     chosen = context.rows(context.chosen) if context.chosen else []
     sequences = [row for row in context.results.finished if row["method"] != "direct"]
     return next((row for row in [*chosen, *sequences] if row["trial"] in recorded), None)
 
 
-def _usage(context: Context, trial: str) -> dict[str, dict[int, float]]:
+def _usage(stages: list[StageResult]) -> dict[str, dict[int, float]]:
     """Task -> prompt -> share, each task as of the last stage that recorded it."""
-    found: dict[str, dict[int, dict[int, float]]] = {}
-    for row in context.results.stages:
-        if row["trial"] == trial and row["name"].startswith("prompt_usage/") and row["value"] is not None:
-            task, index = row["name"].removeprefix("prompt_usage/").rsplit("/", 1)
-            found.setdefault(task, {}).setdefault(row["stage"], {})[int(index)] = row["value"]
-    return {task: stages[max(stages)] for task, stages in found.items()}
+    found: dict[str, dict[int, float]] = {}
+    for stage in stages:
+        here: dict[str, dict[int, float]] = {}
+        for name, value in stage.metrics.items():
+            if name.startswith("prompt_usage/"):
+                task, index = name.removeprefix("prompt_usage/").rsplit("/", 1)
+                here.setdefault(task, {})[int(index)] = value
+        found |= here
+    return found

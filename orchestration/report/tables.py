@@ -7,59 +7,44 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from mcit_core.metrics import CATALOGUE, Metric, headline_names
 from orchestration.report.context import Context
-from orchestration.results.catalogue import HEADLINE, METRIC, Metric
+from orchestration.report.markup import html_table
 from orchestration.results.comparisons import Comparison, compare_with_sequential
 from orchestration.results.reading import metric_names
 from orchestration.results.settings import SettingSummary, estimate_rows, setting_axes
 from orchestration.results.words import format_number, format_value, summary_metrics
 
-MAIN = (*HEADLINE, "learning_accuracy", "pretrained_retention")
-COSTS = ("trained_parameters", "memory_bytes")
-
-
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "", classes: Sequence[str] = ()) -> str:
-    """A table of cells that are HTML already; `classes` gives each row's class."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = []
-    for i, row in enumerate(rows):
-        first, *rest = row
-        name = f' class="{classes[i]}"' if classes and classes[i] else ""
-        body.append(f'<tr{name}><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>")
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-
 
 def glossary(context: Context) -> str:
     """What each metric of this run means and which way is better."""
     shown = [metric for metric in summary_metrics(context.summaries) if metric.unit == "percent"]
-    shown = shown or [METRIC[name] for name in HEADLINE]
+    shown = shown or [CATALOGUE[name] for name in headline_names()]
     rows = [(html.escape(metric.title), metric.better, html.escape(metric.meaning)) for metric in shown]
     return html_table(["metric", "better", "meaning"], rows, "words")
 
 
 def settings_table(context: Context) -> str:
     """Settings x main metrics, the references last."""
-    return _settings_table(context, [m for m in summary_metrics(context.summaries) if m.name in MAIN])
+    main = [m for m in summary_metrics(context.summaries) if m.better and m.place != "further"]
+    return _settings_table(context, main)
 
 
 def further_table(context: Context) -> str:
     """Settings x the metrics that refine the main ones; empty where there are none."""
-    further = [m for m in summary_metrics(context.summaries) if m.name not in (*MAIN, *COSTS)]
+    further = [m for m in summary_metrics(context.summaries) if m.better and m.place == "further"]
     return _settings_table(context, further) if further else ""
 
 
 def costs_table(context: Context) -> str:
-    shown = [METRIC[name] for name in COSTS if any(summary.metric(name).n for summary in context.summaries)]
-    return _settings_table(context, [*shown, Metric("seconds", "seconds per trial", "", "", "seconds")])
+    costs = [m for m in summary_metrics(context.summaries) if not m.better]
+    return _settings_table(context, [*costs, Metric("seconds", "seconds per trial", "", "", "seconds")])
 
 
 def orders_table(context: Context) -> str:
     """Every order with what a few settings reach under it, means over seeds."""
     settings = [setting for setting in context.pick(3) if context.rows(setting)]
-    metrics = [METRIC["average_accuracy"], METRIC["forgetting"]]
+    metrics = [CATALOGUE["average_accuracy"], CATALOGUE["forgetting"]]
     columns = [(setting, metric) for setting in settings for metric in metrics]
     head = [f"{html.escape(context.label(setting))}: {_title(metric)}" for setting, metric in columns]
     rows = [
@@ -83,7 +68,7 @@ def _title(metric: Metric) -> str:
 def _settings_table(context: Context, metrics: Sequence[Metric]) -> str:
     head = ["setting", "n", *map(_title, metrics)]
     rows = [
-        [setting_cell(context, summary), _count(summary), *(_cell(summary, metric.name) for metric in metrics)]
+        [setting_cell(context, summary), _count(summary), *(_cell(summary, metric) for metric in metrics)]
         for summary in context.summaries
     ]
     classes = [
@@ -104,18 +89,18 @@ def _count(summary: SettingSummary) -> str:
     return str(summary.finished) if summary.finished == summary.trials else f"{summary.finished} of {summary.trials}"
 
 
-def _cell(summary: SettingSummary, metric: str) -> str:
-    found = summary.metric(metric)
-    text = format_number(metric, found.mean)
-    if found.half_width is not None and (found.half_width > 0 or metric not in COSTS):
-        text += f' <span class="interval">± {format_number(metric, found.half_width)}</span>'
+def _cell(summary: SettingSummary, metric: Metric) -> str:
+    found = summary.metric(metric.name)
+    text = format_number(metric.name, found.mean)
+    if found.half_width is not None and (found.half_width > 0 or metric.better or metric.name == "seconds"):
+        text += f' <span class="interval">± {format_number(metric.name, found.half_width)}</span>'
     return text + (f' <span class="interval">n = {found.n}</span>' if 0 < found.n < summary.finished else "")
 
 
 def comparison_table(context: Context) -> str:
     """Each setting minus sequential, on the headline metrics; empty where nothing can be compared."""
     comparisons = [c for c in compare_with_sequential(context.results.trials, context.results.axes) if c.difference.n]
-    metrics = [name for name in HEADLINE if any(c.metric == name for c in comparisons)]
+    metrics = [name for name in headline_names() if any(c.metric == name for c in comparisons)]
     by_place = {(c.setting, c.metric): c for c in comparisons}
     settings = list(dict.fromkeys(c.setting for c in comparisons))
     if not settings:
@@ -124,7 +109,7 @@ def comparison_table(context: Context) -> str:
     for setting in settings:
         cells = [_difference_cell(by_place.get((setting, name))) for name in metrics]
         rows.append([html.escape(context.label(setting)), *cells])
-    head = ["setting minus sequential", *(_title(METRIC[name]) for name in metrics)]
+    head = ["setting minus sequential", *(_title(CATALOGUE[name]) for name in metrics)]
     return html_table(head, rows, "numbers")
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
+from mcit_core.methods import REFERENCES
+from mcit_core.metrics import headline_names
 from mcit_core.registry import plain_tuner
-from orchestration.results.catalogue import HEADLINE, REFERENCES, UNIT
+from orchestration.keep.tables import Row
 from orchestration.results.estimates import Difference, difference, holm, present
-from orchestration.results.reading import Row, finished
-from orchestration.results.settings import Setting, settings_summary
+from orchestration.results.reading import finished
+from orchestration.results.settings import UNIT, Setting, settings_summary
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def paired_difference(trials: Iterable[Row], metric: str, setting_a: Setting, se
 
 
 def axis_contrast(
-    trials: Iterable[Row], axes: Iterable[str], metric: str, *, axis: str, high: Any, low: Any
+    trials: Iterable[Row], axes: Iterable[str], metric: str, *, axis: str, high: JsonValue, low: JsonValue
 ) -> Difference:
     """Value `high` of an axis minus value `low`, all else equal, averaged within each (seed, order) first."""
     pair = tuple(dict.fromkeys(("method", *UNIT, *(name for name in axes if name != axis))))
@@ -49,7 +51,7 @@ def _difference_of_rows(
 ) -> Difference:
     """Differences between rows that agree in the columns `pair`, averaged within each `unit` (a part of `pair`)."""
     values_b = {tuple(row[name] for name in pair): row.get(metric) for row in rows_b}
-    units: dict[tuple[Any, ...], list[float]] = {}
+    units: dict[tuple[JsonValue, ...], list[float]] = {}
     for row in rows_a:
         both = present([row.get(metric), values_b.get(tuple(row[name] for name in pair))])
         if len(both) == 2:
@@ -60,8 +62,9 @@ def _difference_of_rows(
 def baseline_of(setting: Setting, settings: Iterable[Setting], method: str = "sequential") -> Setting | None:
     """The reference that agrees with a setting on every axis that applies to the reference."""
     own = dict(setting.values)
-    if own.get("tuner"):
-        own["tuner"] = plain_tuner(own["tuner"])
+    tuner = own.get("tuner")
+    if isinstance(tuner, str):
+        own["tuner"] = plain_tuner(tuner)
     agreeing = [
         other
         for other in settings
@@ -71,9 +74,11 @@ def baseline_of(setting: Setting, settings: Iterable[Setting], method: str = "se
 
 
 def compare_with_sequential(
-    trials: Sequence[Row], axes: Iterable[str], metrics: Sequence[str] = HEADLINE
+    trials: Sequence[Row], axes: Iterable[str], metrics: Sequence[str] | None = None
 ) -> list[Comparison]:
-    """Every setting against `sequential`, paired over (seed, order); Holm over all settings and metrics together."""
+    """Every setting against `sequential` on the headline metrics or those given, paired over (seed, order); Holm over
+    all settings and metrics together."""
+    metrics = headline_names() if metrics is None else metrics
     settings = [summary.setting for summary in settings_summary(trials, axes)]
     found = []
     for setting in settings:

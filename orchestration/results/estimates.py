@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -39,12 +38,12 @@ class Difference:
         return self.mean - self.half_width, self.mean + self.half_width
 
 
-def present(values: Iterable[Any]) -> list[float]:
+def present(values: Iterable[object]) -> list[float]:
     """The values that are there: neither None nor NaN nor infinite."""
-    return [float(value) for value in values if value is not None and math.isfinite(value)]
+    return [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
 
 
-def estimate(values: Iterable[Any]) -> Estimate:
+def estimate(values: Iterable[object]) -> Estimate:
     numbers = present(values)
     if not numbers:
         return Estimate(None, None, None, 0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestration.results.estimates import estimate, present
-from orchestration.results.reading import Row
+from mcit_core.stages.results import Matrix, StageResult, matrix, untouched
+from orchestration.results.estimates import estimate
 
 
 @dataclass(frozen=True)
@@ -14,17 +14,18 @@ class AccuracyMatrix:
     """values[t][j]: accuracy on tasks[j] after stage t; untouched[j]: before stage 0. None where not measured."""
 
     tasks: list[str]
-    values: list[list[float | None]]
+    values: Matrix
     untouched: list[float | None]
 
 
-def accuracy_matrix(accuracy: Iterable[Row], trial: str, split: str = "test") -> AccuracyMatrix:
-    """The accuracy matrix of one trial, tasks in the order of training."""
-    rows = [row for row in accuracy if row["trial"] == trial and row["split"] == split]
-    tasks = rows[0]["order"].split(">") if rows else []
-    cells = {(row["stage"], row["task"]): row["accuracy"] for row in rows if present([row["accuracy"]])}
-    values = [[cells.get((stage, task)) for task in tasks] for stage in range(len(tasks))]
-    return AccuracyMatrix(tasks, values, [cells.get((-1, task)) for task in tasks])
+def accuracy_matrix(stages: Sequence[StageResult], order: Sequence[str], split: str = "test") -> AccuracyMatrix:
+    """The accuracy matrix of one trial, tasks in the order of training; without tasks where nothing was measured."""
+    if not any(cell.split == split for stage in stages for cell in stage.accuracy):
+        return AccuracyMatrix([], [], [])
+    missing: list[float | None] = [None] * len(order)
+    values = matrix(stages, order, split)
+    values += [missing] * (len(order) - len(values))
+    return AccuracyMatrix(list(order), values, untouched(stages, order, split) or missing)
 
 
 def mean_matrix(matrices: Sequence[AccuracyMatrix]) -> AccuracyMatrix:
@@ -32,8 +33,8 @@ def mean_matrix(matrices: Sequence[AccuracyMatrix]) -> AccuracyMatrix:
     if not matrices:
         return AccuracyMatrix([], [], [])
     tasks = matrices[0].tasks
-    if any(matrix.tasks != tasks for matrix in matrices):
+    if any(other.tasks != tasks for other in matrices):
         raise ValueError("matrices of different orders have no common mean")
     size = range(len(tasks))
-    values = [[estimate(matrix.values[t][j] for matrix in matrices).mean for j in size] for t in size]
-    return AccuracyMatrix(tasks, values, [estimate(matrix.untouched[j] for matrix in matrices).mean for j in size])
+    values = [[estimate(other.values[t][j] for other in matrices).mean for j in size] for t in size]
+    return AccuracyMatrix(tasks, values, [estimate(other.untouched[j] for other in matrices).mean for j in size])

@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
+from pydantic import JsonValue
 
-from orchestration.results.catalogue import TRIAL_COLUMNS
-
-Row = dict[str, Any]
+from mcit_core.stages.results import StageResult
+from orchestration.keep.tables import TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
 
 
 @dataclass(frozen=True)
 class Results:
-    """The tables of one RUN folder. axes: name -> the values declared in the sweep file, or None if not a list."""
+    """What one RUN folder holds. axes: name -> the values declared in the sweep file, or None if not a list."""
 
     folder: Path
-    sweep: dict[str, Any]
-    axes: dict[str, list[Any] | None]
+    sweep: dict[str, JsonValue]
+    axes: dict[str, list[JsonValue] | None]
     trials: list[Row]
-    accuracy: list[Row]
-    stages: list[Row]
+    stages: dict[str, list[StageResult]]  # by trial, without their traces
 
     @property
     def finished(self) -> list[Row]:
@@ -34,7 +31,12 @@ class Results:
     @property
     def orders(self) -> list[str]:
         """Every order of the run, the sweep's first one first."""
-        return list(dict.fromkeys(row["order"] for row in self.trials if row.get("order")))
+        return list(dict.fromkeys(text_in(row, "order") for row in self.trials if row.get("order")))
+
+    @property
+    def measured(self) -> set[str]:
+        """The names of everything that stages measured."""
+        return {name for stages in self.stages.values() for stage in stages for name in stage.metrics}
 
 
 def read_results(run_dir: Path) -> Results:
@@ -45,16 +47,15 @@ def read_results(run_dir: Path) -> Results:
     axes = {
         str(name): values if isinstance(values, list) else None for name, values in (sweep.get("axes") or {}).items()
     }
-    return Results(
-        run_dir, sweep, axes, *(_read_rows(run_dir / f"{name}.parquet") for name in ("trials", "accuracy", "stages"))
-    )
+    trials, accuracy, stages = (_rows(run_dir / f"{name}.parquet") for name in ("trials", "accuracy", "stages"))
+    return Results(run_dir, sweep, axes, trials, stage_results(accuracy, stages))
 
 
-def _read_rows(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
+def _rows(path: Path) -> list[Row]:
     try:
-        return pq.read_table(path, page_checksum_verification=True).to_pylist()
+        return read_rows(path)
+    except FileNotFoundError:
+        return []
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{path} is damaged ({' '.join(str(error).split())[:200]}); "

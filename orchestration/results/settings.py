@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
+from pydantic import JsonValue
 
-from orchestration.results.catalogue import REFERENCES, TUNER
+from mcit_core.methods import REFERENCES
+from orchestration.keep.tables import Row, text_in
 from orchestration.results.estimates import Estimate, estimate, present
-from orchestration.results.reading import Row, finished, metric_names
+from orchestration.results.reading import finished, metric_names
+
+#: columns that are part of a setting where methods are compared
+TUNER = ("tuner", "tuner_settings")
+#: what tells the repetitions of a setting apart
+UNIT = ("seed", "order")
 
 
 @dataclass(frozen=True)
@@ -18,13 +25,13 @@ class Setting:
     """A method and its axis values; seeds and orders, its repetitions, are left out."""
 
     method: str
-    values: tuple[tuple[str, Any], ...] = ()
+    values: tuple[tuple[str, JsonValue], ...] = ()
 
     @property
     def is_reference(self) -> bool:
         return self.method in REFERENCES
 
-    def value(self, axis: str) -> Any:
+    def value(self, axis: str) -> JsonValue:
         return dict(self.values).get(axis)
 
     def matches(self, row: Row) -> bool:
@@ -55,14 +62,14 @@ def setting_of(row: Row, axes: Collection[str]) -> Setting:
     values = [(axis, value) for axis, value in values if not (reference and value is None)]
     if "method" in axes and "tuner" not in axes and row.get("tuner"):
         values += [(name, row.get(name)) for name in TUNER]
-    return Setting(row["method"], tuple(values))
+    return Setting(text_in(row, "method"), tuple(values))
 
 
 def estimate_rows(rows: Iterable[Row], metric: str) -> Estimate:
     """Estimate over seeds and orders: trials that share both (other axes pooled) count as one value, their mean."""
-    units: dict[tuple[Any, Any], list[float]] = {}
+    units: dict[tuple[JsonValue, ...], list[float]] = {}
     for row in rows:
-        units.setdefault((row["seed"], row["order"]), []).extend(present([row.get(metric)]))
+        units.setdefault(tuple(row[name] for name in UNIT), []).extend(present([row.get(metric)]))
     return estimate(float(np.mean(values)) for values in units.values() if values)
 
 
@@ -81,17 +88,17 @@ def settings_summary(trials: Sequence[Row], axes: Iterable[str]) -> list[Setting
     return sorted(summaries, key=lambda summary: _sort_key(summary.setting))
 
 
-def _sort_key(setting: Setting) -> tuple[Any, ...]:
+def _sort_key(setting: Setting) -> tuple[int, str, list[tuple[int, float, str]]]:
     rank = 1 + REFERENCES.index(setting.method) if setting.is_reference else 0
     return rank, setting.method, [value_key(value) for _, value in setting.values]
 
 
-def value_key(value: Any) -> tuple[int, float, str]:
+def value_key(value: object) -> tuple[int, float, str]:
     """Sorts axis values of any kind: numbers by size, then the rest by name."""
     return (0, float(value), "") if is_number(value) else (1, 0.0, str(value))
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from orchestration.results.catalogue import METRIC, METRICS, TUNER, Metric
+from mcit_core.metrics import CATALOGUE, Metric
 from orchestration.results.estimates import Estimate
-from orchestration.results.settings import Setting, SettingSummary
+from orchestration.results.settings import TUNER, Setting, SettingSummary
 
 
-def format_value(value: Any) -> str:
+def format_value(value: object) -> str:
     """An axis value as the sweep file would write it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -21,7 +20,7 @@ def format_number(metric: str, value: float | None, signed: bool = False) -> str
     """A metric's value in its unit, with a true minus sign; a dash where there is none."""
     if value is None:
         return "–"
-    unit = METRIC[metric].unit if metric in METRIC else "seconds" if metric == "seconds" else "percent"
+    unit = CATALOGUE[metric].unit if metric in CATALOGUE else "seconds" if metric == "seconds" else "percent"
     scale, digits = {"percent": (100, 1), "count": (1, 0), "mebibytes": (2**-20, 1), "seconds": (1, 1)}[unit]
     number = round(value * scale, digits) + 0.0  # the sum turns -0.0 into 0.0
     return f"{number:{'+' if signed and number else ''},.{digits}f}".replace("-", "−")
@@ -61,4 +60,4 @@ def setting_label(setting: Setting, axes: Iterable[str], method: bool = True) ->
 def summary_metrics(summaries: Iterable[SettingSummary]) -> list[Metric]:
     """The metrics, in their usual order, that at least one setting has."""
     found = list(summaries)
-    return [metric for metric in METRICS if any(summary.metric(metric.name).n for summary in found)]
+    return [metric for metric in CATALOGUE.values() if any(summary.metric(metric.name).n for summary in found)]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from orchestration.keep.records import Records
+from mcit_core.stages.results import UNTOUCHED, StageResult
+from orchestration.keep.records import Records
 
 
 class Progress:
@@ -52,11 +50,11 @@ class Progress:
         self.running.add(trial)
         self._refresh()
 
-    def stages(self, trial: str, results: list[dict[str, Any]]) -> None:
+    def stages(self, trial: str, results: list[StageResult]) -> None:
         self.records.records[trial].stages.extend(results)
-        trained = [result for result in results if result["stage"] >= 0]
+        trained = [result for result in results if result.stage != UNTOUCHED]
         self.done += len(trained)
-        self.reused += sum(result["reused"] for result in trained)
+        self.reused += sum(result.reused for result in trained)
         self._refresh()
 
     def paused(self, trial: str) -> None:
@@ -69,7 +67,7 @@ class Progress:
 
     def stopped(self, trial: str) -> None:
         record = self.records.records[trial]
-        stages, has = record.trial.stages, len(record.stages) - 1  # the untouched model's results are no stage
+        stages, has = record.trial.stages, len(record.trained)
         record.status, record.error = "STOPPED", f"stopped by halving after {has} of {stages} stages"
         self.total -= stages - has
         self._end(trial)

@@ -7,10 +7,10 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 # read when ray is imported: no per-trial log files, no second output engine, no chatter
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -21,17 +21,19 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from pydantic import TypeAdapter
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from mcit_core.stages.results import UNTOUCHED, StageResult
 from orchestration.plan.halving import Halving, race, score
 from orchestration.plan.scheduler import StageScheduler
 from orchestration.plan.spec import Order, SweepSpec
 from orchestration.plan.stage_tree import stage_tree
 from orchestration.plan.trials import Trial
-from orchestration.run.trainable import StageTrainable
+from orchestration.run.trainable import StageTrainable, TrialConfig
 
 #: how often a trial whose worker or node was lost is tried again
 RETRIES = 3
@@ -39,15 +41,42 @@ RETRIES = 3
 
 class Listener(Protocol):
     def started(self, trial: str) -> None: ...
-    def stages(self, trial: str, results: list[dict[str, Any]]) -> None: ...
+    def stages(self, trial: str, results: list[StageResult]) -> None: ...
     def paused(self, trial: str) -> None: ...
     def finished(self, trial: str) -> None: ...
     def stopped(self, trial: str) -> None: ...
     def failed(self, trial: str, error: str) -> None: ...
 
 
+#: what a worker reports of a step, with what Tune adds to it
+Result = Mapping[str, object]
+
+_STAGES = TypeAdapter(list[StageResult])
+
+
+class _TuneController(Protocol):
+    """What is used of Tune's controller; what begins with an underscore may change with Ray's version."""
+
+    _resetting_trials: set[TuneTrial]
+    _actor_cache: _ActorCache
+
+    def get_live_trials(self) -> set[TuneTrial]: ...
+    def pause_trial(self, trial: TuneTrial, should_checkpoint: bool = True) -> None: ...
+    def stop_trial(self, trial: TuneTrial) -> None: ...
+    def _set_trial_status(self, trial: TuneTrial, status: str) -> None: ...
+
+
+class _ActorCache(Protocol):
+    def increase_max(self, key: object, by: int = 1) -> None: ...
+
+
 def _id(trial: TuneTrial) -> str:
-    return str(trial.config["trial"]["id"])
+    return str(trial.config["trial"])
+
+
+def _stages(result: Result) -> list[StageResult]:
+    """The stage results in a worker's report, where they arrive as JSON; none in Tune's own of a trial's end."""
+    return _STAGES.validate_python(result.get("stages", []))
 
 
 class _Relay(tune.Callback):
@@ -58,28 +87,28 @@ class _Relay(tune.Callback):
         self._told: dict[str, int] = {}
         self._failed: set[str] = set()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {}  # Tune pickles its callbacks into a file that nothing of ours reads
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object) -> None:
         self.listener.started(_id(trial))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: TuneTrial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: Result, **info: object
     ) -> None:
         name = _id(trial)
-        told = self._told.get(name, -2)  # the untouched model's results are stage -1
-        new = [stage for stage in result["stages"] if stage["stage"] > told]
+        told = self._told.get(name, UNTOUCHED - 1)
+        new = [stage for stage in _stages(result) if stage.stage > told]
         if new:
-            self._told[name] = new[-1]["stage"]
+            self._told[name] = new[-1].stage
             self.listener.stages(name, new)
         if trial.status == TuneTrial.PAUSED:
             self.listener.paused(name)
         if "error" in result:
             self._failed.add(name)
-            self.listener.failed(name, result["error"])
+            self.listener.failed(name, str(result["error"]))
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object) -> None:
         if _out_of_memory(trial):
             self.listener.failed(_id(trial), _cause(trial))
         elif self.halving is not None and _id(trial) in self.halving.stopped:
@@ -87,7 +116,7 @@ class _Relay(tune.Callback):
         elif _id(trial) not in self._failed:
             self.listener.finished(_id(trial))
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object) -> None:
         self.listener.failed(_id(trial), _cause(trial))
 
 
@@ -118,16 +147,16 @@ class _TrialQueue(Searcher):
     """Gives Tune the configs of all trials at once, and says that more may come until the last has ended: Tune throws
     away the workers of paused trials once its search is over."""
 
-    def __init__(self, configs: list[dict[str, Any]]) -> None:
+    def __init__(self, configs: list[TrialConfig]) -> None:
         super().__init__()
         self._configs, self._left = list(reversed(configs)), len(configs)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> TrialConfig | str | None:
         if self._configs:
             return self._configs.pop()
-        return None if self._left else Searcher.FINISHED
+        return None if self._left else str(Searcher.FINISHED)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: Result | None = None, error: bool = False) -> None:
         self._left -= 1
 
     def save(self, checkpoint_path: str) -> None:
@@ -147,7 +176,7 @@ class _TuneScheduler(TrialScheduler):
         super().__init__()
         self.stages, self.orders, self.workers = stages, orders, workers
 
-    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+    def on_trial_add(self, tune_controller: _TuneController, trial: TuneTrial) -> None:
         if _id(trial) in self.stages.places:  # again, after its worker was lost
             # where an idle worker was lost, Tune still believes that the trial is about to take it over
             tune_controller._resetting_trials.discard(trial)
@@ -163,7 +192,7 @@ class _TuneScheduler(TrialScheduler):
         trial.init_local_path()  # when a sweep is stopped, Tune asks for it also where a trial never began
         trial.set_status(TuneTrial.PAUSED)
 
-    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+    def choose_trial_to_run(self, tune_controller: _TuneController) -> TuneTrial | None:
         self._stop(tune_controller)
         live = tune_controller.get_live_trials()
         if sum(trial.status in (TuneTrial.RUNNING, TuneTrial.PENDING) for trial in live) >= self.workers:
@@ -174,7 +203,7 @@ class _TuneScheduler(TrialScheduler):
         self.stages.start(name)
         return next(trial for trial in live if _id(trial) == name)
 
-    def _stop(self, tune_controller: Any) -> None:
+    def _stop(self, tune_controller: _TuneController) -> None:
         """End the trials that halving has dropped. Here, since every callback has seen a trial's last result by now."""
         halving = self.stages.halving
         if halving is None or not halving.stopped:
@@ -186,33 +215,33 @@ class _TuneScheduler(TrialScheduler):
                 if trial.status == TuneTrial.PAUSED:
                     raise RuntimeError(f"{_id(trial)} was dropped by halving, but its end could not be written down")
 
-    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: _TuneController, trial: TuneTrial, result: Result) -> str:
         if self._finish(trial, result):
             return str(TrialScheduler.CONTINUE)
         # no checkpoint: what the trial has done is in the stage store
         tune_controller.pause_trial(trial, should_checkpoint=False)
         return str(TrialScheduler.NOOP)
 
-    def _finish(self, trial: TuneTrial, result: dict[str, Any]) -> bool:
+    def _finish(self, trial: TuneTrial, result: Result) -> bool:
         go_on = True
-        for stage in result.get("stages", ()):
-            if stage["stage"] >= 0:
-                learned = self.orders[_id(trial)][: stage["stage"] + 1]
-                go_on = self.stages.finish(_id(trial), stage["stage"], score(stage["accuracy"], learned))
+        for stage in _stages(result):
+            if stage.stage != UNTOUCHED:
+                learned = self.orders[_id(trial)][: stage.stage + 1]
+                go_on = self.stages.finish(_id(trial), stage.stage, score(stage.accuracy, learned))
         return go_on
 
-    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+    def on_trial_error(self, tune_controller: _TuneController, trial: TuneTrial) -> None:
         # Tune has given a trial that it tries again this status by now, and the others not yet
         if trial.status == TuneTrial.ERROR:
             self.stages.lose(_id(trial))
         else:
             self.stages.end(_id(trial))
 
-    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+    def on_trial_complete(self, tune_controller: _TuneController, trial: TuneTrial, result: Result) -> None:
         self._finish(trial, result)  # Tune shows its scheduler no last result but here
         self.stages.end(_id(trial))
 
-    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
+    def on_trial_remove(self, tune_controller: _TuneController, trial: TuneTrial) -> None:
         self.stages.end(_id(trial))
 
     def debug_string(self) -> str:
@@ -228,7 +257,7 @@ class _TuneScheduler(TrialScheduler):
 @contextmanager
 def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> Iterator[None]:
     """Ray for the time of a sweep: joined at `address`, or started on this machine's loopback and ended afterwards."""
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    quiet: dict[str, object] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
         ray.init(address=address, **quiet)
     else:
@@ -253,11 +282,12 @@ def run_trials(
     """Run all trials, at most `workers` at a time, no stage twice, finished ones kept in `stages`. A failing trial
     never stops the others; one whose worker was lost is tried again, one that raised an exception is not."""
     configs = [
-        {
-            "trial": {"id": trial.id, "experiment": trial.experiment.model_dump_json()},
-            "features": str(storage / "features"),
-            "stages": stages,
-        }
+        TrialConfig(
+            trial=trial.id,
+            experiment=trial.experiment.model_dump_json(),
+            features=str(storage / "features"),
+            stages=stages,
+        )
         for trial in trials
     ]
     scratch = storage / spec.name / "ray"

@@ -5,39 +5,48 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ray import tune
 
 from mcit_core.config import Experiment
 from mcit_core.data.workbench import drop_workbenches, workbench_for
 from mcit_core.stages.results import StageResult
-from mcit_core.training.sequence import Sequence
+from mcit_core.training.sequence import Sequence as TaskSequence  # not the one of collections.abc
 from orchestration.keep.stage_store import StageStore
 
 
-class StageTrainable(tune.Trainable):
-    """Config: {"trial": {"id", "experiment"}, "features": folder, "stages": folder or URI}.
+class TrialConfig(TypedDict):
+    """A trial as Tune hands it to a worker: its id, its experiment as JSON, the folder of features, the stage store."""
 
-    A result holds `stages`, the stage results of the step as mappings; the first step reports the untouched model too.
+    trial: str
+    experiment: str
+    features: str
+    stages: str
+
+
+class StageTrainable(tune.Trainable):
+    """A trial on a worker.
+
+    A result holds `stages`, the stage results of the step as JSON; the first step reports the untouched model too.
     A trial that starts again, after a pause or on another worker, reports its finished stages again, from the store.
     An exception (out of memory too) is the trial's result, `error`, and its end: it would come again, so that Tune,
     which tries again where a worker is lost, does not get to see it.
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: TrialConfig) -> None:
         self._start(config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
+    def reset_config(self, new_config: TrialConfig) -> bool:
         self._start(new_config)
         return True
 
-    def _start(self, config: dict[str, Any]) -> None:
+    def _start(self, config: TrialConfig) -> None:
         self._config = config
         self._results: Iterator[StageResult] | None = None
         self._left = 0
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> dict[str, object]:
         try:
             return {"stages": [result.to_json() for result in self._advance()], "done": self._left == 0}
         except Exception as error:
@@ -54,9 +63,9 @@ class StageTrainable(tune.Trainable):
     def _advance(self) -> list[StageResult]:
         shown: list[StageResult] = []
         if self._results is None:
-            experiment = Experiment.model_validate_json(self._config["trial"]["experiment"])
+            experiment = Experiment.model_validate_json(self._config["experiment"])
             bench = workbench_for(experiment, Path(self._config["features"]))
-            sequence = Sequence(experiment, bench, StageStore(self._config["stages"]))
+            sequence = TaskSequence(experiment, bench, StageStore(self._config["stages"]))
             self._results = iter(sequence)
             self._left = len(sequence.chain)
             shown.append(next(self._results))
@@ -68,5 +77,5 @@ class StageTrainable(tune.Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: finished stages are in the store, and a trial that starts again takes them from there."""
 
-    def load_checkpoint(self, checkpoint: Any) -> None:
+    def load_checkpoint(self, checkpoint: object) -> None:
         """Nothing; see save_checkpoint."""

@@ -19,12 +19,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from mcit_core.config import flatten
 from mcit_core.stages.digest import digest
+from mcit_core.stages.results import UNTOUCHED
+from orchestration.keep.provenance import Provenance
 from orchestration.keep.records import Records, TrialRecord
 from orchestration.tracking.artefacts import write_artefacts
+from orchestration.tracking.server import Client, Run
 
 #: written at the stage they belong to; usage and drift per prompt stay in stages.parquet
 STAGE_PREFIXES = ("subspace/", "seconds/", "loss/", "pool/", "pretrained_retention", "ema/")
@@ -34,6 +37,7 @@ CONTENT = "mcit.content"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
 Point = tuple[str, int, float]
+Item = TypeVar("Item")
 
 
 def default_uri(storage: Path) -> str:
@@ -57,13 +61,13 @@ class _Content:
 class Tracker:
     """Writes `records` to the MLflow server at `uri`; `provenance` becomes tags of every run."""
 
-    def __init__(self, uri: str, records: Records, provenance: dict[str, Any]) -> None:
+    def __init__(self, uri: str, records: Records, provenance: Provenance) -> None:
         self.uri, self.records, self.provenance = uri, records, provenance
-        self._client: Any = None
+        self._opened: Client | None = None
         self._experiment = ""
         self._parent = ""
-        self._children: dict[str, Any] = {}  # trial -> its run as last seen
-        self._done: dict[str, Any] = {}  # trial -> the mark of the record that was written
+        self._children: dict[str, Run] = {}  # trial -> its run as last seen
+        self._done: dict[str, tuple[str, int, bool]] = {}  # trial -> the mark of the record that was written
 
     def sync(self, final: bool = False) -> None:
         """Log every ended trial that MLflow does not have as it is; `final` ends the parent too. Raises what the
@@ -82,20 +86,27 @@ class Tracker:
             self._done.clear()
             raise
 
-    def _open(self) -> Any:
+    @property
+    def _client(self) -> Client:
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
+
+    def _open(self) -> Client:
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
         for chatty in ("mlflow", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        return MlflowClient(self.uri)
+        client: Client = MlflowClient(self.uri)
+        return client
 
     def _connect(self) -> None:
         """Find or make the experiment and the parent run, and see which runs of trials there are."""
         if self._parent:
             return
-        client = self._client = self._open()
+        client = self._opened = self._open()
         name = self.records.spec.name
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -106,7 +117,7 @@ class Tracker:
         else:
             self._experiment = found.experiment_id
         folder = str(self.records.run.resolve())
-        identity = self.provenance.get("run_id", folder)
+        identity = str(self.provenance.get("run_id", folder))
         tags = {"mcit.run": identity, "mcit.kind": "sweep", "mlflow.runName": name, "folder": folder, **self._tags()}
         parents = [run for run in self._search("sweep") if run.data.tags.get("mcit.run") == identity]
         if parents:
@@ -116,16 +127,16 @@ class Tracker:
             parent = client.create_run(self._experiment, tags=tags)
         if parent.info.status != "RUNNING":
             client.update_run(parent.info.run_id, status="RUNNING")
-        of_trial: dict[str, list[Any]] = {}
+        of_trial: dict[str, list[Run]] = {}
         for run in self._search("trial"):
             if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id:
                 of_trial.setdefault(run.data.tags["mcit.trial"], []).append(run)
         self._children = {trial: self._only(runs) for trial, runs in of_trial.items()}
         self._parent = parent.info.run_id
 
-    def _search(self, kind: str) -> list[Any]:
+    def _search(self, kind: str) -> list[Run]:
         """The experiment's runs of a kind, the oldest first."""
-        found: list[Any] = []
+        found: list[Run] = []
         token: str | None = None
         while True:
             page = self._client.search_runs(
@@ -136,7 +147,7 @@ class Tracker:
             if not token:
                 return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
-    def _only(self, runs: list[Any]) -> Any:
+    def _only(self, runs: list[Run]) -> Run:
         """The oldest; the others are what a server left that made a run but could not say so."""
         for run in runs[1:]:
             self._client.delete_run(run.info.run_id)
@@ -152,7 +163,7 @@ class Tracker:
             **{key: str(value) for key, value in flat.items()},
         }
 
-    def _set_tags(self, run: Any, tags: dict[str, str]) -> None:
+    def _set_tags(self, run: Run, tags: dict[str, str]) -> None:
         """Refresh the tags of a run that is otherwise as it should be."""
         from mlflow.entities import RunTag
 
@@ -209,14 +220,14 @@ class Tracker:
         self._client.set_tag(run.info.run_id, CONTENT, content.digest)
         self._children[record.trial.id] = self._client.get_run(run.info.run_id)
 
-    def _stored(self, run: Any) -> Counter[Point]:
+    def _stored(self, run: Run) -> Counter[tuple[str, int, float | str]]:
         return Counter(
             _as_stored((name, metric.step, metric.value))
             for name in run.data.metrics
             for metric in self._client.get_metric_history(run.info.run_id, name)
         )
 
-    def _log(self, run: Any, content: _Content, points: list[Point]) -> None:
+    def _log(self, run: Run, content: _Content, points: list[Point]) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         # a time that does not change makes a repeated request harmless: the same point is the same row
@@ -233,28 +244,24 @@ class Tracker:
         no stage has, at the last stage."""
         points: list[Point] = []
         for stage in record.stages:
-            step = max(0, stage["stage"])
-            if stage["stage"] < 0 and record.trial.experiment.protocol != "zero_shot":
+            step = max(0, stage.stage)
+            if stage.stage == UNTOUCHED and record.trial.experiment.protocol != "zero_shot":
                 continue
             points += [
-                (f"accuracy/{cell['task']}", step, cell["accuracy"])
-                for cell in stage["accuracy"]
-                if cell["split"] == "test"
+                (f"accuracy/{cell.task}", step, cell.accuracy) for cell in stage.accuracy if cell.split == "test"
             ]
-            points += [
-                (name, step, value) for name, value in stage["metrics"].items() if name.startswith(STAGE_PREFIXES)
-            ]
+            points += [(name, step, value) for name, value in stage.metrics.items() if name.startswith(STAGE_PREFIXES)]
             before = step * record.trial.experiment.train.steps
-            for name, values in stage.get("traces", {}).items():
+            for name, values in stage.traces.items():
                 points += [(name, before + i, value) for i, value in enumerate(values) if value is not None]
             if record.trial.experiment.protocol == "sequence":
                 points += [
                     (name, step, value)
-                    for name, value in self.records.metrics_at(record, stage["stage"]).items()
+                    for name, value in self.records.metrics_at(record, stage.stage).items()
                     if value is not None
                 ]
         known = {name for name, _, _ in points}
-        last = max((stage["stage"] for stage in record.stages), default=0)
+        last = max((stage.stage for stage in record.stages), default=0)
         points += [
             (name, max(0, last), value)
             for name, value in self.records.trial_row(record).items()
@@ -277,7 +284,7 @@ class Tracker:
         self._client.set_terminated(self._parent, ended)
 
 
-def _as_stored(point: Point) -> Any:
+def _as_stored(point: Point) -> tuple[str, int, float | str]:
     """A point as it compares with what a store gives back: NaN equals NaN, and infinity has become the largest
     float."""
     name, step, value = point
@@ -286,7 +293,7 @@ def _as_stored(point: Point) -> Any:
     return name, step, "nan" if math.isnan(value) else value
 
 
-def _chunks(items: list[Any], size: int) -> Iterable[list[Any]]:
+def _chunks(items: list[Item], size: int) -> Iterable[list[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 

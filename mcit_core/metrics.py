@@ -168,6 +168,25 @@ def summarise(accuracy: Any, zero_shot: Any = None, direct: Any = None) -> dict[
     return {name: outcomes[name].value for name in METRICS}
 
 
+def summarise_protocol(
+    protocol: str, accuracy: Any, zero_shot: Any = None, direct: Any = None
+) -> dict[str, float | None]:
+    """`summarise` for every protocol. What trains no sequence has average_accuracy alone: the mean over each task's
+    accuracy where all tasks are learned at once or none is, and where each is learned by itself, its own."""
+    if protocol == "sequence":
+        return summarise(accuracy, zero_shot, direct)
+    if protocol == "direct":
+        cells = [row[i] for i, row in enumerate(accuracy)]
+    else:
+        cells = accuracy[-1] if accuracy else zero_shot or []
+    complete = bool(cells) and None not in cells
+    values: dict[str, float | None] = dict.fromkeys(METRICS)
+    values["average_accuracy"] = _mean(cells) if complete else None
+    if protocol == "direct":
+        values["learning_accuracy"] = values["average_accuracy"]
+    return values
+
+
 def explain(accuracy: Any, zero_shot: Any = None, direct: Any = None) -> dict[str, Outcome]:
     """As `summarise`, with the reason beside each undefined value, and with VARIANTS too."""
     table = _read(accuracy, zero_shot, direct)

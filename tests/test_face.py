@@ -6,6 +6,8 @@ import doctest
 import importlib.util
 import json
 import os
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from orchestration import mcit, sweep
 from orchestration.arguments import NO_SWEEP, SHIPPED, find_sweep, fitting, read_command, shipped_names
 from orchestration.plan.sweep_file import load_spec
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(mcit_core.__file__).parent.parent
 HEAVY = {"torch", "ray", "mlflow", "transformers"}
 
 
@@ -319,3 +321,32 @@ def test_the_example_of_reading_a_run(tmp_path: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "fwd_prompt (projection.task_energy=0.9) minus sequential, average_accuracy: +0.375" in said
     assert "over 2 pairs" in said
+
+
+# the texts
+
+TEXTS = [path for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_inside_the_project_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        assert "://" in target or (path.parent / target).exists(), target
+
+
+def test_readme_has_its_two_commands_and_names_real_folders() -> None:
+    text = (ROOT / "README.md").read_text()
+    venv = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock -e"
+    for rest in (". && python -m orchestration.sweep sweeps/threshold.yaml", "'.[dev]' && python -m pytest"):
+        assert f"```bash\n{venv} {rest}\n```\n" in text
+    tree = text.split("```text\n")[1].split("```")[0]
+    folders = re.findall(r"^(\S+)/", tree, re.MULTILINE)
+    assert {"mcit_core", "orchestration", "sweeps", "examples", "docs", "tests"} == set(folders)
+    assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+def test_one_numbers_way_names_what_is_there() -> None:
+    names = re.findall(r"`((?:mcit_core|orchestration)(?:\.\w+)+)", (ROOT / "docs" / "number.md").read_text())
+    assert len(names) > 15
+    for name in names:
+        assert pkgutil.resolve_name(name)

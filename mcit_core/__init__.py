@@ -38,12 +38,14 @@ _NAMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("mcit")
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_NAMES[name]), name)
+if not TYPE_CHECKING:  # or else a type checker would take every misspelt name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return importlib.import_module("mcit_core.stages.digest").installed("mcit")
+        if name not in _NAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_NAMES[name]), name)
 
 
 def __dir__() -> list[str]:

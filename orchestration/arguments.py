@@ -110,15 +110,16 @@ def shipped_names() -> list[str]:
 
 def find_sweep(file: Path) -> Path:
     """The file itself, or the shipped sweep where it is a bare name that is no file here. Raises SpecError."""
-    if file.exists() or file.suffix or file.name != str(file):
+    if file.is_file() or file.suffix or file.name != str(file):
         return file
     names = shipped_names()
-    if file.name not in names:
-        raise SpecError(
-            f"{file}: no such file, and no shipped sweep of this name; there are {', '.join(names)}"
-            f"{near(file.name, names)}"
-        )
-    return SHIPPED / f"{file.name}.yaml"
+    if file.name in names:
+        return SHIPPED / f"{file.name}.yaml"
+    if file.exists():  # a folder, which is refused where it is read
+        return file
+    raise SpecError(
+        f"{file}: no such file, and no shipped sweep of this name; there are {', '.join(names)}{near(file.name, names)}"
+    )
 
 
 def fitting(cpus: float, gpus: float) -> int:

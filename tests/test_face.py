@@ -98,6 +98,11 @@ def test_a_bare_name_is_a_shipped_sweep_unless_it_is_a_file(tmp_path: Path, monk
     assert find_sweep(Path("threshold")) == SHIPPED / "threshold.yaml"
     assert find_sweep(Path("threshold.yaml")) == Path("threshold.yaml")
     assert find_sweep(Path("sweeps/threshold")) == Path("sweeps/threshold")
+    (tmp_path / "threshold").mkdir()  # a RUN's folder, say
+    assert find_sweep(Path("threshold")) == SHIPPED / "threshold.yaml"
+    (tmp_path / "mine").touch()
+    assert find_sweep(Path("mine")) == Path("mine")
+    (tmp_path / "threshold").rmdir()
     (tmp_path / "threshold").touch()
     assert find_sweep(Path("threshold")) == Path("threshold")
     assert NO_SWEEP not in shipped_names()

@@ -14,7 +14,7 @@ report and the console take it from the catalogue.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -263,6 +263,28 @@ def summarise(
     """
     table = read_table(accuracy, zero_shot, direct)
     return {name: _outcome(formula, table).value for name, formula in FORMULAS[column].items()}
+
+
+def summarise_protocol(
+    protocol: str,
+    accuracy: Sequence[Sequence[float | None]],
+    zero_shot: Sequence[float | None] | None = None,
+    direct: Sequence[float | None] | None = None,
+) -> dict[str, float | None]:
+    """`summarise` for every protocol. What trains no sequence has average_accuracy alone: the mean over each task's
+    accuracy where all tasks are learned at once or none is, and where each is learned by itself, its own."""
+    if protocol == "sequence":
+        return summarise(accuracy, zero_shot, direct)
+    if protocol == "direct":
+        cells = [row[i] for i, row in enumerate(accuracy)]
+    else:
+        cells = [*(accuracy[-1] if accuracy else zero_shot or [])]
+    known = [cell for cell in cells if cell is not None]
+    values: dict[str, float | None] = dict.fromkeys(METRICS)
+    values["average_accuracy"] = _mean(known) if known and len(known) == len(cells) else None
+    if protocol == "direct":
+        values["learning_accuracy"] = values["average_accuracy"]
+    return values
 
 
 def explain(accuracy: object, zero_shot: object = None, direct: object = None) -> dict[str, Outcome]:

@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from safetensors import SafetensorError
 
 from mcit_core.config import Experiment
 from mcit_core.experiment_file import load_experiment
-from mcit_core.metrics import summarise
-from mcit_core.stages.results import UNTOUCHED, Matrix, StageResult, matrix, untouched
+from mcit_core.folders import check_folder, write_atomic
+from mcit_core.metrics import summarise_protocol
+from mcit_core.stages.matrix_csv import matrix_csv
+from mcit_core.stages.results import UNTOUCHED, StageResult, matrix, untouched
 from mcit_core.yaml_document import SpecError
 
 
-def print_matrix(experiment: Experiment, accuracy: Matrix, zero_shot: list[float | None]) -> None:
-    width = max(9, *(len(task) for task in experiment.order))
+def print_matrix(tasks: Sequence[str], rows: list[tuple[str, list[float | None]]]) -> None:
+    width = max(9, *(len(name) for name in (*tasks, *(name for name, _ in rows))))
     print("\naccuracy in %, after the stage in the row, on the task in the column")
-    print(" " * (width + 2) + " ".join(task.rjust(width) for task in experiment.order))
-    for name, row in zip(("untouched", *experiment.order), (zero_shot, *accuracy), strict=False):
-        print(
-            name.rjust(width)
-            + "  "
-            + " ".join(("-" if cell is None else f"{100 * cell:.1f}").rjust(width) for cell in row)
-        )
+    print(" " * (width + 2) + " ".join(task.rjust(width) for task in tasks))
+    for name, cells in rows:
+        shown = ("-" if cell is None else f"{100 * cell:.1f}" for cell in cells)
+        print(name.rjust(width) + "  " + " ".join(cell.rjust(width) for cell in shown))
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mcit_core.run", description=__doc__)
     parser.add_argument("experiment", type=Path, help="a YAML file, for example sweeps/experiment.yaml")
     parser.add_argument("--features", type=Path, default=Path("runs/features"), help="folder of the feature cache")
     parser.add_argument("--no-cache", action="store_true", help="encode the frozen features afresh at every step")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="also write accuracy_matrix.csv, metrics.json and experiment.yaml (resolved) there, at the end",
+    )
+    args = parser.parse_args(arguments)
     try:
+        if args.out is not None:
+            check_folder(args.out, "--out")
         experiment = load_experiment(args.experiment)
     except SpecError as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        return run(experiment, None if args.no_cache else args.features)
+        return run(experiment, None if args.no_cache else args.features, args.out)
     except SpecError as error:
         print(f"{args.experiment}: {error}", file=sys.stderr)
         return 2
@@ -48,10 +58,11 @@ def main() -> int:
         return 130
 
 
-def run(experiment: Experiment, features: Path | None) -> int:
-    """Train the sequence and print what it comes to. Raises SpecError where the model or the data cannot be loaded."""
+def run(experiment: Experiment, features: Path | None, out: Path | None = None) -> int:
+    """Train the sequence, print what it comes to and write it into `out`. Raises SpecError where the model or the data
+    cannot be loaded."""
     from mcit_core.data.workbench import workbench_for
-    from mcit_core.training.sequence import Sequence
+    from mcit_core.training.sequence import Sequence as Stages
 
     try:
         bench = workbench_for(experiment, features)
@@ -60,7 +71,7 @@ def run(experiment: Experiment, features: Path | None) -> int:
             f"model {experiment.model} or benchmark {experiment.benchmark} cannot be loaded: {error}"
         ) from error
     results: list[StageResult] = []
-    for result in Sequence(experiment, bench):
+    for result in Stages(experiment, bench):
         results.append(result)
         if result.stage != UNTOUCHED:
             print(
@@ -69,12 +80,21 @@ def run(experiment: Experiment, features: Path | None) -> int:
                 f"{result.metrics['seconds/evaluate']:.1f} s evaluating",
                 flush=True,
             )
-    accuracy, zero_shot = matrix(results, experiment.order), untouched(results, experiment.order)
-    print_matrix(experiment, accuracy, zero_shot or [])
-    if accuracy:
-        print()
-        for name, value in summarise(accuracy, zero_shot).items():
-            print(f"{name:24s} {'undefined' if value is None else f'{100 * value:.1f} %'}")
+    tasks = experiment.order
+    rows = [(result.task or "untouched", result.row(tasks, "test")) for result in results]
+    metrics = summarise_protocol(experiment.protocol, matrix(results, tasks), untouched(results, tasks))
+    print_matrix(tasks, rows)
+    print()
+    for name, value in metrics.items():
+        print(f"{name:24s} {'undefined' if value is None else f'{100 * value:.1f} %'}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / "accuracy_matrix.csv", (matrix_csv(tasks, rows)).encode())
+        write_atomic(out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+        write_atomic(
+            out / "experiment.yaml", (yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)).encode()
+        )
+        print(f"\nwritten to {out}")
     return 0
 
 

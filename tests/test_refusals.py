@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.sweep import begin_run, choose_stages, main
+from orchestration.arguments import choose_stages
+from orchestration.sweep import begin_run, main
 
 SWEEP = """\
 name: refused

@@ -13,35 +13,14 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from mcit_core.folders import write_atomic
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class StorageError(OSError):
     """A place that cannot be written to; the text is the whole message, with path and remedy."""
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write under a temporary name beside `path`, fsync, rename."""
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    _fsync_folder(path.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True)

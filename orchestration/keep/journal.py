@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from orchestration.keep.files import write_atomic
+from mcit_core.folders import write_atomic
 
 FORMAT = 1
 

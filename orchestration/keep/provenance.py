@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 from pydantic import JsonValue
 
+from mcit_core.folders import write_atomic
 from mcit_core.yaml_document import SpecError
-from orchestration.keep.files import write_atomic
 from orchestration.plan.spec import SweepSpec
 
 #: what the report and MLflow say of a sweep's origin, as it stands in sweep.yaml

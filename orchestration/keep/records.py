@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from mcit_core.methods import reference_experiment
-from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, summarise
+from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, summarise, summarise_protocol
 from mcit_core.stages.results import UNTOUCHED, Column, Matrix, StageResult, matrix, untouched
 from orchestration.keep.journal import Journal, read_journal
 from orchestration.keep.tables import (
@@ -113,22 +113,11 @@ class Records:
     def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
         """The final metrics of a trial, each None where undefined. What trains no sequence (direct, multitask,
         zero_shot) has average_accuracy alone, the mean of each task's accuracy; direct's is what it learned as well."""
-        values: dict[str, float | None] = dict.fromkeys(METRICS)
-        untouched, matrix = record.untouched(split), record.matrix(split)
         if record.status != "FINISHED":
-            return values
+            return dict.fromkeys(METRICS)
+        untouched, matrix = record.untouched(split), record.matrix(split)
         protocol = record.trial.experiment.protocol
-        if protocol != "sequence":
-            if protocol == "direct":
-                cells: list[float | None] | None = [row[i] for i, row in enumerate(matrix)]
-            else:
-                cells = matrix[-1] if matrix else untouched
-            known = [cell for cell in cells or [] if cell is not None]
-            values["average_accuracy"] = sum(known) / len(known) if known and len(known) == len(cells or []) else None
-            if protocol == "direct":
-                values["learning_accuracy"] = values["average_accuracy"]
-            return values
-        return {**values, **summarise(matrix, untouched, self.direct_of(record, split))}
+        return summarise_protocol(protocol, matrix, untouched, self.direct_of(record, split))
 
     def metrics_at(self, record: TrialRecord, stage: int) -> dict[str, float | None]:
         """The test metrics as they stood after `stage`: those of the first stages and tasks alone."""

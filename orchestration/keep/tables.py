@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter
 
+from mcit_core.folders import write_atomic
 from mcit_core.stages.results import Cell, StageResult
-from orchestration.keep.files import write_atomic
 from orchestration.plan.spec import SweepSpec
 
 #: a row of a Parquet file, by column; trials.parquet has a column for every swept field

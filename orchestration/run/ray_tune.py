@@ -276,6 +276,13 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
         ray.shutdown()
 
 
+def fitting(cpus: float, gpus: float) -> int:
+    """How many trials fit at once on the nodes of the Ray that was joined, at least one."""
+    rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    needs = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    return max(1, sum(int(min(room.get(name, 0) / need for name, need in needs.items())) for room in rooms))
+
+
 def run_trials(
     spec: SweepSpec, trials: list[Trial], storage: Path, stages: str, listener: Listener, workers: int
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from mcit_core.stages.matrix_csv import matrix_csv
 from orchestration.keep.records import TrialRecord
 
 
@@ -13,9 +14,7 @@ def write_artefacts(folder: Path, record: TrialRecord) -> None:
     """experiment.yaml, accuracy_matrix.csv and, where there is a matrix, accuracy_matrix.png (accuracy in [0, 1])."""
     order = record.trial.experiment.order
     rows = zip(("untouched", *order), [record.untouched("test") or [], *record.matrix("test")], strict=False)
-    lines = ["stage," + ",".join(order)]
-    lines += [",".join([name, *("" if cell is None else f"{cell:.6f}" for cell in cells)]) for name, cells in rows]
-    (folder / "accuracy_matrix.csv").write_text("\n".join(lines) + "\n")
+    (folder / "accuracy_matrix.csv").write_text(matrix_csv(order, rows))
     experiment = record.trial.experiment.model_dump(mode="json")
     (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
     _matrix_picture(folder / "accuracy_matrix.png", record)

@@ -1,0 +1,182 @@
+"""What the sweep command was asked for: its arguments, checked and with every default in its place."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcit_core.folders import check_folder
+from mcit_core.registry import near
+from mcit_core.yaml_document import SpecError
+from orchestration.keep.files import Folder
+from orchestration.plan.spec import SweepSpec
+
+#: the sweeps that come with the project: beside the packages, in its tree as in an installed wheel
+SHIPPED = Path(__file__).parent.parent / "sweeps"
+#: a file in there that is no sweep but one experiment, for `python -m mcit_core.run`
+NO_SWEEP = "experiment"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One sweep command. `workers` is None where the Ray cluster that is joined decides; `again` goes on with it."""
+
+    storage: Path
+    stages: str
+    address: str | None  # None: a Ray of the sweep's own
+    workers: int | None
+    fresh: bool
+    quiet: bool
+    dry_run: bool
+    again: str
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m orchestration.sweep",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "file", type=Path, help="a sweep file in YAML, or the name of a shipped one, for example threshold"
+    )
+    made.add_argument("--dry-run", action="store_true", help="print trials, stages and estimated time; train nothing")
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="override a key of the file or a field of the experiment, for example train.steps=20",
+    )
+    made.add_argument(
+        "--storage",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where results, stages and mlflow.db go (default: runs)",
+    )
+    made.add_argument(
+        "--stages",
+        default=None,
+        metavar="PLACE",
+        help="a folder or URI to share finished stages in, for example s3://bucket/stages (default: DIR/stages)",
+    )
+    made.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="trials at a time (default: the file's resources.workers, or as many as fit)",
+    )
+    made.add_argument("--address", default=None, help="join the Ray cluster at this address instead of starting one")
+    made.add_argument(
+        "--fresh",
+        action="store_true",
+        help="begin a new RUN; the old one is kept beside it, finished stages are reused",
+    )
+    made.add_argument("--quiet", action="store_true", help="print the final table and paths only")
+    return made
+
+
+def read_command(asked: argparse.Namespace, words: list[str], spec: SweepSpec, trials: int) -> Command:
+    """The command that `asked`, parsed from `words`, comes to for a sweep of so many trials. Raises SpecError."""
+    storage = choose_storage(asked.storage)
+    stages = choose_stages(asked.stages, storage)
+    if asked.workers is not None and asked.workers < 1:
+        raise SpecError(f"--workers {asked.workers}: expected at least 1")
+    address = choose_address(asked.address)
+    workers = asked.workers or spec.workers
+    if workers is None and address is None:
+        workers = min(fitting(spec.cpus, spec.gpus), trials)
+    return Command(
+        storage=storage,
+        stages=stages,
+        address=address,
+        workers=workers,
+        fresh=asked.fresh,
+        quiet=asked.quiet,
+        dry_run=asked.dry_run,
+        again="python -m orchestration.sweep " + shlex.join(word for word in words if word != "--fresh"),
+    )
+
+
+def shipped_names() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml") if path.stem != NO_SWEEP)
+
+
+def find_sweep(file: Path) -> Path:
+    """The file itself, or the shipped sweep where it is a bare name that is no file here. Raises SpecError."""
+    if file.is_file() or file.suffix or file.name != str(file):
+        return file
+    names = shipped_names()
+    if file.name in names:
+        return SHIPPED / f"{file.name}.yaml"
+    if file.exists():  # a folder, which is refused where it is read
+        return file
+    raise SpecError(
+        f"{file}: no such file, and no shipped sweep of this name; there are {', '.join(names)}{near(file.name, names)}"
+    )
+
+
+def fitting(cpus: float, gpus: float) -> int:
+    """How many trials fit on this machine at once, at least one."""
+    counts = [(os.cpu_count() or 1) / max(cpus, 1e-9)]
+    if gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = list(Path("/dev").glob("nvidia[0-9]*")) if visible is None else list(filter(None, visible.split(",")))
+        counts.append(len(devices) / gpus)
+    return max(1, int(min(counts)))
+
+
+def choose_address(asked: str | None) -> str | None:
+    """The Ray cluster to join, None for a Ray of the sweep's own. RAY_ADDRESS stands in for --address. Refuses an
+    address where no cluster can be, before anything is done."""
+    address = asked or os.environ.get("RAY_ADDRESS") or "local"
+    what = f"--address {address}" if asked else f"RAY_ADDRESS={address}"
+    if address == "local":
+        return None
+    if address == "auto":
+        return address
+    form = "expected HOST:PORT of the cluster's head, for example 127.0.0.1:6379"
+    if address.startswith(("http://", "https://")):
+        raise SpecError(f"{what}: this is the address for `ray job submit --address`, not one to join; {form}")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise SpecError(f"{what}: {form}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise SpecError(f"{what}: no Ray cluster answers there ({error}); {form}") from None
+    return address
+
+
+def choose_storage(storage: Path | None, option: str = "--storage") -> Path:
+    """The storage folder. Inside a Ray job a relative one would lie in Ray's temporary copy of the code: refused."""
+    chosen = storage or Path("runs")
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not chosen.is_absolute():
+        raise SpecError(
+            f"{option} {chosen}: inside a Ray job a relative folder is lost with the job; "
+            "give an absolute one that every node can reach"
+        )
+    if "://" in str(chosen) or str(chosen).startswith(("s3:", "gs:", "hdfs:")):
+        raise SpecError(f"{option} {chosen}: expected a folder that every worker can reach; only --stages can be a URI")
+    check_folder(chosen, option)
+    return chosen.resolve()
+
+
+def choose_stages(place: str | None, storage: Path) -> str:
+    """The stage store: a folder, or a URI that pyarrow opens."""
+    if place is None:
+        return str(storage / "stages")
+    try:
+        Folder(place).exists()
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"--stages {place}: cannot be opened ({error}); expected a folder, or a URI as s3://bucket/stages"
+        ) from None
+    return place if "://" in place else str(choose_storage(Path(place), "--stages"))

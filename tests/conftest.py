@@ -1,22 +1,17 @@
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.places import reach_plugin
+
 # a shell's background jobs ignore SIGINT, and so would every command that the tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
-PLUGIN = Path(__file__).parent / "plugin"
-sys.path.insert(0, str(PLUGIN))
-# workers and child processes find the plugin, and this tree, the same way
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(PLUGIN), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-)
+reach_plugin()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,7 +35,7 @@ def bench(features: Path) -> Iterator[object]:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
     """The small sweep of `sweeping`, run to its end."""
-    from sweeping import Sweep
+    from tests.support.sweeping import Sweep
 
     sweep = Sweep(tmp_path_factory.mktemp("undisturbed")).begin()
     sweep.end()

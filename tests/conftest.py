@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.support.places import reach_plugin
+from tests.support.sweeping import Sweep
 
 # a shell's background jobs ignore SIGINT, and so would every command that the tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -19,24 +20,27 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(autouse=True, scope="session")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("features")
+    """The one feature cache of a session: of `bench`, and of every `Sweep`, whichever process comes first to a part."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "features"
+    folder.mkdir(exist_ok=True)
+    Sweep.features = folder
+    return folder
 
 
 @pytest.fixture(scope="session")
-def bench(features: Path) -> Iterator[object]:
-    """The embedded model on the tiny benchmark, with a feature cache."""
+def bench(features: Path) -> object:
+    """The embedded model on the tiny benchmark, both with few rows, and a feature cache."""
     from mcit_core.data.workbench import Workbench
 
-    return Workbench("tiny", "mini", "cpu", features)
+    return Workbench("tiny", "tiny", "cpu", features)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
     """The small sweep of `sweeping`, run to its end."""
-    from tests.support.sweeping import Sweep
-
     sweep = Sweep(tmp_path_factory.mktemp("undisturbed")).begin()
     sweep.end()
     return sweep

@@ -13,7 +13,7 @@ SWEEP = """\
 name: tiny
 benchmark: tiny
 tasks: [attribute, ground]
-model: mini
+model: tiny
 method: fwd_prompt
 base: {{train.steps: 3, train.batch_size: 8, pool.size: 6, pool.top_k: 2}}
 axes:
@@ -160,7 +160,7 @@ def test_one_process_without_ray_gives_the_same_numbers(finished, tmp_path: Path
     wanted = next(row for row in trials if row["method"] == "fwd_prompt" and row["status"] == "FINISHED")
     path = tmp_path / "experiment.yaml"
     path.write_text(
-        "benchmark: tiny\nmodel: mini\nmethod: fwd_prompt\norder: [attribute, ground]\n"
+        "benchmark: tiny\nmodel: tiny\nmethod: fwd_prompt\norder: [attribute, ground]\n"
         "train: {steps: 3, batch_size: 8}\npool: {size: 6, top_k: 2}\n"
     )
     done = subprocess.run(

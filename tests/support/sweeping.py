@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow.parquet as pq
 
@@ -14,7 +15,7 @@ SWEEP = """\
 name: tiny
 benchmark: tiny
 tasks: [attribute, ground, bars]
-model: mini
+model: tiny
 method: sequential
 base: {tuner: noting, train.steps: 2, train.batch_size: 8, pool.size: 4, pool.top_k: 2}
 axes:
@@ -29,9 +30,15 @@ STAGES, DISTINCT, WORKERS = 12, 9, 2
 class Sweep:
     """The command in a process of its own; its workers note every stage that they begin to train."""
 
+    #: a feature cache that is there already; None for one in the sweep's own storage
+    features: ClassVar[Path | None] = None
+
     def __init__(self, folder: Path, name: str = "tiny") -> None:
         folder.mkdir(exist_ok=True)
         self.storage, self.notes = folder / "runs", folder / "notes"
+        if self.features is not None and not self.storage.exists():
+            self.storage.mkdir()
+            (self.storage / "features").symlink_to(self.features)
         self.name, self.file = name, folder / f"{name}.yaml"
         self.file.write_text(SWEEP.replace("name: tiny", f"name: {name}"))
         self.notes.touch()

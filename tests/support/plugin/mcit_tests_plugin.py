@@ -1,4 +1,4 @@
-"""What a third party would ship: a benchmark and a tuner, registered by entry points alone."""
+"""What a third party would ship: a benchmark, models and tuners, registered by entry points alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from harm import from_environment
 
@@ -23,6 +24,15 @@ class TinyBenchmark(MiniBenchmark):
 
     def __init__(self) -> None:
         super().__init__({"train": 64, "validation": 10, "test": 30})
+
+
+class TinyModel(MiniModel):
+    """`mini` with a handful of rows of its pre-training mixture, which every stage is evaluated on."""
+
+    name = "tiny"
+
+    def pretraining_table(self, purpose: str) -> pa.Table:
+        return super().pretraining_table(purpose).slice(0, {"statistics": 96, "retention": 32}[purpose])
 
 
 class FailingTuner(PromptPool):

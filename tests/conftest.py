@@ -8,11 +8,22 @@ import pytest
 import torch
 
 from tests.support.places import reach_plugin
-from tests.support.sweeping import Sweep
+from tests.support.sweeping import Sweep, listening
 
 # a shell's background jobs ignore SIGINT, and so would every command that the tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 reach_plugin()
+
+
+#: fixtures that run a whole sweep: with `--dist loadgroup`, what uses one of them runs in one process
+DEAR = ("undisturbed", "finished")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in set(DEAR) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,8 +50,11 @@ def bench(features: Path) -> object:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """The small sweep of `sweeping`, run to its end."""
-    sweep = Sweep(tmp_path_factory.mktemp("undisturbed")).begin()
+    folder = tmp_path_factory.mktemp("undisturbed")
+    sweep = Sweep(folder).begin()
+    sweep.wait_for(1)
+    sweep.listening = listening(str(folder))
     sweep.end()
     return sweep

@@ -55,29 +55,7 @@ def test_out_of_memory_is_told_and_not_tried_again(tmp_path: Path) -> None:
         assert str(row["error"]).count("Failure #") == 1
 
 
-def listening(mark: str) -> dict[str, str]:
-    """Listening TCP addresses (hexadecimal, as Linux has them) -> the process, of all whose environment has `mark`."""
-    sockets: dict[str, str] = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_text(errors="replace"):
-                found = [os.readlink(file) for file in (process / "fd").iterdir()]
-                sockets |= dict.fromkeys(found, (process / "cmdline").read_text()[:60])
-        except OSError:
-            continue  # it has ended, or is not ours
-    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
-    return {
-        words[1]: sockets[f"socket:[{words[9]}]"]
-        for words in lines
-        if words[3] == "0A" and f"socket:[{words[9]}]" in sockets
-    }
-
-
-def test_ray_listens_on_the_loopback_alone(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path).begin(sleep=0.5)
-    sweep.wait_for(1)
-    found = listening(str(tmp_path))
-    sweep.end()
-    assert found
+def test_ray_listens_on_the_loopback_alone(undisturbed: Sweep) -> None:
+    assert undisturbed.listening
     loopback = ("0100007F:", "0000000000000000FFFF00000100007F:", "00000000000000000000000001000000:")
-    assert {address: who for address, who in found.items() if not address.startswith(loopback)} == {}
+    assert {address: who for address, who in undisturbed.listening.items() if not address.startswith(loopback)} == {}

@@ -43,6 +43,8 @@ class Sweep:
         self.file.write_text(SWEEP.replace("name: tiny", f"name: {name}"))
         self.notes.touch()
         self.process: subprocess.Popen[str] | None = None
+        #: what its processes listened on while it ran, where somebody looked
+        self.listening: dict[str, str] = {}
 
     def begin(self, sleep: float = 0.0, address: str | None = None, **environment: str) -> Sweep:
         command = [sys.executable, "-m", "orchestration.sweep", str(self.file), "--storage", str(self.storage)]
@@ -107,3 +109,21 @@ def mlflow_runs(sweep: Sweep) -> list[str]:
         if len(points) != len(set(points)):
             wrong.append(f"run {run.info.run_id} has points twice")
     return wrong
+
+
+def listening(mark: str) -> dict[str, str]:
+    """Listening TCP addresses (hexadecimal, as Linux has them) -> the process, of all whose environment has `mark`."""
+    sockets: dict[str, str] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_text(errors="replace"):
+                found = [os.readlink(file) for file in (process / "fd").iterdir()]
+                sockets |= dict.fromkeys(found, (process / "cmdline").read_text()[:60])
+        except OSError:
+            continue  # it has ended, or is not ours
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    return {
+        words[1]: sockets[f"socket:[{words[9]}]"]
+        for words in lines
+        if words[3] == "0A" and f"socket:[{words[9]}]" in sockets
+    }

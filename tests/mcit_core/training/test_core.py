@@ -19,6 +19,7 @@ from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment, reference_experiment
 from mcit_core.models.mini import CHECKPOINT, MiniModel
 from mcit_core.stages.keys import stage_chain
+from mcit_core.stages.state import StageState
 from mcit_core.training.evaluation import evaluate
 from mcit_core.training.sequence import Sequence
 from mcit_core.training.stage import build_tuner, train_stage
@@ -80,8 +81,7 @@ def test_a_damaged_feature_file_is_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_teacher_forcing_gives_the_verdict_of_greedy_generation(task: str, bench: Workbench) -> None:
-    state, _ = train_stage(experiment(), bench, 0, None)
-    tuner = build_tuner(experiment(), bench, state)
+    tuner = build_tuner(experiment(), bench, left_by(experiment(), 0, bench))
     for through in (None, tuner):
         rows = bench.rows(task, "test")
         quick = evaluate(bench.model, through, rows, bench.benchmark, task)
@@ -238,15 +238,23 @@ BASES: list[dict[str, object]] = [
 ]
 
 
+#: what stages left, by experiment and stage
+LEFT: dict[tuple[str, int], StageState] = {}
+
+
+def left_by(config: Experiment, stage: int, bench: Workbench) -> StageState:
+    """What the first or second stage leaves, trained once."""
+    name = config.model_dump_json(), stage
+    if name not in LEFT:
+        LEFT[name], _ = train_stage(config, bench, stage, left_by(config, 0, bench) if stage else None)
+    return LEFT[name]
+
+
 def assert_equal_keys_leave_equal_states(one: Experiment, other: Experiment, bench: Workbench) -> None:
     for stage in (0, 1):
         keys = [stage_chain(e, {}, {})[stage].key for e in (one, other)]
         if keys[0] == keys[1] and one != other:
-            before_one = train_stage(one, bench, 0, None)[0] if stage else None
-            before_other = train_stage(other, bench, 0, None)[0] if stage else None
-            assert train_stage(one, bench, stage, before_one)[0].equals(
-                train_stage(other, bench, stage, before_other)[0]
-            )
+            assert left_by(one, stage, bench).equals(left_by(other, stage, bench))
 
 
 @pytest.mark.parametrize("field", CHANGES)

@@ -19,6 +19,12 @@ TINY = {"train.steps": 2, "train.batch_size": 8}
 CHAINED = [name for name in PRESETS if PRESETS[name].settings.get("protocol", "sequence") == "sequence"]
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> StageStore:
+    """One for all presets: those of one tuner share the untouched model's evaluations, and first stages."""
+    return StageStore(tmp_path_factory.mktemp("stages"))
+
+
 @pytest.mark.filterwarnings("ignore:stage")  # of spaces that are used up, which is told elsewhere
 @pytest.mark.parametrize("name", CHAINED)
 def test_a_stage_from_a_restored_state_is_that_of_the_uninterrupted_run(
@@ -37,9 +43,8 @@ def test_a_stage_from_a_restored_state_is_that_of_the_uninterrupted_run(
 
 @pytest.mark.filterwarnings("ignore:stage")
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_runs_to_its_end_and_again_from_the_store(name: str, bench: Workbench, tmp_path: Path) -> None:
+def test_a_preset_runs_to_its_end_and_again_from_the_store(name: str, bench: Workbench, store: StageStore) -> None:
     config = build_experiment("tiny", "mini", name, ORDER[:2], 0, TINY)
-    store = StageStore(tmp_path)
     first, second = (list(Sequence(config, bench, store)) for _ in range(2))
     assert [r.accuracy for r in first] == [r.accuracy for r in second]
     assert all(r.reused for r in second[1:])

@@ -14,7 +14,8 @@ from tests.support.sweeping import Sweep, mlflow_runs, without_counts
 def racing(folder: Path) -> Sweep:
     """Three settings whose accuracies are far apart after one stage, without a rule yet."""
     sweep = Sweep(folder)
-    text = sweep.file.read_text().replace("train.steps: 2, ", "")
+    # with all of the model's own rows: with the few of model tiny two settings come out equal
+    text = sweep.file.read_text().replace("train.steps: 2, ", "").replace("model: tiny", "model: mini")
     sweep.file.write_text(text.replace("pool.reuse: [share, penalise, freeze]", "train.steps: [1, 30, 60]"))
     return sweep
 

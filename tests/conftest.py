@@ -2,21 +2,28 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.places import reach_plugin
+from tests.support.sweeping import Sweep, listening
+
 # a shell's background jobs ignore SIGINT, and so would every command that the tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
-PLUGIN = Path(__file__).parent / "plugin"
-sys.path.insert(0, str(PLUGIN))
-# workers and child processes find the plugin, and this tree, the same way
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(PLUGIN), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-)
+reach_plugin()
+
+
+#: fixtures that run a whole sweep: with `--dist loadgroup`, what uses one of them runs in one process
+DEAR = ("undisturbed", "finished")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in set(DEAR) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -24,24 +31,30 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(autouse=True, scope="session")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("features")
+    """The one feature cache of a session: of `bench`, and of every `Sweep`, whichever process comes first to a part."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "features"
+    folder.mkdir(exist_ok=True)
+    Sweep.features = folder
+    return folder
 
 
 @pytest.fixture(scope="session")
-def bench(features: Path) -> Iterator[object]:
-    """The embedded model on the tiny benchmark, with a feature cache."""
+def bench(features: Path) -> object:
+    """The embedded model on the tiny benchmark, both with few rows, and a feature cache."""
     from mcit_core.data.workbench import Workbench
 
-    return Workbench("tiny", "mini", "cpu", features)
+    return Workbench("tiny", "tiny", "cpu", features)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """The small sweep of `sweeping`, run to its end."""
-    from sweeping import Sweep
-
-    sweep = Sweep(tmp_path_factory.mktemp("undisturbed")).begin()
+    folder = tmp_path_factory.mktemp("undisturbed")
+    sweep = Sweep(folder).begin()
+    sweep.wait_for(1)
+    sweep.listening = listening(str(folder))
     sweep.end()
     return sweep

@@ -21,12 +21,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-TESTS = Path(__file__).parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS / "plugin")]
-os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:2], str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-
-from nodes import TwoNodes  # noqa: E402
-from sweeping import DISTINCT, WORKERS, Sweep, mlflow_runs, without_counts  # noqa: E402
+from tests.support.nodes import TwoNodes
+from tests.support.places import reach_plugin
+from tests.support.sweeping import DISTINCT, WORKERS, Sweep, mlflow_runs, without_counts
 
 #: the stages that can be in flight where something is killed
 AT_STAKE = {"worker": 1, "driver": WORKERS, "node": WORKERS}
@@ -139,6 +136,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=30.0, help="between two kills at most")
     args = parser.parse_args()
+    reach_plugin()
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

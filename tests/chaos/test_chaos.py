@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from sweeping import DISTINCT, WORKERS, Sweep, mlflow_runs, without_counts
+from tests.support.sweeping import DISTINCT, WORKERS, Sweep, mlflow_runs, without_counts
 
 
 def test_a_killed_driver_costs_the_stages_in_flight(undisturbed: Sweep, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nodes import TwoNodes
-from sweeping import DISTINCT, Sweep, mlflow_runs, without_counts
+
+from tests.support.nodes import TwoNodes
+from tests.support.sweeping import DISTINCT, Sweep, mlflow_runs, without_counts
 
 
 def test_a_killed_node_costs_the_stage_that_it_trained(

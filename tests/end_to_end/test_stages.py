@@ -1,0 +1,61 @@
+"""Who trains which stage on real Ray, with workers that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support.sweeping import DISTINCT, STAGES, Sweep, without_counts
+
+
+def test_every_distinct_stage_is_trained_once(undisturbed: Sweep) -> None:
+    trials = undisturbed.table("trials")
+    assert len(undisturbed.begun) == DISTINCT
+    assert sum(int(str(row["stages_trained"])) for row in trials) == DISTINCT
+    assert sum(int(str(row["stages_reused"])) for row in trials) == STAGES - DISTINCT
+    assert len(set(undisturbed.begun)) == 2  # both workers, and each loaded once
+
+
+def test_a_killed_worker_costs_its_stage_alone(undisturbed: Sweep, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path).begin(sleep=1.0)
+    for count in (2, 6):
+        os.kill(sweep.wait_for(count), signal.SIGKILL)
+    sweep.end()
+    assert len(sweep.begun) == DISTINCT + 2
+    for name in ("accuracy", "stages"):
+        assert sweep.table(name) == undisturbed.table(name)
+    assert without_counts(sweep.table("trials")) == without_counts(undisturbed.table("trials"))
+
+
+def test_the_same_command_again_trains_nothing(undisturbed: Sweep) -> None:
+    before = undisturbed.table("accuracy")
+    undisturbed.begin().end()
+    assert len(undisturbed.begun) == DISTINCT
+    assert undisturbed.table("accuracy") == before
+    assert all(row["stages_trained"] == 0 for row in undisturbed.table("trials"))
+
+
+def test_two_commands_on_one_store_train_a_stage_once(undisturbed: Sweep, tmp_path: Path) -> None:
+    first, second = Sweep(tmp_path, "first").begin(sleep=0.5), Sweep(tmp_path, "second").begin(sleep=0.5)
+    first.end()
+    second.end()
+    assert len(first.begun) == DISTINCT  # the notes of both
+    assert first.table("accuracy") == second.table("accuracy") == undisturbed.table("accuracy")
+
+
+def test_out_of_memory_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    """Ray's memory monitor ends every worker, as it does where the machine's memory runs out."""
+    sweep = Sweep(tmp_path).begin(RAY_memory_usage_threshold="0.001", RAY_memory_monitor_refresh_ms="100")
+    sweep.end(code=1)
+    trials = sweep.table("trials")
+    assert {row["status"] for row in trials} == {"FAILED"}
+    for row in trials:
+        assert str(row["error"]).startswith("out of memory")
+        assert str(row["error"]).count("Failure #") == 1
+
+
+def test_ray_listens_on_the_loopback_alone(undisturbed: Sweep) -> None:
+    assert undisturbed.listening
+    loopback = ("0100007F:", "0000000000000000FFFF00000100007F:", "00000000000000000000000001000000:")
+    assert {address: who for address, who in undisturbed.listening.items() if not address.startswith(loopback)} == {}

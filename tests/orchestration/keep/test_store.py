@@ -1,0 +1,183 @@
+"""The stage store: an entry is whole or absent, wherever the store is."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from mcit_core.stages.digest import digest
+from mcit_core.stages.results import Measured
+from orchestration.keep.files import Folder
+from orchestration.keep.stage_store import StageStore, Trained
+from tests.support.places import FORMATS
+from tests.support.storing import MEASURED, evaluation, never, stage_key, state, trained
+
+
+@pytest.fixture(params=["folder", "file_uri", "object_store"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[object, fs.FileSystem | None]:
+    """Where a store may be: the object store here renames no folder and keeps no time of use."""
+    if request.param == "folder":
+        return tmp_path, None
+    if request.param == "file_uri":
+        return f"file://{tmp_path}", None
+    (tmp_path / "bucket").mkdir()
+    return "stages", fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())
+
+
+def test_a_stage_comes_back_bit_equal_wherever_the_store_is(place) -> None:
+    store = StageStore(*place)
+    key = stage_key()
+    assert store.get_stage(key.key) is None
+    first = store.stage(key, trained)
+    again = StageStore(*place).stage(key, never)
+    assert (first[2], again[2]) == (False, True)
+    assert again[0].equals(state())
+    assert again[1] == MEASURED
+    store.put_evaluation("e" * 64, evaluation())
+    assert store.get_evaluation("e" * 64) == evaluation()
+    assert not store.folder.files("leases")
+    assert not [entry for entry in store.folder.files() if entry.name.rpartition("/")[2].startswith(".")]
+
+
+def test_a_uri_of_another_file_system_is_opened() -> None:
+    folder = Folder("mock:///bucket/runs")
+    assert not folder.local
+    folder.write("a/b", b"1")
+    folder.write("a/b", b"2")
+    assert folder.read("a/b") == b"2"
+    assert [entry.name for entry in folder.files()] == ["a/b"]
+    assert folder.read("a/c") is None
+
+
+def test_the_record_lists_what_a_key_was_made_from(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    key = stage_key("b", parent="0" * 64)
+    store.stage(key, trained)
+    record = json.loads((tmp_path / key.key[:2] / key.key / "record.json").read_text())
+    assert record["made_from"] == key.made_from
+    assert digest(record["made_from"]) == key.key
+
+
+def test_half_an_entry_is_no_entry(place) -> None:
+    store = StageStore(*place)
+    key = stage_key()
+    store.folder.write(f"{key.key[:2]}/{key.key}/state.safetensors", b"half")
+    assert store.get_stage(key.key) is None
+    assert store.stage(key, trained)[2] is False
+    assert store.stage(key, never)[0].equals(state())
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "record.json"])
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "gone"])
+def test_a_damaged_entry_is_reported_set_aside_and_made_again(place, name: str, harm: str) -> None:
+    store = StageStore(*place)
+    key = stage_key()
+    store.stage(key, trained)
+    file = f"{key.key[:2]}/{key.key}/{name}"
+    data = store.folder.read(file)
+    assert data
+    if harm == "gone":
+        store.folder.delete(file)
+    else:
+        store.folder.write(file, data[: len(data) // 2] if harm == "truncated" else flip(data, len(data) * 4 + 2))
+    if (name, harm) == ("record.json", "gone"):  # an entry without a record is not there: nothing to report
+        assert store.get_stage(key.key) is None
+    else:
+        with pytest.warns(UserWarning, match="damaged"):
+            assert store.stage(key, trained)[2] is False
+        assert store.folder.files("damaged")
+        assert store.stage(key, never)[0].equals(state())
+
+
+def test_two_workers_meeting_one_damaged_entry_both_go_on(tmp_path: Path) -> None:
+    key = stage_key()
+    StageStore(tmp_path).stage(key, trained)
+    (weights,) = tmp_path.rglob("state.safetensors")
+    weights.write_bytes(b"torn")
+    made: list[bool] = []
+    done: list[bool] = []
+    together = threading.Barrier(6)
+
+    def train() -> Trained:
+        made.append(True)
+        return trained()
+
+    def work() -> None:
+        together.wait()
+        found = StageStore(tmp_path).stage(key, train)
+        done.append(found[0].equals(state()))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert done == [True] * 6
+    assert len(made) == 1
+
+
+def flip(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8 % len(data)] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_no_truncation_or_flipped_bit_changes_a_number(tmp_path: Path) -> None:
+    """2,000 random harms over stages and evaluations: each is detected or harmless."""
+    rng = random.Random(0)
+    store = StageStore(tmp_path / "good")
+    keys = [stage_key(name) for name in "abc"]
+    for i, key in enumerate(keys):
+        store.stage(key, lambda i=i: trained(float(i)))
+        store.put_evaluation(key.key, evaluation(i / 7, [[i]]))
+    files = [entry.name for entry in store.folder.files()]
+    detected = 0
+    other = StageStore(tmp_path / "harmed")
+    for name in files:
+        other.folder.write(name, (tmp_path / "good" / name).read_bytes())
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        for _ in range(2000):
+            name = rng.choice(files)
+            good = (tmp_path / "good" / name).read_bytes()
+            harmed = (
+                good[: rng.randrange(len(good))] if rng.random() < 0.5 else flip(good, rng.randrange(8 * len(good)))
+            )
+            harmed_path = tmp_path / "harmed" / name
+            harmed_path.write_bytes(harmed)
+            key = next(key for key in keys if key.key in name)
+            i = keys.index(key)
+            if name.startswith("evaluations"):
+                scores = other.get_evaluation(key.key)
+                detected += scores is None
+                assert scores in (None, evaluation(i / 7, [[i]]))
+            else:
+                found = other.get_stage(key.key)
+                detected += found is None
+                assert found is None or (found[0].equals(state(float(i))) and found[1] == MEASURED)
+            shutil.rmtree(tmp_path / "harmed" / "damaged", ignore_errors=True)
+            for again in files:
+                if key.key in again and not (tmp_path / "harmed" / again).exists():
+                    (tmp_path / "harmed" / again).write_bytes((tmp_path / "good" / again).read_bytes())
+            harmed_path.write_bytes(good)
+    assert detected > 1900
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_stores_of_every_version_open(version: int, tmp_path: Path) -> None:
+    shutil.copytree(FORMATS / f"store-v{version}", tmp_path / "stages")
+    store = StageStore(tmp_path / "stages")
+    key = stage_key()
+    found = store.stage(key, never)
+    assert found[0].equals(state())
+    assert found[1] == (Measured(MEASURED.metrics) if version == 1 else MEASURED)  # version 1 had no traces
+    assert store.get_evaluation("e" * 64) == evaluation()

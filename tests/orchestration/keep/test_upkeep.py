@@ -1,0 +1,115 @@
+"""`python -m orchestration.store`: list, verify, explain, gc."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mcit_core.methods import build_experiment
+from mcit_core.stages.keys import StageKey, stage_chain
+from orchestration import store as command
+from orchestration.keep.stage_store import StageStore
+from tests.support.storing import trained
+
+
+def sweep_store(tmp_path: Path) -> tuple[StageStore, dict[str, list[StageKey]]]:
+    """A store with the stages of sequences under two orders and two pool sizes, and the sweep file of the first."""
+    store = StageStore(tmp_path / "stages")
+    chains: dict[str, list[StageKey]] = {}
+    for name, order, size in (
+        ("ab", "attribute ground", 6),
+        ("ba", "ground attribute", 6),
+        ("big", "attribute ground", 8),
+    ):
+        settings = {"pool.size": size, "pool.top_k": 2, "train.steps": 3}
+        experiment = build_experiment("mini", "mini", "fwd_prompt", tuple(order.split()), 0, settings)
+        chains[name] = stage_chain(experiment, {"code": "c" * 64, "torch": "2"}, dict.fromkeys(order.split(), "d" * 64))
+        for key in chains[name]:
+            store.stage(key, trained)
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab" / "sweep.yaml").write_text(
+        "{name: ab, benchmark: mini, tasks: [attribute, ground], model: mini, method: fwd_prompt,"
+        " base: {pool.size: 6, pool.top_k: 2, train.steps: 3}}"
+    )
+    return store, chains
+
+
+def upkeep_said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = command.main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_explain_says_why_stages_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, chains = sweep_store(tmp_path)
+    storage = ("--storage", str(tmp_path))
+    first, second = chains["ab"]
+    code, said = upkeep_said(capsys, "explain", first.key[:10], chains["big"][0].key[:10], *storage)
+    assert code == 0
+    assert said.splitlines() == ["the stages differ in pool.size: 6 against 8"]
+    _, said = upkeep_said(capsys, "explain", second.key[:10], chains["big"][1].key, *storage)
+    assert said.count("pool.size: 6 against 8") == 2
+    assert "the stages before" in said
+    _, said = upkeep_said(capsys, "explain", first.key, second.key, *storage)
+    assert "the task: attribute against ground" in said
+    assert f"the first starts from the pre-trained model, the other from stage {first.key[:12]}" in said
+    assert upkeep_said(capsys, "explain", first.key, first.key, *storage)[1] == "they are one and the same stage\n"
+    code, said = upkeep_said(capsys, "explain", "zzz", first.key, *storage)
+    assert code == 2
+    assert "'zzz'" in said
+
+
+def test_list_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, chains = sweep_store(tmp_path)
+    storage = ("--storage", str(tmp_path))
+    code, said = upkeep_said(capsys, "list", *storage)
+    assert code == 0
+    assert all(key.key[:12] in said for chain in chains.values() for key in chain)
+    assert "6 stages" in said
+    assert upkeep_said(capsys, "verify", *storage)[0] == 0
+    store.folder.write(f"{chains['ab'][0].key[:2]}/{chains['ab'][0].key}/state.safetensors", b"torn")
+    code, said = upkeep_said(capsys, "verify", *storage)
+    assert code == 1
+    assert "6 stages and 0 evaluations read, 1 damaged" in said
+    assert upkeep_said(capsys, "verify", *storage)[0] == 0
+    assert upkeep_said(capsys, "list", "--storage", str(tmp_path / "no"))[0] == 2
+
+
+def test_gc_spares_what_a_run_needs_and_what_is_leased(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, chains = sweep_store(tmp_path)
+    storage = ("--storage", str(tmp_path))
+    keep = ("--keep", str(tmp_path / "ab"))
+    before = set(store.entries())
+    code, said = upkeep_said(capsys, "gc", *keep, "--dry-run", *storage)
+    assert code == 0
+    assert "4 stages" in said
+    assert set(store.entries()) == before
+    lease = store.leases.attempt("f" * 64, chains["big"][1].key)  # a third stage after `big` is being trained
+    assert lease
+    upkeep_said(capsys, "gc", *keep, *storage)
+    assert set(store.entries()) == {key.key for name in ("ab", "big") for key in chains[name]}
+    lease.release()
+    upkeep_said(capsys, "gc", *keep, *storage)
+    assert set(store.entries()) == {key.key for key in chains["ab"]}
+
+
+def test_gc_deletes_the_longest_unused_first_and_children_before_parents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, chains = sweep_store(tmp_path)
+    for when, name in ((100, "ba"), (200, "ab"), (300, "big")):
+        for key in chains[name]:
+            for file in (tmp_path / "stages" / key.key[:2] / key.key).iterdir():
+                os.utime(file, (when, when))
+    store.get_stage(chains["ba"][0].key)  # used just now
+    size = sum(entry.size for files in store.entries().values() for entry in files) // 6
+    upkeep_said(capsys, "gc", "--max-size", str(5 * size + 100), "--storage", str(tmp_path))
+    assert chains["ba"][1].key not in store.entries()
+    assert len(store.entries()) == 5
+    upkeep_said(capsys, "gc", "--max-size", str(4 * size + 100), "--storage", str(tmp_path))
+    assert chains["ab"][1].key not in store.entries()
+    assert chains["ab"][0].key in store.entries()
+    with pytest.raises(SystemExit):
+        command.main(["gc", "--storage", str(tmp_path)])

@@ -1,0 +1,106 @@
+"""Which trial runs when: the decisions alone; tests/end_to_end/test_stages.py has them on real Ray."""
+
+from __future__ import annotations
+
+from orchestration.plan.scheduler import BACK_OFF, StageScheduler
+from orchestration.plan.stage_tree import StageTree
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def scheduler(**chains: str) -> StageScheduler:
+    """Trials by name, their stages as letters; equal beginnings are shared, a trial whose name begins with d is one of
+    separate first stages."""
+    tree = StageTree({}, {}, {})
+    for trial, letters in chains.items():
+        alone = trial.startswith("d")
+        keys = [letters[i] if alone else letters[: i + 1] for i in range(len(letters))]
+        tree.chains[trial] = keys
+        for i, key in enumerate(keys):
+            tree.steps[key] = 1
+            tree.parents[key] = None if alone or i == 0 else keys[i - 1]
+    made = StageScheduler(tree, clock=Clock())
+    for trial in chains:
+        made.add(trial)
+    return made
+
+
+def start(stages: StageScheduler) -> str | None:
+    trial = stages.choose()
+    assert trial == stages.choose()  # choosing alone changes nothing
+    if trial is not None:
+        stages.start(trial)
+    return trial
+
+
+def test_no_two_workers_get_one_stage() -> None:
+    stages = scheduler(t1="abc", t2="abd", t3="xy")
+    assert start(stages) == "t1"  # a is before four stages, x before two
+    assert start(stages) == "t3"  # t2 waits for a
+    assert start(stages) is None
+    assert stages.finish("t1", 0)  # goes on with ab
+    assert start(stages) is None
+    assert stages.finish("t1", 1)
+    assert start(stages) == "t2"
+    assert stages.finish("t2", 0)  # a and ab come from the store
+    assert stages.finish("t2", 1)
+    stages.end("t3")
+    for trial in ("t1", "t2"):
+        assert stages.finish(trial, 2)
+        stages.end(trial)
+    assert start(stages) is None
+    assert stages.places == {}
+
+
+def test_a_trial_gives_up_its_worker_where_its_next_stage_is_trained_elsewhere() -> None:
+    stages = scheduler(d1="ab", t1="bc")
+    assert start(stages) == "t1"
+    assert start(stages) == "d1"
+    assert not stages.finish("d1", 0)  # b is being trained by t1
+    assert start(stages) is None
+    assert stages.finish("t1", 0)
+    assert start(stages) == "d1"
+
+
+def test_the_stage_that_most_work_waits_for_comes_first() -> None:
+    stages = scheduler(t1="ab", t2="xyz", t3="xyw", t4="qrst")
+    # x: 4 stages wait; q: 4, with more work of its own; a: 2
+    assert [start(stages) for _ in range(4)] == ["t4", "t2", "t1", None]
+
+
+def test_a_lost_worker_s_stage_is_free_again_after_a_while() -> None:
+    stages = scheduler(t1="ab", t2="xy")
+    assert start(stages) == "t1"
+    stages.lose("t1")
+    assert start(stages) == "t2"
+    assert start(stages) is None
+    stages.clock.now = BACK_OFF
+    assert start(stages) == "t1"
+    stages.lose("t1")
+    stages.clock.now = 2.5 * BACK_OFF
+    assert start(stages) is None  # twice as long
+    stages.clock.now = 3 * BACK_OFF
+    assert start(stages) == "t1"
+
+
+def test_a_failed_trial_frees_its_stage() -> None:
+    stages = scheduler(t1="ab", t2="ac")
+    assert start(stages) == "t1"
+    assert start(stages) is None
+    stages.end("t1")
+    assert start(stages) == "t2"
+
+
+def test_trials_with_nothing_to_train_run_too() -> None:
+    stages = scheduler(t0="", t1="a", t2="a")
+    assert start(stages) == "t1"
+    assert start(stages) == "t0"
+    stages.end("t0")
+    assert stages.finish("t1", 0)
+    stages.end("t1")
+    assert start(stages) == "t2"

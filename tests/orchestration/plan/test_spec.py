@@ -1,0 +1,253 @@
+"""Broken sweep files are refused at once, each with file, line, key and remedy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcit_core.methods import build_experiment
+from mcit_core.yaml_document import SpecError
+from orchestration.plan.stage_tree import costs
+from orchestration.plan.sweep_file import load_spec, resolved
+from orchestration.plan.trials import make_trials, tuner_settings
+from tests.support.places import ROOT
+
+GOOD = """\
+name: good
+benchmark: mini
+tasks: [attribute, ground, bars]
+model: mini
+method: fwd_prompt
+base: {train.steps: 5}
+axes:
+  projection.task_energy: [0.5, 0.99]
+seeds: [0, 1]
+references: [zero_shot, direct, sequential]
+"""
+
+#: name -> (text to replace, replacement, line, fragments of the message)
+BROKEN = {
+    "wrong_type": ("train.steps: 5", "train.steps: many", 6, ["train.steps", "expected a valid integer", "'many'"]),
+    "unknown_top_key": ("seeds: [0, 1]", "seed: [0, 1]", 9, ["unknown key", "did you mean 'seeds'"]),
+    "unknown_base_key": ("train.steps", "train.stpes", 6, ["train.stpes", "did you mean 'train.steps'"]),
+    "unknown_axis": ("projection.task_energy", "projection.task_enrgy", 8, ["did you mean 'projection.task_energy'"]),
+    "misspelt_task": ("attribute", "atribute", 3, ["'atribute'", "did you mean 'attribute'"]),
+    "misspelt_method": ("fwd_prompt", "fwd_promt", 5, ["did you mean 'fwd_prompt'"]),
+    "misspelt_model": ("model: mini", "model: mimi", 4, ["did you mean 'mini'"]),
+    "misspelt_benchmark": ("benchmark: mini", "benchmark: minni", 2, ["did you mean 'mini'"]),
+    "misspelt_reference": ("direct,", "derect,", 10, ["did you mean 'direct'"]),
+    "empty_axis": ("[0.5, 0.99]", "[]", 8, ["at least one value"]),
+    "axis_no_list": ("[0.5, 0.99]", "0.5", 8, ["expected a list"]),
+    "axis_twice_same": ("[0.5, 0.99]", "[0.5, 0.5]", 8, ["0.5 stands twice"]),
+    "duplicate_seed": ("[0, 1]", "[1, 1]", 9, ["seeds", "1 stands twice"]),
+    "negative_seed": ("[0, 1]", "[-1]", 9, ["seeds", "whole number from 0"]),
+    "threshold_above_one": ("0.99]", "1.5]", 8, ["less than or equal to 1", "1.5"]),
+    "threshold_zero": ("0.99]", "0]", 8, ["greater than 0"]),
+    "order_missing_task": (
+        "  projection.task_energy: [0.5, 0.99]",
+        "  order: [[attribute, ground]]",
+        8,
+        ["bars missing"],
+    ),
+    "order_unknown_task": (
+        "  projection.task_energy: [0.5, 0.99]",
+        "  order: [[attribute, ground, bras]]",
+        8,
+        ["did you mean 'bars'"],
+    ),
+    "order_bad_kind": (
+        "  projection.task_energy: [0.5, 0.99]",
+        "  order: {kind: latin_sqare}",
+        8,
+        ["did you mean 'latin_square'"],
+    ),
+    "order_too_many": ("  projection.task_energy: [0.5, 0.99]", "  order: {kind: sample, n: 7}", 8, ["only 6 orders"]),
+    "top_k_above_pool": ("train.steps: 5", "pool.size: 3, pool.top_k: 4", 6, ["pool.top_k is 4", "only 3 prompts"]),
+    "too_many_tasks": ("[attribute, ground, bars]", "99", 3, ["from 1 to 8"]),
+    "key_twice": ("seeds: [0, 1]", "seeds: [0]\nseeds: [1]", 10, ["stands twice"]),
+    "swept_and_set": ("train.steps: 5", "projection.task_energy: 0.5", 8, ["also set in base"]),
+    "bad_name": ("name: good", "name: ../evil", 1, ["names a folder"]),
+    "no_method": ("method: fwd_prompt\n", "", 1, ["method", "missing"]),
+    "no_workers": (
+        "seeds: [0, 1]",
+        "seeds: [0]\nresources: {workers: 0}",
+        10,
+        ["resources.workers", "greater than or equal to 1"],
+    ),
+    "unknown_resource": ("seeds: [0, 1]", "seeds: [0]\nresources: {gpu: 1}", 10, ["did you mean 'gpus'"]),
+    "search": ("seeds: [0, 1]", "seeds: [0]\nsearch: bayes", 10, ["expected 'grid'"]),
+    "halving_text": ("seeds: [0, 1]", "seeds: [0]\nhalving: half", 10, ["halving", "min_stages", "'half'"]),
+    "halving_key": ("seeds: [0, 1]", "seeds: [0]\nhalving: {min_stage: 1}", 10, ["did you mean 'min_stages'"]),
+    "halving_by_one": ("seeds: [0, 1]", "seeds: [0]\nhalving: {reduction: 1}", 10, ["greater than or equal to 2"]),
+    "halving_too_late": (
+        "seeds: [0, 1]",
+        "seeds: [0]\nhalving: {min_stages: 3}",
+        10,
+        ["less than the number of tasks"],
+    ),
+    "halving_nothing": ("[0.5, 0.99]", "[0.5]\nhalving: {min_stages: 1}", 9, ["no settings to choose from"]),
+    "not_yaml": ("[0, 1]", "[0, 1", 10, ["not YAML"]),
+    "list_at_top": (GOOD, "- a\n- b\n", 1, ["expected a mapping", "got list"]),
+    "key_no_text": ("train.steps: 5", "pool: {1: 2}", 6, ["'1'", "type int", "quote it"]),
+    "top_key_no_text": ("seeds: [0, 1]", "no: [0, 1]", 9, ["'no'", "type bool", "quote it"]),
+    "axis_key_no_text": ("projection.task_energy", "1.5", 8, ["'1.5'", "type float"]),
+    "recursive_anchor": ("base: {train.steps: 5}", "base: &a {pool: *a}", 6, ["contains itself"]),
+    "huge_seed": ("[0, 1]", f"[{2**63}]", 9, ["seeds", "2**63 - 1", str(2**63)]),
+    "two_spellings": ("train.steps: 5", "pool.size: 8, pool: {size: 9}", 6, ["pool.size", "dotted and nested"]),
+    "infinite_lr": ("train.steps: 5", "train.lr: .inf", 6, ["train.lr", "finite number", "got inf"]),
+    "lr_not_a_number": ("train.steps: 5", "train.lr: .nan", 6, ["train.lr", "got nan"]),
+    "empty": (GOOD, "", 1, ["is empty"]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_name_file_line_key_and_remedy(name: str, tmp_path: Path) -> None:
+    old, new, line, fragments = BROKEN[name]
+    assert old in GOOD
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(SpecError) as refused:
+        load_spec(path)
+    message = str(refused.value)
+    assert message.startswith(f"{path}:{line}: "), message
+    assert len(message.splitlines()) == 1, message
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize("name", ["stages", "Features", "mlartifacts", "mlflow.db", "evaluations", "leases"])
+def test_names_of_the_storage_itself_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD.replace("name: good", f"name: {name}"))
+    with pytest.raises(SpecError, match=r":1: name: .* the storage folder uses itself"):
+        load_spec(path)
+
+
+def test_aliases_that_multiply_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 12)]
+    path = tmp_path / "sweep.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(SpecError, match="more than 100,000 values"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize("assignment", ["base={1: 2}", "base=&a {x: *a}", "axes={train.steps: {2: 1}}"])
+def test_set_takes_no_odd_keys_either(assignment: str, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD)
+    with pytest.raises(SpecError, match=r"--set .*(quote it|contains itself)"):
+        load_spec(path, [assignment])
+
+
+def test_what_is_no_sweep_file_at_all(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01" * 20)
+    (tmp_path / "good.yaml").write_text(GOOD)
+    for path, fragment in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "binary.yaml", "not text"),
+        (tmp_path / "god.yaml", "no such file"),
+    ):
+        with pytest.raises(SpecError, match=fragment):
+            load_spec(path)
+    with pytest.raises(SpecError, match="did you mean"):
+        load_spec(tmp_path / "god.yaml")
+
+
+def test_the_command_refuses_with_code_2_and_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD.replace("0.99]", "1.5]"))
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestration.sweep", str(path), "--storage", str(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"{path}:8: axes.projection.task_energy" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD)
+    spec = load_spec(path, ["train.steps=20", "seeds=[3]", "axes.projection.task_energy=[0.7]", "tasks=2"])
+    assert spec.base["train.steps"] == 20
+    assert spec.seeds == (3,)
+    assert spec.axes["projection.task_energy"] == [0.7]
+    assert spec.tasks == ("caption", "attribute")
+    for assignment, fragment in (
+        ("train.stpes=1", "did you mean 'train.steps'"),
+        ("train.steps", "expected KEY=VALUE"),
+        ("train.steps=x", "expected a valid integer"),
+        ("projection.task_energy=0.5", "swept by this file"),
+    ):
+        with pytest.raises(SpecError, match=fragment):
+            load_spec(path, [assignment])
+
+
+def test_a_resolved_spec_reads_back(tmp_path: Path) -> None:
+    import yaml
+
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD + "resources: {workers: 2}\n")
+    spec = load_spec(path, ["axes.order={kind: latin_square}"])
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(resolved(spec)))
+    assert load_spec(again) == spec
+
+
+def test_orders_and_shared_stages_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        GOOD.replace("method: fwd_prompt", "method: sequential")
+        .replace("  projection.task_energy: [0.5, 0.99]", "  order: {kind: all}")
+        .replace("references: [zero_shot, direct, sequential]", "")
+        .replace("seeds: [0, 1]", "seeds: [0]")
+    )
+    trials = make_trials(load_spec(path))
+    counted = costs(trials)
+    # 6 orders of 3 tasks: 18 stages; distinct prefixes 3 + 6 + 6
+    assert (counted.trials, counted.stages, len(counted.distinct)) == (6, 18, 15)
+
+
+def test_references_stand_once_and_first(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD)
+    trials = make_trials(load_spec(path))
+    methods = [trial.method for trial in trials]
+    assert methods == ["zero_shot"] * 2 + ["direct"] * 2 + ["sequential"] * 2 + ["fwd_prompt"] * 4
+    assert all(trial.settings["projection.task_energy"] is None for trial in trials[:6])
+    # the direct stage of the first task is the sequence's first stage: 10 stages a seed less one shared
+    assert len(costs(trials).distinct) == 2 * (3 + 3 + 6 - 1)
+
+
+def test_every_shipped_sweep_is_valid() -> None:
+    folder = ROOT / "sweeps"
+    files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "experiment.yaml"]
+    assert files
+    for path in files:
+        assert make_trials(load_spec(path))
+
+
+def test_a_reference_protects_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD.replace("projection.task_energy: [0.5, 0.99]", "pool.reuse: [share, freeze]"))
+    trials = make_trials(load_spec(path))
+    references = [trial for trial in trials if trial.method != "fwd_prompt"]
+    assert len(references) == 6  # one a seed each, whatever is swept
+    assert all(trial.experiment.pool.reuse == "share" for trial in references)
+    assert all(trial.settings["pool.reuse"] is None for trial in references)
+    assert all(trial.experiment.projection.mode == "none" for trial in references)
+
+
+def test_what_a_tuner_has_other_than_its_defaults_in_words() -> None:
+    settings = {"pool.size": 60, "pool.reuse": "freeze", "pool.top_k": 5}
+    config = build_experiment("tiny", "mini", "fwd_prompt", ("attribute",), 0, settings)
+    assert tuner_settings(config) == "size 60, top_k 5"
+    assert tuner_settings(config, ["pool.size"]) == "top_k 5"
+    assert tuner_settings(build_experiment("tiny", "mini", "llaca", ("attribute",))) is None

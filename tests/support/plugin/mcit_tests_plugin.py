@@ -1,0 +1,61 @@
+"""What a third party would ship: a benchmark, models and tuners, registered by entry points alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from harm import from_environment
+
+from mcit_core.benchmarks.mini import MiniBenchmark
+from mcit_core.models.mini import MiniModel
+from mcit_core.tuners.prompt_pool import PromptPool
+
+from_environment()
+
+
+class TinyBenchmark(MiniBenchmark):
+    """`mini` with a handful of rows, for tests that train."""
+
+    name = "tiny"
+
+    def __init__(self) -> None:
+        super().__init__({"train": 64, "validation": 10, "test": 30})
+
+
+class TinyModel(MiniModel):
+    """`mini` with a handful of rows of its pre-training mixture, which every stage is evaluated on."""
+
+    name = "tiny"
+
+    def pretraining_table(self, purpose: str) -> pa.Table:
+        return super().pretraining_table(purpose).slice(0, {"statistics": 96, "retention": 32}[purpose])
+
+
+class FailingTuner(PromptPool):
+    """Fails at the start of the second stage."""
+
+    def begin_stage(self) -> None:
+        if len(self.usage):
+            raise RuntimeError("this tuner fails <on purpose>")
+        super().begin_stage()
+
+
+class NotingTuner(PromptPool):
+    """Notes in the file $MCIT_TEST_NOTES the process that begins to train a stage, which takes a moment longer."""
+
+    def begin_stage(self) -> None:
+        with Path(os.environ["MCIT_TEST_NOTES"]).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(float(os.environ.get("MCIT_TEST_SLEEP", "0")))
+        super().begin_stage()
+
+
+class DamagedModel(MiniModel):
+    """A checkpoint that is not there."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device, Path("nowhere"))

@@ -1,0 +1,157 @@
+"""A third party's benchmark is edited between two runs that share features and stages: the second sees what it gives
+now."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mcit_core.config import Value
+from mcit_core.data.workbench import Workbench
+from mcit_core.methods import build_experiment
+from mcit_core.training.sequence import Sequence
+from orchestration.keep.stage_store import StageStore
+from tests.support.places import ROOT
+
+PACKAGE = '''\
+"""A benchmark that reads its rows from a file."""
+import json
+from pathlib import Path
+import pyarrow as pa
+
+DATA = Path(__file__).parent / "rows.json"
+
+
+class Theirs:
+    name = "theirs"
+    tasks = ("first", "second")
+    image_shape = (48, 48, 3)
+    exact_match = True
+
+    def table(self, task, split):
+        rows = json.loads(DATA.read_text())[task]
+        return pa.table({
+            "image": [bytes([row["grey"]]) * (48 * 48 * 3) for row in rows],
+            "instruction": [row["instruction"] for row in rows],
+            "answer": [row["answer"] for row in rows],
+            "content_kind": ["word" for _ in rows],
+        })
+
+    def score(self, task, prediction, answer):
+        return float(prediction == answer)
+
+    def content_score(self, task, prediction, answer, content_kind):
+        return float(prediction == answer)
+'''
+#: the same as `run`, in a process of its own; prints what it gives
+COMMAND = """\
+import json, sys
+from pathlib import Path
+from tests.mcit_core.data.test_rows_as_they_are import run
+from tests.support.places import reach_plugin
+reach_plugin()
+print(json.dumps(run(Path(sys.argv[1]))))
+"""
+Told = dict[str, object]
+
+
+def rows() -> dict[str, list[dict[str, object]]]:
+    one = [{"grey": 10 * i, "instruction": "what is it ?", "answer": "a" if i % 2 else "b"} for i in range(8)]
+    return {"first": one, "second": one}
+
+
+def edit_rows(change: Callable[[dict[str, list[dict[str, object]]]], object]) -> Callable[[Path], None]:
+    def edit(package: Path) -> None:
+        found = json.loads((package / "rows.json").read_text())
+        change(found)
+        (package / "rows.json").write_text(json.dumps(found))
+
+    return edit
+
+
+def edit_reader(package: Path) -> None:
+    text = (package / "__init__.py").read_text()
+    (package / "__init__.py").write_text(text.replace('row["answer"] for', 'row["answer"].upper() for'))
+
+
+EDITS = {
+    "all answers": edit_rows(lambda found: [row.update(answer="c") for row in found["first"]]),
+    "a row": edit_rows(lambda found: found["first"].pop()),
+    "an image": edit_rows(lambda found: found["first"][3].update(grey=200)),
+    "an instruction": edit_rows(lambda found: found["first"][0].update(instruction="say what it is .")),
+}
+
+
+def run(folder: Path) -> Told:
+    """Two stages on the features and the stages in `folder`."""
+    settings: dict[str, Value] = {"train.steps": 2, "train.batch_size": 4}
+    experiment = build_experiment("theirs", "tiny", "sequential_prompt", ("first", "second"), 0, settings)
+    bench = Workbench("theirs", "tiny", "cpu", folder / "features")
+    sequence = Sequence(experiment, bench, StageStore(folder / "stages"))
+    results = list(sequence)
+    return {
+        "keys": [stage.key for stage in sequence.chain],
+        "data": bench.data_digest("first"),
+        "reused": [result.reused for result in results[1:]],
+        "answers": bench.rows("first", "train").answers,
+        "losses": [result.traces["loss"] for result in results[1:]],
+    }
+
+
+def run_apart(folder: Path) -> Told:
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    found: Told = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def differs(after: Told, before: Told) -> bool:
+    return after["reused"] == [False, False] and all(after[name] != before[name] for name in ("data", "keys", "losses"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    package = tmp_path / "theirs"
+    package.mkdir()
+    (package / "__init__.py").write_text(PACKAGE)
+    (package / "rows.json").write_text(json.dumps(rows()))
+    info = tmp_path / "theirs-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("[mcit_core.benchmarks]\ntheirs = theirs:Theirs\n")
+    return tmp_path
+
+
+def test_rows_that_were_edited_are_trained_anew_and_others_are_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(folder)
+    before, again = run(folder), run(folder)
+    assert before["reused"] == [False, False]
+    assert again == {**before, "reused": [True, True]}
+    data = folder / "theirs" / "rows.json"
+    kept = data.read_text()
+    for name, edit in EDITS.items():
+        edit(folder / "theirs")
+        assert differs(run(folder), before), name
+        data.write_text(kept)
+    assert run(folder) == again
+
+
+def test_a_reader_that_was_edited_is_seen_by_the_next_run(folder: Path) -> None:
+    before = run_apart(folder)
+    edit_reader(folder / "theirs")
+    assert differs(run_apart(folder), before)

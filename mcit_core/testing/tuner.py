@@ -14,7 +14,7 @@ from mcit_core.methods import build_experiment
 from mcit_core.stages.state import StageState
 from mcit_core.testing.workbench import SMALL, logits_of, small_workbench, weights_of
 from mcit_core.training.stage import build_tuner, train_stage
-from mcit_core.training.step import Learner, train_step
+from mcit_core.training.step import Learner, optimizer_of, train_step
 from mcit_core.tuners import Tuner
 
 
@@ -47,7 +47,7 @@ class TunerContract:
 
     def step(self, tuner: Tuner, steps: int) -> None:
         config = self.experiment()
-        learner = Learner(self.bench.model, tuner, torch.optim.Adam(tuner.groups(config)), config.train)
+        learner = Learner(self.bench.model, tuner, optimizer_of(tuner, config), config.train)
         rows = self.bench.rows(self.order[0], "train")
         for number in range(steps):
             index = torch.arange(8 * number, 8 * number + 8) % len(rows)

@@ -18,7 +18,7 @@ from mcit_core.stages.keys import JOINT
 from mcit_core.stages.results import Measured, Trace
 from mcit_core.stages.state import StageState
 from mcit_core.training.batches import batches
-from mcit_core.training.step import Learner, train_step
+from mcit_core.training.step import Learner, optimizer_of, train_step
 from mcit_core.tuners import Tuner
 
 #: at every MEASURE-th step protections measure what costs time
@@ -81,7 +81,7 @@ def train_stage(
     protections = protections_of(start)
     tuner.begin_stage()
     parameters = tuner.parameters()
-    learner = Learner(bench.model, tuner, torch.optim.Adam(tuner.groups(experiment)), experiment.train, protections)
+    learner = Learner(bench.model, tuner, optimizer_of(tuner, experiment), experiment.train, protections)
     losses = [
         train_step(learner, *batch, measure=step % MEASURE == 0)
         for step, batch in enumerate(batches(experiment, bench, view.task, protections))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mcit_core.config import Section, Train
+from mcit_core.config import Experiment, Section, Train
 from mcit_core.models import FrozenFeatures, Model
 from mcit_core.protection import Protection
 from mcit_core.tuners import Tuner
@@ -24,6 +24,11 @@ class Learner:
     optimizer: torch.optim.Optimizer
     train: Train
     protections: Sequence[Protection[Section]] = ()
+
+
+def optimizer_of(tuner: Tuner, experiment: Experiment) -> torch.optim.Optimizer:
+    """Adam on the tuner's groups, new for every stage."""
+    return torch.optim.Adam([dict(group) for group in tuner.groups(experiment)])
 
 
 def train_step(learner: Learner, features: FrozenFeatures, labels: Tensor, measure: bool = False) -> float:

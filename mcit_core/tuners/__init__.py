@@ -9,14 +9,14 @@ through the entry-point group `mcit_core.tuners`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from mcit_core.config import Experiment
+from mcit_core.config import Experiment, Value
 from mcit_core.data.statistics import QueryStatistics
 from mcit_core.models import FrozenFeatures, Model, Side
 from mcit_core.stages.state import StageState
@@ -39,24 +39,52 @@ class Site:
     side: Side = "encoder"
 
 
+class ParameterGroup(TypedDict):
+    """A group of parameters as torch's optimizers take it."""
+
+    params: list[nn.Parameter]
+    lr: float
+
+
 class Tuner(Protocol):
-    """`projected`: parameter name -> name of the site whose inputs its last axis meets. `sites()`: site name -> Site.
-    `frozen_rows(name)`: bool mask of rows that a step must leave alone, or None."""
+    """What is trained. `projected`: parameter name -> name of the site whose inputs its last axis meets."""
 
     projected: dict[str, str]
 
     @classmethod
-    def build(cls, experiment: Experiment, model: Model, queries: QueryStatistics) -> Tuner: ...
-    def parameters(self) -> dict[str, nn.Parameter]: ...
-    def groups(self, experiment: Experiment) -> list[dict[str, Any]]: ...
-    def attached(self) -> Any: ...
-    def begin_stage(self) -> None: ...
-    def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs: ...
-    def sites(self) -> dict[str, Site]: ...
-    def frozen_rows(self, name: str) -> Tensor | None: ...
-    def end_stage(self) -> dict[str, float]: ...
-    def state(self) -> StageState: ...
-    def load(self, state: StageState) -> None: ...
+    def build(cls, experiment: Experiment, model: Model, queries: QueryStatistics) -> Tuner:
+        """A new tuner, its start a function of the experiment's seed alone. Called for every stage and evaluation."""
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every trained tensor by name, float32 on the model's device; the same objects at every call."""
+
+    def groups(self, experiment: Experiment) -> list[ParameterGroup]:
+        """The parameters with their learning rates, each in one group. Called once, when a stage begins."""
+
+    def attached(self) -> AbstractContextManager[None]:
+        """Inside, the model computes with the tuner; outside, also after an error, it is bit-equal to the pre-trained
+        one. Entered for every forward pass."""
+
+    def begin_stage(self) -> None:
+        """Called once a stage, after `load` and before the first step."""
+
+    def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
+        """What the language model reads for a batch. Called while attached; `training` is False in evaluation."""
+
+    def sites(self) -> dict[str, Site]:
+        """Where projected tensors meet their inputs, by name; empty where nothing inside the model is tuned."""
+
+    def frozen_rows(self, name: str) -> Tensor | None:
+        """bool [rows]: rows of a parameter that a step must leave alone, or None. Called at every step."""
+
+    def end_stage(self) -> dict[str, float]:
+        """Called after the last step; returns metrics of the stage by name."""
+
+    def state(self) -> StageState:
+        """All that a later stage and evaluation need, as tensors by name."""
+
+    def load(self, state: StageState) -> None:
+        """Take over what `state` of a stage before left. Tensors of other names (of protections) may be in it."""
 
 
 def plain_inputs(model: Model, features: FrozenFeatures, front: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -87,13 +115,13 @@ class BaseTuner:
         return nn.Parameter(values.float().to(self.model.device))
 
     @classmethod
-    def check_options(cls, options: dict[str, Any]) -> None:
+    def check_options(cls, options: dict[str, Value]) -> None:
         """Called before anything runs. Raises ValueError naming the key, what is allowed and what was given."""
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return self.weights
 
-    def groups(self, experiment: Experiment) -> list[dict[str, Any]]:
+    def groups(self, experiment: Experiment) -> list[ParameterGroup]:
         return [{"params": list(self.parameters().values()), "lr": experiment.train.lr}]
 
     @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mcit_core.config import Experiment
+from mcit_core.config import Experiment, Value
 from mcit_core.models import Model
 from mcit_core.tuners import BaseTuner, Site
 
@@ -73,12 +73,12 @@ class MoeLora(BaseTuner):
                 self._sites[f"{matrix}.{site}"] = Site(module, side)
 
     @classmethod
-    def check_options(cls, options: dict[str, Any]) -> None:
+    def check_options(cls, options: dict[str, Value]) -> None:
         for key in options:
             if key not in DEFAULTS:
                 names = ", ".join(f"options.{name}" for name in DEFAULTS)
                 raise ValueError(f"options.{key} is unknown to tuner moe_lora; expected one of {names}")
-        values = {**DEFAULTS, **options}
+        values: dict[str, Any] = {**DEFAULTS, **options}
         for key in ("experts", "rank"):
             if type(values[key]) is not int or values[key] < 1:
                 raise ValueError(f"options.{key}: expected a whole number of at least 1, got {values[key]!r}")
@@ -94,7 +94,7 @@ class MoeLora(BaseTuner):
             for layer, experts in self._layers:
 
                 def add(
-                    _layer: nn.Module, inputs: tuple[Any, ...], output: Tensor, experts: Experts = experts
+                    _layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, experts: Experts = experts
                 ) -> Tensor:
                     return output + experts(inputs[0])
 

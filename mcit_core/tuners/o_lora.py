@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +60,7 @@ class OLora(BaseTuner):
         with ExitStack() as stack:
             for site, layer in self._layers.items():
 
-                def add(_layer: nn.Module, inputs: tuple[Any, ...], output: Tensor, site: str = site) -> Tensor:
+                def add(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, site: str = site) -> Tensor:
                     down: Tensor = self.weights[f"A.{site}"]
                     up: Tensor = self.weights[f"B.{site}"]
                     if self.past:

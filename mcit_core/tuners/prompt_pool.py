@@ -6,8 +6,6 @@ reconstruction after L2P (Wang et al., CVPR 2022).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from mcit_core.config import Experiment
 from mcit_core.data.statistics import QueryStatistics
 from mcit_core.models import FrozenFeatures, Model
 from mcit_core.stages.state import StageState
-from mcit_core.tuners import BaseTuner, Site, TunerInputs, plain_inputs
+from mcit_core.tuners import BaseTuner, ParameterGroup, Site, TunerInputs, plain_inputs
 
 
 class PromptPool(BaseTuner):
@@ -45,7 +43,7 @@ class PromptPool(BaseTuner):
         self._counts = torch.zeros(pool.size)
         self._claimed = torch.zeros(pool.size, dtype=torch.bool, device=model.device)
 
-    def groups(self, experiment: Experiment) -> list[dict[str, Any]]:
+    def groups(self, experiment: Experiment) -> list[ParameterGroup]:
         return [
             {"params": [self.prompts], "lr": experiment.train.lr},
             {"params": [self.image_keys, self.text_keys], "lr": self.config.key_lr},

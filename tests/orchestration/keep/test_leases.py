@@ -50,7 +50,7 @@ StageStore({str(tmp_path)!r}).stage(stage_key(), train)
     leases = Leases(Folder(tmp_path))
     assert leases.attempt(stage_key().key) is None
     worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    worker.communicate()
     begun = time.monotonic()
     assert StageStore(tmp_path).stage(stage_key(), trained)[2] is False
     assert time.monotonic() - begun < 5

@@ -44,7 +44,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Pool(Section):
+class PoolSettings(Section):
     """The prompt pool: M prompts of L tokens, the K best chosen per instance by image and instruction."""
 
     size: int = Field(20, ge=1, description="prompts in the pool, M")
@@ -61,26 +61,26 @@ class Pool(Section):
     claim_share: Share = Field(0.02, description="share of a stage's selections from which a prompt counts as claimed")
 
     @model_validator(mode="after")
-    def _enough_prompts(self) -> Pool:
+    def _enough_prompts(self) -> PoolSettings:
         if self.top_k > self.size:
             raise ValueError(f"pool.top_k is {self.top_k}, but the pool has only {self.size} prompts (pool.size)")
         return self
 
 
-class Prompt(Section):
+class PromptSettings(Section):
     """One prompt in front of the model's input, the same for every row."""
 
     length: int = Field(10, ge=1, description="tokens, L")
 
 
-class Prefix(Section):
+class PrefixSettings(Section):
     """Keys and values in front of those of every self-attention of the encoder."""
 
     length: int = Field(8, ge=1, description="key-value pairs per layer, P")
     project_values: bool = Field(False, description="under pegp, project the values as well as the keys")
 
 
-class Lora(Section):
+class LoraSettings(Section):
     """Low-rank updates of the attention's query and value matrices."""
 
     rank: int = Field(8, ge=1, description="r")
@@ -88,7 +88,7 @@ class Lora(Section):
     orthogonality: float = Field(0.5, ge=0, description="o_lora: weight of the overlap with earlier stages' A")
 
 
-class Adapter(Section):
+class AdapterSettings(Section):
     """Bottlenecks after every feed-forward block."""
 
     bottleneck: int = Field(16, ge=1, description="width of the bottleneck")
@@ -201,6 +201,12 @@ def options_of(choice: Choice) -> dict[str, JsonValue]:
     return {} if isinstance(choice, str) else {name: value for name, value in choice.items() if name != "kind"}
 
 
+def shown_choice(choice: Choice) -> str:
+    """A choice in a line: "mini", "mini (path DIR)"."""
+    options = ", ".join(f"{name} {value}" for name, value in options_of(choice).items())
+    return f"{kind_of(choice)} ({options})" if options else kind_of(choice)
+
+
 def checked_choice(registry: Registry[Part], choice: Choice) -> Choice:
     """A choice in its one form: with the settings that differ from their defaults, or the name alone. Raises pydantic's
     ValidationError where a setting is none of those that the part declares."""
@@ -238,11 +244,11 @@ class Experiment(Section):
     tuner: str = "prompt_pool"
     order: tuple[str, ...] = Field(min_length=1, strict=False)
     seed: int = Field(0, ge=0, lt=2**63)
-    pool: Pool = Pool()
-    prompt: Prompt = Prompt()
-    prefix: Prefix = Prefix()
-    lora: Lora = Lora()
-    adapter: Adapter = Adapter()
+    pool: PoolSettings = PoolSettings()
+    prompt: PromptSettings = PromptSettings()
+    prefix: PrefixSettings = PrefixSettings()
+    lora: LoraSettings = LoraSettings()
+    adapter: AdapterSettings = AdapterSettings()
     options: dict[str, Value] = Field({}, description="of a tuner without a section here, checked by the tuner itself")
     projection: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "projection"))] = Off(
         mode="none"
@@ -370,7 +376,8 @@ def check_setting(path: str, value: Value) -> None:
     if leaf == word:
         _read_protection(section, {word: value})
         return
-    models = [PROTECTIONS.settings(name) for name in PROTECTIONS.names() if name.startswith(f"{section}.")]
+    names = [name for name in PROTECTIONS.names() if name.startswith(f"{section}.")]
+    models = [PROTECTIONS.settings(name) for name in names if name in PROTECTIONS.built_in or path not in field_paths()]
     faults: list[ValidationError] = []
     for model in (model for model in models if leaf in model.model_fields):
         try:

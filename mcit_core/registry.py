@@ -153,7 +153,9 @@ TUNERS = Registry(
     },
 )
 MODELS = Registry(
-    "mcit_core.models", Part, {"mini": Part("mcit_core.models.mini:MiniModel", "mcit_core.models.settings:Mini")}
+    "mcit_core.models",
+    Part,
+    {"mini": Part("mcit_core.models.mini:MiniModel", "mcit_core.models.settings:MiniModelSettings")},
 )
 BENCHMARKS = Registry("mcit_core.benchmarks", Part, {"mini": Part("mcit_core.benchmarks.mini:MiniBenchmark")})
 #: what protects earlier tasks, by "section.kind" of the experiment

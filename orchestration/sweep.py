@@ -101,7 +101,7 @@ def run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console
     records = Records(folder, spec, trials)
     on = _count(command.workers, "worker") if command.workers else "as many workers as fit on the cluster"
     console.print(f"{spec.name}: {_count(len(trials), 'trial')} on {on}; results in {folder}", markup=False)
-    provenance = describe(spec, storage) | run_id(folder)
+    provenance = describe(spec, trials, storage) | run_id(folder)
     write_sweep(folder, resolved(spec), provenance)
     uri = spec.mlflow or default_uri(storage)
     tracker = BackgroundTracker(

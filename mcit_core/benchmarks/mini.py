@@ -185,7 +185,7 @@ SCHEMA = pa.schema(
 )
 
 
-class MiniSettings(Section):
+class MiniBenchmarkSettings(Section):
     """`benchmark: {kind: mini, train_rows: 200}`."""
 
     train_rows: int = Field(SPLITS["train"], ge=1, description="training rows of a task")
@@ -205,10 +205,10 @@ class MiniBenchmark:
     #: a whole-answer exact match: one teacher-forced pass decides it
     exact_match = True
 
-    Settings = MiniSettings
+    Settings = MiniBenchmarkSettings
 
-    def __init__(self, sizes: dict[str, int] | None = None, settings: MiniSettings | None = None) -> None:
-        self.sizes = sizes or (settings or MiniSettings()).sizes()
+    def __init__(self, sizes: dict[str, int] | None = None, settings: MiniBenchmarkSettings | None = None) -> None:
+        self.sizes = sizes or (settings or MiniBenchmarkSettings()).sizes()
 
     def digest(self, task: str, split: str) -> str | None:
         """Rows follow from the code that draws them, the tasks and the sizes; a subclass with a table of its own is

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from mcit_core.miniworld.mixture import mixture_example, mixture_picture
 from mcit_core.models import AttentionSite, Encoded, FrozenFeatures, Side
-from mcit_core.models.settings import Mini
+from mcit_core.models.settings import MiniModelSettings
 from mcit_core.stages.digest import digest
 from mcit_core.stages.fingerprint import rows_code
 
@@ -122,7 +122,9 @@ class MiniModel:
     name = "mini"
     width = query_image_width = query_text_width = WIDTH
 
-    def __init__(self, device: torch.device, checkpoint: Path = CHECKPOINT, settings: Mini | None = None) -> None:
+    def __init__(
+        self, device: torch.device, checkpoint: Path = CHECKPOINT, settings: MiniModelSettings | None = None
+    ) -> None:
         """Raises FileNotFoundError where there is no checkpoint, ValueError where it is damaged."""
         self.device = device
         if settings is not None and settings.path is not None:

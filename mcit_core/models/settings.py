@@ -7,7 +7,7 @@ from pydantic import Field
 from mcit_core.config import Section
 
 
-class Mini(Section):
+class MiniModelSettings(Section):
     """`model: {kind: mini, path: DIR}`."""
 
     path: str | None = Field(None, description="another checkpoint of the same form; null: the shipped one")

@@ -6,16 +6,18 @@ import platform
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import yaml
 from pydantic import JsonValue
 
+from mcit_core.config import shown_choice
 from mcit_core.folders import write_atomic
 from mcit_core.yaml_document import SpecError
 from orchestration.plan.spec import SweepSpec
+from orchestration.plan.trials import Trial
 
 #: what the report and MLflow say of a sweep's origin, as it stands in sweep.yaml
 Provenance = dict[str, JsonValue]
@@ -23,19 +25,26 @@ Provenance = dict[str, JsonValue]
 PACKAGES = ("torch", "transformers", "peft", "ray", "mlflow", "pyarrow", "numpy", "pillow", "scikit-learn")
 
 
-def describe(spec: SweepSpec, storage: Path) -> Provenance:
+def describe(spec: SweepSpec, trials: Iterable[Trial], storage: Path) -> Provenance:
     """Versions, commit and digests. Fills the feature cache on the way, so that workers only map it. Raises SpecError
-    where the model or the benchmark cannot be loaded."""
+    where a model or a benchmark of the trials cannot be loaded."""
     started = time.strftime("%Y-%m-%d %H:%M:%S")  # before features are built, which can take long
     from safetensors import SafetensorError
 
     from mcit_core.data.workbench import shared_workbench
 
-    try:
-        bench = shared_workbench(spec.benchmark, spec.model, "auto", storage / "features")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise SpecError(f"model {spec.model} with benchmark {spec.benchmark} cannot be loaded: {error}") from error
-    bench.prepare(spec.tasks)
+    weights: dict[str, JsonValue] = {}
+    data: dict[str, dict[str, JsonValue]] = {}
+    chosen = {f"{t.experiment.benchmark} {t.experiment.model}": t.experiment for t in trials}
+    for experiment in chosen.values():
+        benchmark, model = shown_choice(experiment.benchmark), shown_choice(experiment.model)
+        try:
+            bench = shared_workbench(experiment.benchmark, experiment.model, "auto", storage / "features")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise SpecError(f"model {model} with benchmark {benchmark} cannot be loaded: {error}") from error
+        bench.prepare(spec.tasks)
+        weights[model] = bench.model.digest[:16]
+        data[benchmark] = {task: bench.data_digest(task)[:16] for task in spec.tasks}
     versions: dict[str, JsonValue] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -46,8 +55,9 @@ def describe(spec: SweepSpec, storage: Path) -> Provenance:
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "dirty": bool(_git("status", "--porcelain")),
         "versions": versions,
-        "data": {task: bench.data_digest(task)[:16] for task in spec.tasks},
-        "weights": bench.model.digest[:16],
+        # by name only where the sweep compares several
+        "data": next(iter(data.values())) if len(data) == 1 else {**data},
+        "weights": next(iter(weights.values())) if len(weights) == 1 else weights,
         "host": platform.node(),
         "platform": platform.platform(),
         "started": started,

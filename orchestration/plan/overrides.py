@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from mcit_core.experiment_file import PARTS
 from mcit_core.registry import near
 from mcit_core.yaml_document import Document, SpecError, oddity
 
@@ -28,6 +29,11 @@ def override(document: Document, assignments: list[str], top: tuple[str, ...], s
         if key in top:
             content[key] = value
             document.origins[(key,)] = assignment
+            continue
+        if head in PARTS and rest:
+            chosen = content.get(head)
+            content[head] = {**(chosen if isinstance(chosen, dict) else {"kind": chosen}), rest: value}
+            document.origins[(head, rest)] = assignment
             continue
         if head not in ("axes", "base", "halving", "resources", "tracking"):
             if key not in settable:

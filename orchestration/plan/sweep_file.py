@@ -21,6 +21,8 @@ from mcit_core.config import (
     field_paths,
     flatten,
     is_field,
+    kind_of,
+    options_of,
 )
 from mcit_core.experiment_file import PARTS, choose, unread_settings
 from mcit_core.methods import REFERENCES, method_names
@@ -290,7 +292,7 @@ def _axes(
             axes[field] = values
             for i, value in enumerate(values):
                 if _is_of_part(field):
-                    _check_option(document, (*keys, str(i)), field, value, choices)
+                    _check_option(document, keys, field, value, choices)
                 else:
                     _check_value(document, (*keys, str(i)), field, value)
                 if value in values[:i]:
@@ -324,9 +326,8 @@ def _check_option(
     document: Document, keys: tuple[str, ...], field: str, value: Value, choices: dict[str, Choice]
 ) -> None:
     head, _, leaf = field.partition(".")
-    chosen = choices[head] if isinstance(choices[head], dict) else {"kind": choices[head]}
     try:
-        checked_choice(PARTS[head], {**chosen, leaf: value})  # type: ignore[dict-item]
+        checked_choice(PARTS[head], {"kind": kind_of(choices[head]), **options_of(choices[head]), leaf: value})
     except ValidationError as error:
         document.fault(keys, wanted(error.errors()[0]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mcit_core.config import shown_choice
 from mcit_core.methods import REFERENCES
 from mcit_core.metrics import CATALOGUE, headline_names, reason_undefined
 from mcit_core.stages.results import UNTOUCHED
@@ -22,6 +23,11 @@ def listing(words: list[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
 
 
+def _choice(choice: object) -> str:
+    """A model or benchmark in words, with its settings where it has any."""
+    return shown_choice(choice) if isinstance(choice, str | dict) else "unknown"
+
+
 def what_was_run(context: Context) -> str:
     """One paragraph for a reader who has not seen the project."""
     results = context.results
@@ -30,8 +36,8 @@ def what_was_run(context: Context) -> str:
         return f"The sweep “{sweep.get('name', results.folder.name)}” holds no trial yet."
     tasks = context.tasks
     parts = [
-        f"A vision-language model (“{sweep.get('model', 'unknown')}”) learned {plural(len(tasks), 'task')} of the "
-        f"benchmark “{sweep.get('benchmark', 'unknown')}” one after another ({', '.join(tasks)}). After every stage, "
+        f"A vision-language model (“{_choice(sweep.get('model'))}”) learned {plural(len(tasks), 'task')} of the "
+        f"benchmark “{_choice(sweep.get('benchmark'))}” one after another ({', '.join(tasks)}). After every stage, "
         "that is after each task learned, it was tested on all of them again, which shows what it keeps of the earlier "
         "ones.",
         _what_varied(context),

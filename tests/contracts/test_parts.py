@@ -28,6 +28,7 @@ PROTECTED: dict[str, dict[str, Any]] = {
     "replay.reservoir": {"settings": {"rows": 12}, "others": {"rows": 7, "batch_share": 0.5}},
     "regulariser.ewc": {"settings": {"strength": 1e4, "samples": 4}, "others": {"samples": 3, "strength": 9.0}},
     "regulariser.mas": {"settings": {"strength": 1e-3, "samples": 4}, "others": {"samples": 3, "strength": 9.0}},
+    "regulariser.anchor": {"others": {"pull": 5.0}},  # a third party's
     "regulariser.lwf": {"others": {"strength": 9.0, "temperature": 1.0}},
     "grouping.enabled": {"settings": {"threshold": 1.0}, "others": {"threshold": 0.5}},
 }

@@ -17,6 +17,7 @@ from mcit_core.protection import StageStart
 from mcit_core.protection.ewc import Ewc, EwcSettings, log_likelihood
 from mcit_core.protection.importance import importance
 from mcit_core.protection.lwf import Lwf, LwfSettings
+from mcit_core.protection.mas import Mas, MasSettings, output_size
 from mcit_core.training.stage import build_tuner, train_stage
 from mcit_core.tuners import Tuner
 
@@ -176,3 +177,56 @@ def test_lwfs_teacher_stands_still_while_the_student_trains(bench: Workbench) ->
     )
     assert weak.equals(train_stage(experiment(), bench, 1, first)[0])
     assert not strong.equals(weak)
+
+
+def mas(bench: Workbench, trained: Tuner, samples: int = 3, strength: float = 1.0) -> Mas:
+    return Mas(MasSettings(samples=samples, strength=strength), start(bench, trained))
+
+
+def test_mas_by_hand(bench: Workbench, trained: Tuner) -> None:
+    term = mas(bench, trained, samples=1, strength=3.0)
+    term.anchor = {"w": torch.tensor([1.0, -2.0]), "v": torch.tensor([0.5])}
+    term.importance = {"w": torch.tensor([2.0, 0.0]), "v": torch.tensor([4.0])}
+    parameters = {"w": nn.Parameter(torch.tensor([2.0, 9.0])), "v": nn.Parameter(torch.tensor([1.0]))}
+    loss = term.loss(parameters, torch.empty(0), torch.empty(0))
+    # 3 * (2 * 1² + 0 * 11² + 4 * 0.5²) = 9
+    assert loss.item() == pytest.approx(9.0)
+
+
+def test_the_importance_is_the_mean_absolute_gradient_of_the_squared_length(bench: Workbench, trained: Tuner) -> None:
+    found = mas(bench, trained).importance
+    rows, parameters = bench.rows(ORDER[0], "train"), trained.parameters()
+    wanted = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for i in range(3):
+        with trained.attached():
+            inputs = trained.inputs(rows[torch.tensor([i])], training=False)
+            logits = bench.model.logits(bench.model.encoder(inputs.embedded, inputs.mask), rows.labels[i : i + 1])
+        length = sum((logits[0, t] ** 2).sum() for t in range(int((rows.labels[i] != -100).sum())))
+        gradients = torch.autograd.grad(torch.as_tensor(length), list(parameters.values()))
+        for name, gradient in zip(parameters, gradients, strict=True):
+            wanted[name] += gradient.abs() / 3
+    for name, value in found.items():
+        assert torch.allclose(value, wanted[name], rtol=1e-4, atol=1e-6 * float(wanted[name].max())), name
+        assert (value >= 0).all()
+
+
+def test_mas_needs_no_right_answers(bench: Workbench, trained: Tuner) -> None:
+    """Which of the tokens are right does not enter: the same logits under other labels have the same length."""
+    logits = torch.randn(1, 3, 7, generator=torch.manual_seed(0))
+    labels = torch.tensor([[1, 2, -100]])
+    assert output_size(logits, labels) == output_size(logits, torch.tensor([[6, 0, -100]]))
+    assert output_size(logits, labels) == pytest.approx(float(logits[0, :2].square().sum()))
+
+
+def test_mas_is_summed_over_stages_and_keeps_the_weights_nearer(bench: Workbench) -> None:
+    first, _ = train_stage(experiment(), bench, 0, None)
+    moved = []
+    for strength in (0.0, 10.0):
+        config = experiment(**{"regulariser.kind": "mas", "regulariser.strength": strength, "regulariser.samples": 4})
+        second, _ = train_stage(config, bench, 1, first)
+        third, _ = train_stage(config, bench, 2, second)
+        omegas = {name: second.tensors[f"omega.{name}"] for name in first.tensors}
+        assert all((third.tensors[f"omega.{name}"] >= omega).all() for name, omega in omegas.items())
+        assert any((third.tensors[f"omega.{name}"] > omega).any() for name, omega in omegas.items())
+        moved.append(sum(float((omegas[n] * (second.tensors[n] - first.tensors[n]).square()).sum()) for n in omegas))
+    assert moved[1] < moved[0]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mcit_core.methods import build_experiment
 from mcit_core.yaml_document import SpecError
@@ -99,6 +100,41 @@ BROKEN = {
     "two_spellings": ("train.steps: 5", "pool.size: 8, pool: {size: 9}", 6, ["pool.size", "dotted and nested"]),
     "infinite_lr": ("train.steps: 5", "train.lr: .inf", 6, ["train.lr", "finite number", "got inf"]),
     "lr_not_a_number": ("train.steps: 5", "train.lr: .nan", 6, ["train.lr", "got nan"]),
+    "model_without_kind": ("model: mini", "model: {path: a}", 4, ["name of a model", "kind: NAME"]),
+    "model_of_unknown_kind": ("model: mini", "model: {kind: mimi}", 4, ["model.kind", "did you mean 'mini'"]),
+    "model_setting": ("model: mini", "model: {kind: mini, pth: a}", 4, ["model.pth", "did you mean 'path'"]),
+    "benchmark_setting": (
+        "benchmark: mini",
+        "benchmark: {kind: mini, train_rows: 0}",
+        2,
+        ["benchmark.train_rows", "greater than or equal to 1", "got 0"],
+    ),
+    "axis_of_a_part": (
+        "  projection.task_energy: [0.5, 0.99]",
+        "  benchmark.trian_rows: [5, 6]",
+        8,
+        ["no setting 'trian_rows'", "did you mean 'train_rows'"],
+    ),
+    "nothing_reads_it": ("train.steps: 5", "lora.rank: 4", 6, ["lora", "no lora"]),
+    "no_protection_reads_it": (
+        "train.steps: 5",
+        "averaging.weight: 0.5",
+        6,
+        ["averaging.weight", "nothing here reads"],
+    ),
+    "no_kind_reads_it": (
+        "train.steps: 5",
+        "projection.samples: 5",
+        6,
+        ["projection.samples", "projection.task_energy"],
+    ),
+    "reuse_shares": ("train.steps: 5", "pool.reuse_penalty: 0.5", 6, ["pool.reuse_penalty", "nothing here reads it"]),
+    "axis_that_nothing_reads": (
+        "  projection.task_energy: [0.5, 0.99]",
+        "  replay.rows: [5, 9]",
+        8,
+        ["replay.rows", "nothing here reads it"],
+    ),
     "empty": (GOOD, "", 1, ["is empty"]),
 }
 
@@ -251,3 +287,44 @@ def test_what_a_tuner_has_other_than_its_defaults_in_words() -> None:
     assert tuner_settings(config) == "size 60, top_k 5"
     assert tuner_settings(config, ["pool.size"]) == "top_k 5"
     assert tuner_settings(build_experiment("tiny", "mini", "llaca", ("attribute",))) is None
+
+
+def test_a_setting_that_some_points_read_is_fine_and_the_others_do_without(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    text = GOOD.replace("train.steps: 5", "averaging.weight: 0.5, projection.pretrained_energy: 0.9")
+    path.write_text(
+        text.replace(
+            "  projection.task_energy: [0.5, 0.99]",
+            "  averaging.kind: [none, fixed]\n  projection.mode: [none, residual, both]\n"
+            "  projection.task_energy: [0.5, 0.9]",
+        )
+    )
+    trials = [trial for trial in make_trials(load_spec(path)) if trial.method == "fwd_prompt"]
+    # with projection.mode none the two thresholds are one point
+    assert len(trials) == 2 * 2 * (1 + 2 + 2)
+    for trial in trials:
+        averaging, projection = trial.experiment.averaging.model_dump(), trial.experiment.projection.model_dump()
+        assert averaging.get("weight") == (0.5 if averaging["kind"] == "fixed" else None)
+        assert projection.get("pretrained_energy") == (0.9 if projection["mode"] == "both" else None)
+        assert (trial.settings["projection.task_energy"] is None) == (projection["mode"] == "none")
+
+
+def test_settings_of_model_and_benchmark_are_in_the_experiment_and_may_be_axes(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        GOOD.replace("benchmark: mini", "benchmark: {kind: mini, test_rows: 40, validation_rows: 200}").replace(
+            "projection.task_energy: [0.5, 0.99]", "benchmark.train_rows: [30, 1500]"
+        )
+    )
+    spec = load_spec(path, ["model.path=elsewhere"])
+    assert spec.benchmark == {"kind": "mini", "test_rows": 40}  # what is set to its default is not set
+    trials = make_trials(spec)
+    assert {str(trial.experiment.model) for trial in trials} == {"{'kind': 'mini', 'path': 'elsewhere'}"}
+    choices = {trial.id: trial.experiment.benchmark for trial in trials}
+    wanted = [{"kind": "mini", "test_rows": 40, "train_rows": 30}, {"kind": "mini", "test_rows": 40}]
+    assert all(choice in wanted for choice in choices.values())
+    references = [trial for trial in trials if trial.method == "zero_shot"]
+    assert sorted(trial.settings["benchmark.train_rows"] for trial in references) == [30, 30, 1500, 1500]
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(resolved(spec)))
+    assert [trial.id for trial in make_trials(load_spec(again))] == [trial.id for trial in trials]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import torch
 from harm import from_environment
+from pydantic import Field
+from torch import Tensor, nn
 
 from mcit_core.benchmarks.mini import MiniBenchmark
+from mcit_core.config import Section
 from mcit_core.models.mini import MiniModel
+from mcit_core.protection import Protection, StageStart
 from mcit_core.tuners.prompt_pool import PromptPool
 
 from_environment()
@@ -59,3 +64,22 @@ class DamagedModel(MiniModel):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device, Path("nowhere"))
+
+
+class AnchorSettings(Section):
+    kind: Literal["anchor"] = "anchor"
+    pull: float = Field(0.5, ge=0, description="weight of the squared distance")
+
+
+class Anchor(Protection[AnchorSettings]):
+    """Holds every weight near to where the stage began."""
+
+    Settings = AnchorSettings
+
+    def __init__(self, settings: AnchorSettings, start: StageStart) -> None:
+        super().__init__(settings, start)
+        self.begun = {name: parameter.detach().clone() for name, parameter in start.tuner.parameters().items()}
+
+    def loss(self, parameters: dict[str, nn.Parameter], logits: Tensor, labels: Tensor) -> Tensor:
+        parts = [(parameter - self.begun[name]).square().sum() for name, parameter in parameters.items()]
+        return self.settings.pull * torch.stack(parts).sum()

@@ -18,8 +18,6 @@ from orchestration.plan.trials import Trial
 MadeFrom = dict[str, JsonValue]
 #: what the parts of a key other than fields mean, where two stages differ in them
 MEANINGS = {
-    "code": "the source of mcit_core (comments and layout aside)",
-    "torch": "the version of torch",
     "device": "the kind of device",
     "weights": "the model's weights",
     "data": "the task's training data",
@@ -70,9 +68,16 @@ def _differences(ours: MadeFrom, theirs: MadeFrom) -> list[str]:
     for name in sorted(a.keys() | b.keys()):
         if a.get(name) == b.get(name) and (name in a) == (name in b):
             continue
-        values = " against ".join(_short(part[name]) if name in part else "inactive" for part in (a, b))
-        found.append(f"{MEANINGS.get(name, name.removeprefix('fields.'))}: {values}")
+        values = " against ".join(_short(part[name]) if name in part else "not used" for part in (a, b))
+        found.append(f"{_meaning(name)}: {values}")
     return found
+
+
+def _meaning(name: str) -> str:
+    """A part of a key in words: "code.mcit_core.training.step", "libraries.torch", "fields.train.lr"."""
+    head, _, rest = name.partition(".")
+    words = {"code": "the source of {}", "libraries": "the version of {}", "fields": "{}"}
+    return words[head].format(rest) if rest and head in words else MEANINGS.get(name, name)
 
 
 def _short(value: object) -> str:

@@ -18,7 +18,7 @@ from mcit_core.training.step import Learner, train_step
 from mcit_core.tuners import Tuner
 
 FORMS = ("prompt", "prefix", "lora", "adapter", "moe_lora")
-ORDER = ("attribute", "ground")
+ORDER = ("attribute", "bars")
 #: one old row has fewer tokens than every site is wide, so that room is left at threshold 1
 WIDE = {
     "lora": {"lora.rank": 64},
@@ -77,7 +77,7 @@ def trained(bench: Workbench, config: Experiment, gradient_only: bool) -> tuple[
         if name in spaces:
             parameter.register_hook(lambda grad, space=spaces[name]: space.project(grad).to(grad.dtype))
     learner = Learner(bench.model, after, torch.optim.Adam(after.groups(config)), config.train)
-    new = bench.rows("ground", "train")
+    new = bench.rows(ORDER[1], "train")
     for step in range(config.train.steps):
         index = torch.arange(8 * step, 8 * step + 8)
         train_step(learner, new[index], new.labels[index])

@@ -13,6 +13,8 @@ from orchestration import store as command
 from orchestration.keep.stage_store import StageStore
 from tests.support.storing import trained
 
+SETTINGS = {"pool.size": 6, "pool.top_k": 2, "train.steps": 3}
+
 
 def sweep_store(tmp_path: Path) -> tuple[StageStore, dict[str, list[StageKey]]]:
     """A store with the stages of sequences under two orders and two pool sizes, and the sweep file of the first."""
@@ -23,9 +25,10 @@ def sweep_store(tmp_path: Path) -> tuple[StageStore, dict[str, list[StageKey]]]:
         ("ba", "ground attribute", 6),
         ("big", "attribute ground", 8),
     ):
-        settings = {"pool.size": size, "pool.top_k": 2, "train.steps": 3}
+        settings = {**SETTINGS, "pool.size": size}
         experiment = build_experiment("mini", "mini", "fwd_prompt", tuple(order.split()), 0, settings)
-        chains[name] = stage_chain(experiment, {"code": "c" * 64, "torch": "2"}, dict.fromkeys(order.split(), "d" * 64))
+        common = {"code": {"mcit_core.training.step": "c" * 32}, "libraries": {"torch": "2"}}
+        chains[name] = stage_chain(experiment, common, dict.fromkeys(order.split(), "d" * 64))
         for key in chains[name]:
             store.stage(key, trained)
     (tmp_path / "ab").mkdir()
@@ -55,6 +58,13 @@ def test_explain_says_why_stages_differ(tmp_path: Path, capsys: pytest.CaptureFi
     _, said = upkeep_said(capsys, "explain", first.key, second.key, *storage)
     assert "the task: attribute against ground" in said
     assert f"the first starts from the pre-trained model, the other from stage {first.key[:12]}" in said
+    common = {"code": {"mcit_core.training.step": "e" * 32}, "libraries": {"torch": "3", "peft": "1"}}
+    other = stage_chain(build_experiment("mini", "mini", "fwd_prompt", ("attribute",), 0, SETTINGS), common, {})[0]
+    StageStore(tmp_path / "stages").stage(other, trained)
+    _, said = upkeep_said(capsys, "explain", first.key, other.key, *storage)
+    assert "the source of mcit_core.training.step: cccccccccccc against eeeeeeeeeeee" in said
+    assert "the version of torch: 2 against 3" in said
+    assert "the version of peft: not used against 1" in said
     assert upkeep_said(capsys, "explain", first.key, first.key, *storage)[1] == "they are one and the same stage\n"
     code, said = upkeep_said(capsys, "explain", "zzz", first.key, *storage)
     assert code == 2

@@ -47,13 +47,15 @@ def choose(document: Document, key: str, value: Value) -> Choice:
         return ""
 
 
-def unread_settings(settings: Collection[str], read: Collection[str]) -> dict[str, str]:
-    """The settings of tuners and protections, by dotted path, that are not among those that are `read`, each with the
-    reason: they would change no number."""
+def unread_settings(settings: Mapping[str, Value], read: Collection[str]) -> dict[str, str]:
+    """The settings of tuners and protections, by dotted path, that are not their defaults and not among those that are
+    `read`, each with the reason: they would change no number."""
     words = {f"{section}.{word}" for section, (word, _) in PROTECTING.items()}
     faults = {}
-    for path in settings:
+    for path, value in settings.items():
         section = path.partition(".")[0]
+        if value == field_paths().get(path):  # as a resolved file has it
+            continue
         if section in (*TUNER_SECTIONS, *PROTECTING) and section != "options" and path not in {*read, *words}:
             beside = sorted(other for other in read if other.startswith(f"{section}."))
             hint = f"; what is read of {section}: {', '.join(beside)}{near(path, beside)}" if beside else ""

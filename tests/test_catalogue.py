@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_tracking import fill, make_records, provenance, seen, uri_of
 
 from mcit_core.metric_table import Table
 from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, Metric, add, headline_names, metric, reason_undefined
@@ -19,6 +18,7 @@ from orchestration.plan.sweep_file import resolved
 from orchestration.report import write_report
 from orchestration.report.console import print_summary
 from orchestration.tracking.tracker import Tracker
+from tests.orchestration.tracking.test_tracking import fill, make_records, provenance, seen, uri_of
 
 
 @pytest.fixture

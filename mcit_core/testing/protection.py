@@ -20,13 +20,13 @@ from mcit_core.registry import PROTECTIONS
 from mcit_core.stages.keys import stage_chain
 from mcit_core.stages.state import StageState
 from mcit_core.testing.workbench import SMALL, logits_of, small_workbench, weights_of
-from mcit_core.training.sequence import Sequence
-from mcit_core.training.stage import train_stage
+from mcit_core.training.stage import groups_at, metrics_after, stage_view, train_stage
 
 STEPS = 3
 _KEPT: dict[str, list[StageState]] = {}
 
 
+@pytest.mark.filterwarnings("ignore:stage")  # of spaces that are used up, as these tiny ones may be
 class ProtectionContract:
     """`protection`: the registered name, "section.kind". `settings`: fields that make it do something in seconds, by
     name. `others`: field -> another value, for the laws of keys; a field that is missing there is not tried. `tuner`:
@@ -141,9 +141,14 @@ class ProtectionContract:
                     assert found[number].equals(wanted[number]), (field, number)
 
     def test_what_it_measures_is_finite_and_one_value_a_step(self) -> None:
-        for result in Sequence(self.experiment(), self.bench):
-            assert all(math.isfinite(value) for value in result.metrics.values())
-            assert all(len(values) == STEPS for values in result.traces.values())
+        experiment, before = self.experiment(), self.kept(self.experiment())[0]
+        state, measured = train_stage(experiment, self.bench, 1, before)
+        groups = groups_at(experiment, self.bench, 1)
+        own = state.group(groups.of(self.order[1]) if groups else 0)
+        assert own is not None
+        metrics = {**measured.metrics, **metrics_after(stage_view(experiment, self.bench, 1, groups), own)}
+        assert all(math.isfinite(value) for value in metrics.values())
+        assert all(len(values) == STEPS for values in measured.traces.values())
 
     def test_the_shared_model_is_left_as_it_was(self) -> None:
         plain, before = logits_of(self.bench, None, self.order[0]), weights_of(self.bench)

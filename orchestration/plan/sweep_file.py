@@ -335,7 +335,7 @@ def _check_option(
 def _check_read(document: Document, spec: SweepSpec, points: list[Trial]) -> None:
     """Refuse a setting that nothing in the sweep reads: it would change no number."""
     read = {path for trial in points for path in read_paths(trial.experiment)}
-    for field, why in unread_settings([*spec.base, *spec.axes], read).items():
+    for field, why in unread_settings({**spec.base, **spec.axes}, read).items():
         document.fault(("axes", field) if field in spec.axes else ("base", *field.split(".")), why)
 
 

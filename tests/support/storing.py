@@ -19,7 +19,7 @@ def evaluation(value: float = 0.5, chosen: list[list[int]] | None = None) -> Eva
 
 def stage_key(name: str = "a", parent: str | None = None) -> StageKey:
     made_from = {"parent": parent, "task": name, "fields": {"seed": 0}}
-    return StageKey(digest(made_from), name, made_from)
+    return StageKey(digest(made_from), name, parent, made_from)
 
 
 def state(value: float = 1.0) -> StageState:

@@ -176,7 +176,7 @@ RUN_BY = {
 }
 
 
-@pytest.mark.parametrize("preset", RUN_BY)
+@pytest.mark.parametrize("preset", ["pegp_lora", "fwd_prompt", "llaca", "mas"])
 def test_a_line_in_a_module_that_a_stage_runs_changes_its_key_and_in_no_other(
     preset: str, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,16 +19,14 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mcit_core.choices import Choice, checked_choice, fault_at
 from mcit_core.registry import (
     BENCHMARKS,
     MODELS,
     PROTECTIONS,
     TUNER_SECTIONS,
     TUNERS,
-    Part,
-    Registry,
     TunerPart,
     near,
 )
@@ -152,78 +150,36 @@ def settings_of(section: str, kind: object) -> type[Section]:
     name = part_name(section, kind)
     if name is None:
         return Off
-    found: type[Section] = PROTECTIONS.settings(name)
+    found: type[Section] | None = PROTECTIONS.settings(name)
+    if found is None:
+        raise ValueError(f"protection {name} declares no Settings")
     return found
 
 
 def _read_protection(section: str, value: object) -> Section:
     """A protecting section by the settings of the kind that it names."""
     word, off = PROTECTING[section]
-    if isinstance(value, Section):
+    if isinstance(value, Section) and isinstance(value, settings_of(section, getattr(value, word, off))):
         return value
     if not isinstance(value, dict):
         raise ValueError("expected a mapping")
     kind = value.get(word, off)
     if kind not in kinds(section) or isinstance(kind, bool) != isinstance(off, bool):
         known = [shown(name) for name in kinds(section)]
-        raise _at((word,), f"expected one of {', '.join(known)}, got {kind!r}{near(kind, known)}", kind)
+        raise fault_at((word,), f"expected one of {', '.join(known)}, got {kind!r}{near(kind, known)}", kind)
     model = settings_of(section, kind)
     reads = [] if model is Off else [field for field in model.model_fields if field != word]
     for name in value:
         if name != word and name not in reads:
             what = f"it reads {', '.join(reads)}{near(name, reads)}" if reads else "it reads nothing"
             why = f"{section}.{word}: {shown(kind)} does not read it ({what})"
-            raise _at((name,), f"{section}.{name} is set, but {why}; leave it out", value[name])
+            raise fault_at((name,), f"{section}.{name} is set, but {why}; leave it out", value[name])
     return model.model_validate({word: off, **value})
 
 
 def shown(kind: str | bool) -> str:
     """A kind as YAML writes it."""
     return str(kind).lower() if isinstance(kind, bool) else kind
-
-
-def _at(place: tuple[str, ...], message: str, given: object) -> ValidationError:
-    """A fault at a place inside the section that is being read."""
-    kind = PydanticCustomError("value_error", "{message}", {"message": message})
-    return ValidationError.from_exception_data("section", [InitErrorDetails(type=kind, loc=place, input=given)])
-
-
-#: the name of a model or benchmark, or {kind: NAME, ...} with the settings that the part declares
-Choice = str | dict[str, JsonValue]
-
-
-def kind_of(choice: Choice) -> str:
-    return choice if isinstance(choice, str) else str(choice["kind"])
-
-
-def options_of(choice: Choice) -> dict[str, JsonValue]:
-    """What is set of a model or benchmark, by the name of the setting."""
-    return {} if isinstance(choice, str) else {name: value for name, value in choice.items() if name != "kind"}
-
-
-def shown_choice(choice: Choice) -> str:
-    """A choice in a line: "mini", "mini (path DIR)"."""
-    options = ", ".join(f"{name} {value}" for name, value in options_of(choice).items())
-    return f"{kind_of(choice)} ({options})" if options else kind_of(choice)
-
-
-def checked_choice(registry: Registry[Part], choice: Choice) -> Choice:
-    """A choice in its one form: with the settings that differ from their defaults, or the name alone. Raises pydantic's
-    ValidationError where a setting is none of those that the part declares."""
-    if isinstance(choice, dict) and not isinstance(choice.get("kind"), str):
-        raise _at(("kind",), f"expected the name of one of {', '.join(registry.names())}", choice.get("kind"))
-    name, options = kind_of(choice), options_of(choice)
-    if not options or name not in registry.names():  # whoever reads a file checks names, and says where they stand
-        return choice if options else name
-    declared: type[BaseModel] | None = registry.settings(name)
-    fields = [] if declared is None else list(declared.model_fields)
-    for field in options:
-        if field not in fields:
-            what = f"expected one of {', '.join(fields)}{near(field, fields)}" if fields else "it has none"
-            raise _at((field,), f"{name} has no setting {field!r}; {what}", options[field])
-    assert declared is not None
-    values = declared.model_validate(options).model_dump(mode="json", exclude_defaults=True)
-    return {"kind": name, **dict(sorted(values.items()))} if values else name
 
 
 Projection = Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "projection"))]
@@ -331,15 +287,18 @@ def flatten(nested: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
 
 
 def unflatten(dotted: Mapping[str, Value]) -> dict[str, Value]:
-    """{"pool.size": 20} -> {"pool": {"size": 20}}."""
+    """{"pool.size": 20} -> {"pool": {"size": 20}}. Raises ValueError where a path and a part of it are both set."""
     nested: dict[str, Value] = {}
     for path, value in dotted.items():
         *parents, leaf = path.split(".")
         here = nested
         for parent in parents:
             inner = here.setdefault(parent, {})
-            assert isinstance(inner, dict), path
+            if not isinstance(inner, dict):
+                raise ValueError(f"{parent} is set as a whole, and {path} is set too; keep one")
             here = inner
+        if leaf in here:
+            raise ValueError(f"{path} is set as a whole, and a part of it is set too; keep one")
         here[leaf] = value
     return nested
 
@@ -383,7 +342,9 @@ def check_setting(path: str, value: Value) -> None:
         try:
             model.model_validate({leaf: value})
             return
-        except ValidationError as fault:  # another kind may take it
+        except ValidationError as fault:  # another kind may take it; what is missing beside it is for whole experiments
+            if all(error["type"] == "missing" for error in fault.errors()):
+                return
             faults.append(fault)
     if faults:
         raise faults[0]

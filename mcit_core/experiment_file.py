@@ -8,17 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mcit_core.benchmarks import load_benchmark
-from mcit_core.config import (
-    PROTECTING,
-    Choice,
-    Experiment,
-    Value,
-    checked_choice,
-    field_paths,
-    flatten,
-    is_field,
-    kind_of,
-)
+from mcit_core.choices import Choice, checked_choice, kind_of
+from mcit_core.config import PROTECTING, Experiment, Value, field_paths, flatten, is_field
 from mcit_core.methods import build_experiment, method_names
 from mcit_core.registry import BENCHMARKS, MODELS, TUNER_SECTIONS, TUNERS, Part, Registry, near
 from mcit_core.stages.keys import read_paths
@@ -50,13 +41,12 @@ def choose(document: Document, key: str, value: Value) -> Choice:
 def unread_settings(settings: Mapping[str, Value], read: Collection[str]) -> dict[str, str]:
     """The settings of tuners and protections, by dotted path, that are not their defaults and not among those that are
     `read`, each with the reason: they would change no number."""
-    words = {f"{section}.{word}" for section, (word, _) in PROTECTING.items()}
     faults = {}
     for path, value in settings.items():
         section = path.partition(".")[0]
         if value == field_paths().get(path):  # as a resolved file has it
             continue
-        if section in (*TUNER_SECTIONS, *PROTECTING) and section != "options" and path not in {*read, *words}:
+        if section in (*TUNER_SECTIONS, *PROTECTING) and section != "options" and path not in read:
             beside = sorted(other for other in read if other.startswith(f"{section}."))
             hint = f"; what is read of {section}: {', '.join(beside)}{near(path, beside)}" if beside else ""
             faults[path] = f"nothing here reads it, so it would change no number{hint}; leave it out"
@@ -109,6 +99,10 @@ def _built(
             document.fault(tuple(map(str, fault["loc"])) or ("method",), wanted(fault))
         document.refuse()
         raise
+    except ValueError as error:
+        document.fault(("options",), str(error))
+        document.refuse()
+        raise
     for key, why in unread_settings(settings, read_paths(made)).items():
         document.fault(tuple(key.split(".")), why)
     document.refuse()
@@ -116,7 +110,13 @@ def _built(
 
 
 def _order(document: Document, order: object, choice: Choice) -> tuple[str, ...]:
-    tasks = load_benchmark(choice).tasks
+    try:
+        tasks = load_benchmark(choice).tasks
+    except ValidationError as error:
+        for fault in error.errors():
+            document.fault(("benchmark", *map(str, fault["loc"])), wanted(fault))
+        document.refuse()
+        raise
     if order is ...:
         return tasks
     if not isinstance(order, list) or not order:

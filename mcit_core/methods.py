@@ -11,18 +11,8 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mcit_core.config import (
-    PROTECTING,
-    Choice,
-    Experiment,
-    Value,
-    kind_of,
-    kinds,
-    options_of,
-    part_name,
-    settings_of,
-    unflatten,
-)
+from mcit_core.choices import Choice, kind_of, options_of
+from mcit_core.config import PROTECTING, Experiment, Value, kinds, part_name, settings_of, unflatten
 from mcit_core.registry import PROTECTIONS, TUNERS, plain_tuner
 
 
@@ -205,7 +195,7 @@ def unread(method: str, settings: Mapping[str, Value]) -> set[str]:
     found: set[str] = set()
     for section, (word, off) in PROTECTING.items():
         kind = together.get(f"{section}.{word}", off)
-        if kind in kinds(section):
+        if kind in kinds(section) and isinstance(kind, bool) == isinstance(off, bool):
             read = {word} if kind == off else set(settings_of(section, kind).model_fields)
             mine = {path for path in together if path.startswith(f"{section}.")}
             found |= {path for path in mine if path.partition(".")[2] not in read}
@@ -223,9 +213,13 @@ def build_experiment(
     """The experiment of a preset with dotted `settings` on top; `model.NAME` and `benchmark.NAME` among them are
     settings of those parts. Raises KeyError for an unknown method and pydantic's ValidationError for settings that make
     no sense."""
-    own = settings or {}
-    replaced = unread(method, own) - own.keys()  # what the preset sets of a protection that `settings` put another for
-    dotted = {**{path: value for path, value in preset(method).settings.items() if path not in replaced}, **own}
+    own, given = settings or {}, preset(method).settings
+    replaced = {  # protections of the preset that `settings` put others in the place of, with all that it sets of them
+        section
+        for section, (word, off) in PROTECTING.items()
+        if f"{section}.{word}" in own and own[f"{section}.{word}"] != given.get(f"{section}.{word}", off)
+    }
+    dotted = {**{path: value for path, value in given.items() if path.partition(".")[0] not in replaced}, **own}
     parts = {"benchmark": benchmark, "model": model}
     for name, choice in parts.items():
         options = {path.partition(".")[2]: dotted.pop(path) for path in [*dotted] if path.startswith(f"{name}.")}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from mcit_core.config import Choice, kind_of, options_of
+from mcit_core.choices import Choice, kind_of, part_settings
 from mcit_core.registry import BENCHMARKS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class TellsRows(Protocol):
 
 
 def load_benchmark(choice: Choice) -> Benchmark:
-    """The benchmark of an experiment, with its settings where any are set. Raises KeyError for an unknown name."""
-    name, options = kind_of(choice), options_of(choice)
-    found: Callable[..., Benchmark] = BENCHMARKS.load(name)
-    return found(settings=BENCHMARKS.settings(name).model_validate(options)) if options else found()
+    """The benchmark of an experiment, with its settings where any are set. Raises KeyError for an unknown name and
+    ValueError where one of its settings is missing."""
+    found: Callable[..., Benchmark] = BENCHMARKS.load(kind_of(choice))
+    return found(**part_settings(BENCHMARKS, choice))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -119,7 +120,7 @@ def _write(model: Model, path: Path, table: pa.Table, image_shape: tuple[int, in
     head = {"shapes": json.dumps(shapes), "data": table_digest(table), "checksum": _checksum(body)}
     body = body.replace_schema_metadata(head)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    scratch = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
     with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, body.schema) as writer:
         writer.write_batch(body)
     os.replace(scratch, path)

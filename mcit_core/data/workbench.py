@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from mcit_core.benchmarks import TellsRows, load_benchmark
-from mcit_core.config import Choice, Experiment
+from mcit_core.choices import Choice
+from mcit_core.config import Experiment
 from mcit_core.data.features import CHUNK, Rows, open_rows
 from mcit_core.data.statistics import QueryStatistics, Statistics, token_statistics
 from mcit_core.models import TellsSample, load_model

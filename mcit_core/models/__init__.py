@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from mcit_core.config import Choice, kind_of, options_of
+from mcit_core.choices import Choice, kind_of, part_settings
 from mcit_core.registry import MODELS
 
 if TYPE_CHECKING:  # so that a model's settings can be read without loading torch
@@ -131,6 +131,5 @@ class TellsSample(Protocol):
 def load_model(choice: Choice, device: torch.device) -> Model:
     """The model of an experiment, with its settings where any are set. Raises KeyError for an unknown name, and what
     the model raises where it cannot be loaded."""
-    name, options = kind_of(choice), options_of(choice)
-    found: Callable[..., Model] = MODELS.load(name)
-    return found(device, settings=MODELS.settings(name).model_validate(options)) if options else found(device)
+    found: Callable[..., Model] = MODELS.load(kind_of(choice))
+    return found(device, **part_settings(MODELS, choice))

@@ -99,7 +99,7 @@ class Protection(Generic[S]):
     def active(cls, experiment: Experiment, settings: S, alone: bool) -> dict[str, Value]:
         """What can change the weights or the state that a stage leaves, for its key; {} where the protection does
         nothing. `alone`: the stage has no earlier task."""
-        return {} if alone else settings.model_dump()
+        return {} if alone else settings.model_dump(mode="json")
 
     @classmethod
     def groups(cls, settings: S, bench: Workbench, tasks: tuple[str, ...]) -> Groups | None:

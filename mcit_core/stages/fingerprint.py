@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mcit_core.config import Choice, Experiment, Value, kind_of
+from mcit_core.choices import Choice, kind_of
+from mcit_core.config import Experiment, Value
 from mcit_core.registry import BENCHMARKS, MODELS, PROTECTIONS, TUNERS
 from mcit_core.stages.sources import SOURCES, Fingerprint
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from mcit_core.config import Experiment, Value
+from mcit_core.config import PROTECTING, Experiment, Value
 from mcit_core.registry import PROTECTIONS, TUNER_SECTIONS, TUNERS, TunerPart
 from mcit_core.stages.digest import digest
 
@@ -53,11 +53,14 @@ def tuner_fields(experiment: Experiment, alone: bool) -> dict[str, Value]:
 
 def protection_fields(experiment: Experiment, alone: bool) -> dict[str, dict[str, Value]]:
     """The active fields of what protects earlier stages: name in the registry -> field -> value."""
-    found = {
-        name: PROTECTIONS.load(name).active(experiment, settings, alone)
-        for name, settings in experiment.protections().items()
-    }
-    return {name: fields for name, fields in found.items() if fields}
+    found: dict[str, dict[str, Value]] = {}
+    for name, settings in experiment.protections().items():
+        fields = PROTECTIONS.load(name).active(experiment, settings, alone)
+        if fields:
+            section = name.partition(".")[0]
+            word = PROTECTING[section][0]
+            found[name] = {**fields, word: getattr(settings, word)}  # which kind it is, whatever its fields say
+    return found
 
 
 def _is_alone(experiment: Experiment, stage: int) -> bool:
@@ -85,6 +88,7 @@ def read_paths(experiment: Experiment) -> set[str]:
     if experiment.protocol == "zero_shot":
         return set()
     part = TUNERS.part(experiment.tuner) or TunerPart("")
+    sequence = experiment.protocol == "sequence"  # or else no stage has earlier tasks
     read = {
         f"{section}.{field}"
         for section in TUNER_SECTIONS
@@ -92,7 +96,8 @@ def read_paths(experiment: Experiment) -> set[str]:
         for field in type(getattr(experiment, section)).model_fields
         if {section, f"{section}.{field}"} & set(part.reads)
     }
-    for alone in (True, False):
+    read -= set(() if sequence else part.protects)
+    for alone in (True, False) if sequence else (True,):
         for name, values in protection_fields(experiment, alone).items():
             read |= {f"{name.partition('.')[0]}.{field}" for field in values}
     return read - _idle(experiment)

@@ -12,14 +12,16 @@ other module outside the installed distributions that it imports. Installed dist
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
-import sysconfig
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,37 +30,37 @@ OURS = "mcit_core"
 CARRIERS = frozenset({"pydantic", "pydantic_core", "pyarrow", "safetensors", "yaml"})
 #: a data file of a third party above so many bytes counts by its size and time of change
 LARGE = 1 << 24
-#: keywords whose text is for people
+#: keywords whose text is for people, in calls of these names
 FOR_PEOPLE = ("description", "help", "metavar", "title")
+DESCRIBING = ("Field", "ArgumentParser", "add_argument", "add_parser", "add_argument_group")
 
 
 class _Bare(ast.NodeTransformer):
     """Takes out what only people read."""
 
-    def __init__(self) -> None:
-        self._is_message = False  # inside a raise or a warning, where every text is one
-
-    def _message(self, node: ast.AST) -> ast.AST:
-        before, self._is_message = self._is_message, True
-        try:
-            return self.generic_visit(node)
-        finally:
-            self._is_message = before
-
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        return ast.Constant("") if self._is_message and isinstance(node.value, str) else node
+    def _without_messages(self, node: ast.Call) -> ast.AST:
+        """A call whose texts are messages: those given to it directly, and the words of f-strings."""
+        for argument in node.args:
+            if isinstance(argument, ast.JoinedStr):
+                argument.values = [part for part in argument.values if not isinstance(part, ast.Constant)]
+            elif isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                argument.value = ""
+        return self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         docstring = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if docstring else self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in FOR_PEOPLE]
-        warns = isinstance(node.func, ast.Attribute) and node.func.attr == "warn"
-        return self._message(node) if warns else self.generic_visit(node)
+        called = ast.unparse(node.func)
+        if called.rpartition(".")[2] in DESCRIBING:
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in FOR_PEOPLE]
+        return self._without_messages(node) if called == "warnings.warn" else self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        return self._message(node)
+        if isinstance(node.exc, ast.Call):
+            self._without_messages(node.exc)
+        return self.generic_visit(node)
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
         node.msg = None
@@ -145,20 +147,29 @@ class Sources:
         self._began = time.time()
         self._first: dict[Path, str] = {}  # as a file was when it was first looked at
         self._sure: set[Path] = set()  # files that have not changed until their module was imported
+        self._unclear: set[Path] = set()  # files that may have changed before their module was imported, or after
+        self._lock = threading.RLock()
         self._made: dict[tuple[frozenset[str], frozenset[str]], Fingerprint] = {}
 
     def remember(self, top: str) -> None:
         """Look at all source files of a top-level package or module, before it is imported."""
-        for path in self._files(top).values():
-            self._texts(path, None)
+        with self._lock:
+            for path in self._files(top).values():
+                self._texts(path, None)
 
     def fingerprint(self, roots: Iterable[str], leaving_out: Iterable[str] = ()) -> Fingerprint:
         """Of the modules `roots` and all that they import, but for the modules `leaving_out` and what only they import.
         The same for as long as the process lives. Raises ModuleNotFoundError for a root without a source."""
         asked = frozenset(roots), frozenset(leaving_out)
-        if asked not in self._made:
-            self._made[asked] = self._fingerprint(*asked)
-        return self._made[asked]
+        with self._lock:
+            if asked not in self._made:
+                # what is loaded later could have been edited by then: load all of it, then see what was loaded
+                for name in self._fingerprint(*asked).code.keys() | asked[0]:
+                    if name in asked[0] or name.partition(".")[0] == OURS:
+                        with suppress(ImportError):  # it is not installed here, so this process does not run it
+                            importlib.import_module(name)
+                self._made[asked] = self._fingerprint(*asked)
+            return self._made[asked]
 
     def _fingerprint(self, roots: frozenset[str], leaving_out: frozenset[str]) -> Fingerprint:
         ours: dict[str, str] = {}
@@ -176,7 +187,10 @@ class Sources:
                 if path is None:
                     if name in roots:
                         raise ModuleNotFoundError(f"there is no source of {name} in {self.package}")
-                    continue  # a name that a module defines
+                    # a name that a module defines; those that the package itself gives come from elsewhere
+                    given = vars(sys.modules.get(OURS, sys)).get("_NAMES", {})
+                    waiting += [given[name.partition(".")[2]]] if name.partition(".")[2] in given else []
+                    continue
                 texts = self._texts(path, name)
                 ours[name] = _digest([essence(text) for text in texts])
                 waiting += imported(texts[-1], name, path.name == "__init__.py")
@@ -234,7 +248,9 @@ class Sources:
         if path in self._sure:
             return (first,)
         if module in sys.modules and not seen and path.stat().st_mtime > self._began:
-            return (first, "# edited while this process ran, before or after the import\n")
+            self._unclear.add(path)
+        if path in self._unclear:
+            return (first, "edited = 'while this process ran, before the import or after it'\n")
         if now != first:
             return (first, now)
         if module in sys.modules:
@@ -243,14 +259,16 @@ class Sources:
 
 
 def _is_installed(top: str) -> bool:
-    """Whether a top-level package lies among the installed distributions."""
+    """Whether a top-level package belongs to an installed distribution, other than one in development mode, or is
+    nowhere."""
+    names = _distributions().get(top, [])
+    if names:
+        return not any('"editable": true' in (distribution(name).read_text("direct_url.json") or "") for name in names)
     try:
         found = find_spec(top)
     except (ImportError, ValueError):
-        return False
-    places = [found.origin or "", *(found.submodule_search_locations or [])] if found else []
-    roots = tuple(f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib"))
-    return found is None or found.origin in ("built-in", "frozen") or any(place.startswith(roots) for place in places)
+        return True
+    return found is None or found.origin in ("built-in", "frozen")
 
 
 def _data_of(files: dict[str, Path]) -> list[str]:
@@ -260,7 +278,8 @@ def _data_of(files: dict[str, Path]) -> list[str]:
     parts = []
     for root in sorted(roots):
         for path in sorted(root.rglob("*")):
-            if path.is_file() and path.suffix not in (".py", ".pyc", ".pyo"):
+            kept = not any(part.startswith((".", "__pycache__")) for part in path.relative_to(root).parts)
+            if kept and path.suffix != ".py" and path.is_file():
                 size, changed = path.stat().st_size, path.stat().st_mtime_ns
                 content = f"{size} {changed}" if size > LARGE else sha256(path.read_bytes()).hexdigest()
                 parts += [path.relative_to(root).as_posix(), content]

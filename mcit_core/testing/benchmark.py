@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from mcit_core.benchmarks import Benchmark, TellsRows, load_benchmark
-from mcit_core.config import Choice
+from mcit_core.choices import Choice
 from mcit_core.data.features import table_digest
 
 COLUMNS = ("image", "instruction", "answer", "content_kind")

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from mcit_core.config import Choice
+from mcit_core.choices import Choice
 from mcit_core.data.workbench import Workbench
 from mcit_core.models import FrozenFeatures, load_model
 from mcit_core.testing.workbench import SMALL, small_workbench

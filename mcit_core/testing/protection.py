@@ -12,7 +12,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mcit_core.config import PROTECTING, Choice, Experiment, Section, Value
+from mcit_core.choices import Choice
+from mcit_core.config import PROTECTING, Experiment, Section, Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment, reference_experiment
 from mcit_core.protection import Protection

@@ -8,7 +8,8 @@ from typing import ClassVar
 import pytest
 import torch
 
-from mcit_core.config import Choice, Experiment, Value
+from mcit_core.choices import Choice
+from mcit_core.config import Experiment, Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.stages.state import StageState

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mcit_core.config import Choice
+from mcit_core.choices import Choice
 from mcit_core.data.workbench import Workbench
 from mcit_core.tuners import Tuner, plain_inputs
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from mcit_core.config import Experiment
+from mcit_core.config import Experiment, Value
 from mcit_core.data.workbench import SPLITS, Workbench
 from mcit_core.protection import Groups
 from mcit_core.stages.digest import digest
@@ -37,7 +37,11 @@ class Sequence:
 
     def __init__(self, experiment: Experiment, bench: Workbench, store: Store | None = None) -> None:
         self.experiment, self.bench, self.store = experiment, bench, store
-        self.common = {"device": bench.model.device.type, "weights": bench.model.digest}
+        self.common: dict[str, Value] = {
+            "device": bench.model.device.type,
+            "weights": bench.model.digest,
+            "sample": bench.data_digest("pretraining", "statistics"),
+        }
         self.chain = stage_chain(
             experiment,
             self.common,
@@ -57,13 +61,16 @@ class Sequence:
     def _evaluation(
         self, key: StageKey | None, tuners: list[Tuner | None], task: str, groups: Groups | None = None
     ) -> Evaluation:
-        data = {} if task == "pretraining" else {split: self.bench.data_digest(task, split) for split in SPLITS}
+        splits = ("retention",) if task == "pretraining" else SPLITS
+        data = {split: self.bench.data_digest(task, split) for split in splits}
         code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
         name = digest(
             {
                 **self.common,
                 **code,
                 "stage": key.key if key else None,
+                "benchmark": self.experiment.benchmark,
+                "model": self.experiment.model,
                 "task": task,
                 "data": data,
                 "threads": self.experiment.train.threads,

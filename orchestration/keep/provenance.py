@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import JsonValue
 
-from mcit_core.config import shown_choice
+from mcit_core.choices import shown_choice
 from mcit_core.folders import write_atomic
 from mcit_core.yaml_document import SpecError
 from orchestration.plan.spec import SweepSpec

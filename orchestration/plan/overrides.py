@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from mcit_core.config import is_field
 from mcit_core.experiment_file import PARTS
 from mcit_core.registry import near
 from mcit_core.yaml_document import Document, SpecError, oddity
@@ -30,16 +31,17 @@ def override(document: Document, assignments: list[str], top: tuple[str, ...], s
             content[key] = value
             document.origins[(key,)] = assignment
             continue
+        swept = content.get("axes")
+        if isinstance(swept, dict) and key in swept:
+            raise SpecError(f"--set {assignment}: {key} is swept by this file; use --set 'axes.{key}=[{raw}]'")
         if head in PARTS and rest:
             chosen = content.get(head)
             content[head] = {**(chosen if isinstance(chosen, dict) else {"kind": chosen}), rest: value}
             document.origins[(head, rest)] = assignment
             continue
         if head not in ("axes", "base", "halving", "resources", "tracking"):
-            if key not in settable:
+            if key not in settable and not (rest and is_field(key)):
                 raise SpecError(f"--set {assignment}: there is no key {key!r}{near(key, [*settable, *top])}")
-            if isinstance(content.get("axes"), dict) and key in content["axes"]:
-                raise SpecError(f"--set {assignment}: {key} is swept by this file; use --set 'axes.{key}=[{raw}]'")
             head, rest = "base", key
         section = content.get(head)
         section = dict(section) if isinstance(section, dict) else {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mcit_core.config import Choice, Value
+from mcit_core.choices import Choice
+from mcit_core.config import Value
 
 Order = tuple[str, ...]
 

@@ -13,17 +13,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcit_core.benchmarks import Benchmark, load_benchmark
-from mcit_core.config import (
-    Choice,
-    Value,
-    check_setting,
-    checked_choice,
-    field_paths,
-    flatten,
-    is_field,
-    kind_of,
-    options_of,
-)
+from mcit_core.choices import Choice, checked_choice, kind_of, options_of
+from mcit_core.config import Value, check_setting, field_paths, flatten, is_field
 from mcit_core.experiment_file import PARTS, choose, unread_settings
 from mcit_core.methods import REFERENCES, method_names
 from mcit_core.registry import TUNERS, near
@@ -91,7 +82,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     file = _top_level(document)
     choices = _names(document, file)
     document.refuse()
-    benchmark = load_benchmark(choices["benchmark"])
+    benchmark = _loaded(document, choices["benchmark"])
     tasks = _tasks(document, file, benchmark)
     _check_list(
         document,
@@ -220,6 +211,16 @@ def _names(document: Document, file: SweepFile) -> dict[str, Choice]:
 T = TypeVar("T")
 
 
+def _loaded(document: Document, choice: Choice) -> Benchmark:
+    try:
+        return load_benchmark(choice)
+    except ValidationError as error:
+        for fault in error.errors():
+            document.fault(("benchmark", *map(str, fault["loc"])), wanted(fault))
+        document.refuse()
+        raise
+
+
 def _check_list(document: Document, key: str, values: list[T], complaint: Callable[[T], str | None]) -> None:
     for i, value in enumerate(values):
         if message := complaint(value):
@@ -326,6 +327,10 @@ def _check_option(
     document: Document, keys: tuple[str, ...], field: str, value: Value, choices: dict[str, Choice]
 ) -> None:
     head, _, leaf = field.partition(".")
+    if leaf == "kind" or leaf in options_of(choices[head]):
+        why = "is also set there; keep one" if leaf != "kind" else f"is no axis; {head} is chosen at the top"
+        document.fault(keys, why)
+        return
     try:
         checked_choice(PARTS[head], {"kind": kind_of(choices[head]), **options_of(choices[head]), leaf: value})
     except ValidationError as error:
@@ -352,4 +357,7 @@ def _check_points(document: Document, spec: SweepSpec) -> list[Trial]:
             ("axes" if field in spec.axes else "base", *([field] if field in spec.axes else field.split("."))),
             wanted(fault),
         )
+        return []
+    except ValueError as error:  # a setting that is given as a whole and in part
+        document.fault(("base", "options"), str(error))
         return []

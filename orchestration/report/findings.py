@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcit_core.config import shown_choice
+from mcit_core.choices import shown_choice
 from mcit_core.methods import REFERENCES
 from mcit_core.metrics import CATALOGUE, headline_names, reason_undefined
 from mcit_core.stages.results import UNTOUCHED

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from mcit_core.choices import Choice
 from mcit_core.config import Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
+from mcit_core.registry import BENCHMARKS, MODELS, Part
 from mcit_core.training.sequence import Sequence
 from orchestration.keep.stage_store import StageStore
 from tests.support.places import ROOT
@@ -155,3 +157,62 @@ def test_a_reader_that_was_edited_is_seen_by_the_next_run(folder: Path) -> None:
     before = run_apart(folder)
     edit_reader(folder / "theirs")
     assert differs(run_apart(folder), before)
+
+
+LENIENT = """\
+from mcit_core.benchmarks.mini import MiniBenchmark
+from mcit_core.config import Section
+from mcit_core.models.mini import MiniModel
+from pathlib import Path
+import pyarrow as pa
+
+SKIP = Path(__file__).with_name("skip.txt")
+
+
+class Settings(Section):
+    lenient: bool = False
+
+
+class Lenient(MiniBenchmark):
+    name = "lenient"
+    Settings = Settings
+
+    def __init__(self, settings=None):
+        super().__init__({"train": 16, "validation": 4, "test": 6})
+        self.lenient = settings is not None and settings.lenient
+
+    def score(self, task, prediction, answer):
+        return 1.0 if self.lenient else super().score(task, prediction, answer)
+
+
+class Sampled(MiniModel):
+    def pretraining_table(self, purpose: str) -> pa.Table:
+        return super().pretraining_table(purpose).slice(int(SKIP.read_text()), 24)
+"""
+
+
+def test_the_scorer_and_the_models_own_sample_are_in_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lenient_parts.py").write_text(LENIENT)
+    (tmp_path / "skip.txt").write_text("0")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(BENCHMARKS.built_in, "lenient", Part("lenient_parts:Lenient"))
+    monkeypatch.setitem(MODELS.built_in, "sampled", Part("lenient_parts:Sampled"))
+    store = StageStore(tmp_path / "stages")
+
+    def untouched(benchmark: Choice) -> tuple[list[str], float, list[float]]:
+        settings: dict[str, Value] = {"train.steps": 1, "train.batch_size": 4}
+        made = build_experiment(benchmark, "sampled", "sequential_prompt", ("attribute",), 0, settings)
+        bench = Workbench(benchmark, "sampled", "cpu", tmp_path / "features")
+        sequence = Sequence(made, bench, store)
+        results = list(sequence)
+        keys = [stage.key for stage in sequence.chain]
+        return keys, results[0].metrics["pretraining_accuracy"], [cell.accuracy for cell in results[0].accuracy]
+
+    strict, lenient = untouched("lenient"), untouched({"kind": "lenient", "lenient": True})
+    assert set(lenient[2]) == {1.0}
+    assert set(strict[2]) != {1.0}
+    assert lenient[1] == 1.0 != strict[1]
+    (tmp_path / "skip.txt").write_text("30")  # other rows of the model's own sample
+    other = untouched("lenient")
+    assert other[0] != strict[0]
+    assert other[1] != strict[1]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import json
+import os
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from mcit_core.methods import build_experiment
 from mcit_core.models.mini import CHECKPOINT, MiniModel
 from mcit_core.stages import fingerprint
 from mcit_core.stages.keys import stage_chain
-from mcit_core.stages.sources import Fingerprint, Sources, imported
+from mcit_core.stages.sources import Fingerprint, Sources, _digest, essence, imported
 from tests.support.fields import FIELDS_OF, TINY
 
 ORDER = ("attribute", "ground")
@@ -331,18 +334,16 @@ def fingerprint_of(module: str) -> Fingerprint:
 
 
 def test_a_third_party_is_covered_with_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package, beside = tmp_path / "theirs", tmp_path / "constants.py"
+    package, beside = tmp_path / "others", tmp_path / "constants.py"
     package.mkdir()
     for name in ("__init__", "helper", "unused"):
         (package / f"{name}.py").write_text("value = 1\n")
-    (package / "tuner.py").write_text(
-        "from .helper import value\nfrom constants import RATE\nimport json, numpy, peft\n"
-    )
+    (package / "tuner.py").write_text("from .helper import value\nfrom constants import A\nimport json, numpy, peft\n")
     (package / "answers.json").write_text('{"a": 1}')
     beside.write_text("from mcit_core.tuners.adapter import Adapter\nA = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    before = fingerprint_of("theirs.tuner")
-    assert {"theirs", "constants", "mcit_core.tuners.adapter"} <= before.code.keys()
+    before = fingerprint_of("others.tuner")
+    assert {"others", "constants", "mcit_core.tuners.adapter"} <= before.code.keys()
     assert {"numpy", "peft"} <= before.libraries.keys()
     assert not {"json", "numpy"} & before.code.keys()
     for path, text in (
@@ -353,10 +354,10 @@ def test_a_third_party_is_covered_with_what_it_imports(tmp_path: Path, monkeypat
     ):
         old = path.read_text()
         path.write_text(text)
-        assert fingerprint_of("theirs.tuner") != before, path
+        assert fingerprint_of("others.tuner") != before, path
         path.write_text(old)
     (package / "helper.py").write_text('"""What it is for."""\nvalue = 1  # one\n')
-    assert fingerprint_of("theirs.tuner") == before
+    assert fingerprint_of("others.tuner") == before
     with pytest.raises(ModuleNotFoundError):
         fingerprint_of("nothing_of_the_kind")
 
@@ -466,3 +467,53 @@ def test_70_changes_of_code(package: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert (keys(experiment(preset)) == before[preset]) == unchanged, (name, kind, preset)
         path.write_text(source)
     assert min(done.values()) > 20
+
+
+def test_an_edit_while_the_process_runs_is_told_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First looked at after it was imported, and changed since the process began: not once but always unclear."""
+    (tmp_path / "helping.py").write_text("X = 1\n")
+    (tmp_path / "plug.py").write_text("import helping\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sources = Sources(PACKAGE)
+    importlib.import_module("helping")
+    later = time.time() + 10
+    (tmp_path / "helping.py").write_text("X = 2\n")
+    os.utime(tmp_path / "helping.py", (later, later))
+    found = [sources.fingerprint(["plug"]), sources.fingerprint(["plug", "mcit_core.metrics"])]
+    fresh = Sources(PACKAGE).fingerprint(["plug"])
+    assert len({report.code["helping"] for report in found}) == 1
+    assert found[0].code["helping"] != essence_digest("X = 2\n")
+    assert found[0].code["helping"] != essence_digest("X = 1\n")
+    assert fresh.code["plug"] == found[0].code["plug"]
+
+
+def essence_digest(text: str) -> str:
+    return _digest(["helping", essence(text)])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ask(title='a')", "ask(title='b')"),
+        ("r = dict(description='cat')", "r = dict(description='dog')"),
+        ("raise Stop(f(x['a']))", "raise Stop(f(x['b']))"),
+        ("log.warn(names['a'])", "log.warn(names['b'])"),
+        ("x = {'version': 1}", "x = {'version': 2}"),
+    ],
+)
+def test_what_computes_is_no_message(one: str, other: str) -> None:
+    assert essence(one) != essence(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x: int = Field(1, description='cat')", "x: int = Field(1, description='dog')"),
+        ("parser.add_argument('--x', help='cat')", "parser.add_argument('--x', help='dog')"),
+        ("raise ValueError(f'no {x} here')", "raise ValueError(f'there is no {x}')"),
+        ("warnings.warn('cat', stacklevel=2)", "warnings.warn('dog', stacklevel=2)"),
+        ("assert x, 'cat'", "assert x, 'dog'"),
+    ],
+)
+def test_what_people_read_does_not_count(one: str, other: str) -> None:
+    assert essence(one) == essence(other)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mcit_core.methods import build_experiment
+from mcit_core.stages.keys import stage_chain
 from mcit_core.yaml_document import SpecError
 from orchestration.plan.stage_tree import costs
 from orchestration.plan.sweep_file import load_spec, resolved
@@ -135,6 +136,9 @@ BROKEN = {
         8,
         ["replay.rows", "nothing here reads it"],
     ),
+    "enabled_by_number": ("train.steps: 5", "grouping.enabled: 1", 6, ["grouping.enabled", "one of false, true"]),
+    "section_is_no_mapping": ("train.steps: 5", "projection: both", 6, ["projection", "unknown key"]),
+    "part_chosen_by_axis": ("projection.task_energy: [0.5, 0.99]", "benchmark.kind: [mini]", 8, ["is no axis"]),
     "empty": (GOOD, "", 1, ["is empty"]),
 }
 
@@ -328,3 +332,53 @@ def test_settings_of_model_and_benchmark_are_in_the_experiment_and_may_be_axes(t
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(resolved(spec)))
     assert [trial.id for trial in make_trials(load_spec(again))] == [trial.id for trial in trials]
+
+
+def refused(path: Path, text: str, *assignments: str) -> str:
+    path.write_text(text)
+    with pytest.raises(SpecError) as error:
+        load_spec(path, list(assignments))
+    return str(error.value)
+
+
+def test_a_setting_of_a_part_is_set_once(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    swept = GOOD.replace("projection.task_energy: [0.5, 0.99]", "benchmark.train_rows: [100, 300]")
+    both = swept.replace("benchmark: mini", "benchmark: {kind: mini, train_rows: 200}")
+    assert ":8: axes.benchmark.train_rows: is also set" in refused(path, both)
+    assert "is swept by this file" in refused(path, swept, "benchmark.train_rows=7")
+
+
+def test_options_are_set_whole_or_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    text = GOOD.replace("fwd_prompt", "moe_lora").replace("projection.task_energy: [0.5, 0.99]", "train.lr: [0.1, 0.2]")
+    for both in ("options.experts: 4, options: {experts: {b: 2}}", "options: 3, options.experts: 4"):
+        assert "set" in refused(path, text.replace("train.steps: 5", both))
+    path.write_text(text)
+    spec = load_spec(path, ["options.experts=2", "options.rank=4"])
+    assert {trial.experiment.options["experts"] for trial in make_trials(spec) if trial.method == "moe_lora"} == {2}
+
+
+def test_another_kind_does_not_inherit_what_the_preset_says_of_its_own() -> None:
+    order = ("attribute", "ground")
+    made = build_experiment("mini", "mini", "ewc", order, 0, {"regulariser.kind": "lwf"})
+    assert made.regulariser.model_dump() == {"kind": "lwf", "strength": 1.0, "temperature": 2.0}
+    made = build_experiment("mini", "mini", "ewc", order, 0, {"regulariser.kind": "ewc", "regulariser.samples": 3})
+    assert made.regulariser.model_dump() == {"kind": "ewc", "strength": 1000.0, "samples": 3}
+
+
+def test_two_kinds_are_two_keys_whatever_they_say_is_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mcit_core.protection.averaging import Fixed, PerTensor
+
+    for kind in (Fixed, PerTensor):
+        monkeypatch.setattr(kind, "active", classmethod(lambda cls, experiment, settings, alone: {"same": 1}))
+    order = ("attribute", "ground")
+    made = [build_experiment("mini", "mini", name, order) for name in ("ema_fixed", "ema_per_tensor")]
+    one, other = ([stage.key for stage in stage_chain(experiment, {}, {})] for experiment in made)
+    assert one[1] != other[1]
+
+
+def test_tasks_that_are_learned_alone_have_nothing_to_protect(tmp_path: Path) -> None:
+    text = GOOD.replace("fwd_prompt", "direct").replace("train.steps: 5", "replay.kind: reservoir")
+    text = text.replace("projection.task_energy: [0.5, 0.99]", "train.lr: [0.1, 0.2]")
+    assert ":6: replay.kind: nothing here reads it" in refused(tmp_path / "sweep.yaml", text)

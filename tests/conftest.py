@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.places import reach_plugin
+from tests.support.places import ROOT, reach_plugin
 from tests.support.sweeping import Sweep, listening
 
 # a shell's background jobs ignore SIGINT, and so would every command that the tests interrupt
@@ -15,15 +15,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 reach_plugin()
 
 
-#: fixtures that run a whole sweep: with `--dist loadgroup`, what uses one of them runs in one process
-DEAR = ("undisturbed", "finished")
+#: with `--dist loadgroup`, what runs whole sweeps does so one after another, in one of the processes
+WHOLE_SWEEPS = (ROOT / "tests" / "end_to_end", ROOT / "tests" / "chaos")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for name in set(DEAR) & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(name))
+        if item.path.is_relative_to(WHOLE_SWEEPS[0]) or item.path.is_relative_to(WHOLE_SWEEPS[1]):
+            item.add_marker(pytest.mark.xdist_group("sweeps"))
 
 
 @pytest.fixture(autouse=True, scope="session")

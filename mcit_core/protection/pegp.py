@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mcit_core.config import Experiment, Section
-from mcit_core.protection import Protection, StageStart, StageView
-from mcit_core.protection.thresholds import Center, EnergyOf, TaskEnergy
+from mcit_core.protection import StageStart, StageView
+from mcit_core.protection.projecting import Center, EnergyOf, Projecting, TaskEnergy
 from mcit_core.registry import TUNERS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class PegpSettings(Section):
     samples: int = Field(256, ge=1, description="rows of the task before whose inputs span its basis")
 
 
-class Pegp(Protection[PegpSettings]):
+class Pegp(Projecting[PegpSettings]):
     """Away from the inputs that earlier tasks sent each tuned tensor. A site's basis is grown when a stage begins, from
     the weights that the stage before left."""
 
@@ -56,15 +56,6 @@ class Pegp(Protection[PegpSettings]):
         if part is not None and part.no_pegp is not None:
             why = f"tuner {experiment.tuner} {part.no_pegp}"
             raise ValueError(f"projection.mode pegp: {why}; use projection.mode none")
-
-    def change_gradients(self, measure: bool) -> None:
-        self.projector.change_gradients(measure)
-
-    def change_step(self) -> None:
-        self.projector.change_step()
-
-    def end(self) -> None:
-        self.metrics = self.projector.gradient_shares()
 
     @classmethod
     def after(cls, settings: PegpSettings, view: StageView, state: StageState) -> dict[str, float]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from mcit_core.config import Experiment, Section, Value
-from mcit_core.protection import Protection, S, StageStart, StageView
-from mcit_core.protection.thresholds import Center, EnergyOf, PretrainedEnergy, RankBudget, TaskEnergy
+from mcit_core.protection import S, StageStart, StageView
+from mcit_core.protection.projecting import Center, EnergyOf, PretrainedEnergy, Projecting, RankBudget, TaskEnergy
 from mcit_core.registry import TUNERS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def space_at(settings: Section, view: StageView) -> Space:
     return stage_space(SpaceRule(**settings.model_dump()), statistics, pretraining, len(view.experiment.order))
 
 
-class _Projection(Protection[S]):
+class _Projection(Projecting[S]):
     """Gradient and realised change of every tensor that holds rows of the model's input stay in the stage's space."""
 
     def __init__(self, settings: S, start: StageStart) -> None:
@@ -78,15 +78,6 @@ class _Projection(Protection[S]):
                 f"projection.mode {experiment.projection.model_dump()['mode']} is about the model's input, where tuner "
                 f"{experiment.tuner} trains nothing; use projection.mode pegp, or tuner {' or '.join(front)}"
             )
-
-    def change_gradients(self, measure: bool) -> None:
-        self.projector.change_gradients(measure)
-
-    def change_step(self) -> None:
-        self.projector.change_step()
-
-    def end(self) -> None:
-        self.metrics = self.projector.gradient_shares()
 
     @classmethod
     def after(cls, settings: S, view: StageView, state: StageState) -> dict[str, float]:

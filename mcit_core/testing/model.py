@@ -10,26 +10,21 @@ import torch
 from mcit_core.choices import Choice
 from mcit_core.data.workbench import Workbench
 from mcit_core.models import FrozenFeatures, load_model
-from mcit_core.testing.workbench import SMALL, small_workbench
+from mcit_core.testing.workbench import OnWorkbench
 from mcit_core.training.evaluation import teacher_forced_exact
 from mcit_core.tuners import plain_inputs
 
 NAMES = ("visual", "instruction", "instruction_mask", "query_image", "query_text")
 
 
-class ModelContract:
+class ModelContract(OnWorkbench):
     """`model`: the registered name, or {kind: NAME, ...}."""
 
     model: ClassVar[Choice]
-    benchmark: ClassVar[Choice] = SMALL
-
-    @property
-    def bench(self) -> Workbench:
-        return small_workbench(self.benchmark, self.model)
 
     @property
     def task(self) -> str:
-        return self.bench.benchmark.tasks[0]
+        return self.order[0]
 
     def features(self, rows: int = 8) -> FrozenFeatures:
         return self.bench.rows(self.task, "train")[torch.arange(rows)]

@@ -12,15 +12,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mcit_core.choices import Choice
 from mcit_core.config import PROTECTING, Experiment, Section, Value
-from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment, reference_experiment
 from mcit_core.protection import Protection
 from mcit_core.registry import PROTECTIONS
 from mcit_core.stages.keys import stage_chain
 from mcit_core.stages.state import StageState
-from mcit_core.testing.workbench import SMALL, logits_of, small_workbench, weights_of
+from mcit_core.testing.workbench import OnWorkbench, logits_of, weights_of
 from mcit_core.training.stage import groups_at, metrics_after, stage_view, train_stage
 
 STEPS = 3
@@ -28,7 +26,7 @@ _KEPT: dict[str, list[StageState]] = {}
 
 
 @pytest.mark.filterwarnings("ignore:stage")  # of spaces that are used up, as these tiny ones may be
-class ProtectionContract:
+class ProtectionContract(OnWorkbench):
     """`protection`: the registered name, "section.kind". `settings`: fields that make it do something in seconds, by
     name. `others`: field -> another value, for the laws of keys; a field that is missing there is not tried. `tuner`:
     one that it can protect."""
@@ -38,16 +36,6 @@ class ProtectionContract:
     others: ClassVar[dict[str, Value]] = {}
     tuner: ClassVar[str] = "lora"
     lr: ClassVar[float] = 0.01
-    benchmark: ClassVar[Choice] = SMALL
-    model: ClassVar[Choice] = "mini"
-
-    @property
-    def bench(self) -> Workbench:
-        return small_workbench(self.benchmark, self.model)
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        return self.bench.benchmark.tasks[:3]
 
     @property
     def kind(self) -> type[Protection[Section]]:

@@ -8,34 +8,22 @@ from typing import ClassVar
 import pytest
 import torch
 
-from mcit_core.choices import Choice
 from mcit_core.config import Experiment, Value
-from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.stages.state import StageState
-from mcit_core.testing.workbench import SMALL, logits_of, small_workbench, weights_of
+from mcit_core.testing.workbench import OnWorkbench, logits_of, weights_of
 from mcit_core.training.stage import build_tuner, train_stage
 from mcit_core.training.step import Learner, optimizer_of, train_step
 from mcit_core.tuners import Tuner
 
 
-class TunerContract:
+class TunerContract(OnWorkbench):
     """`tuner`: the registered name. `settings`: what it needs besides, by dotted path. `neutral`: it promises to change
     nothing before it is trained (False: it does from the start; None: no promise)."""
 
     tuner: ClassVar[str]
     settings: ClassVar[dict[str, Value]] = {}
     neutral: ClassVar[bool | None] = None
-    benchmark: ClassVar[Choice] = SMALL
-    model: ClassVar[Choice] = "mini"
-
-    @property
-    def bench(self) -> Workbench:
-        return small_workbench(self.benchmark, self.model)
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        return self.bench.benchmark.tasks[:2]
 
     def experiment(self) -> Experiment:
         settings: dict[str, Value] = {"train.steps": 4, "train.batch_size": 8, "train.lr": 0.01, "train.clip": None}

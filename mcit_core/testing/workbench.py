@@ -6,6 +6,7 @@ import json
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,21 @@ def _made(benchmark: str, model: str) -> Workbench:
 def small_workbench(benchmark: Choice = SMALL, model: Choice = "mini") -> Workbench:
     """A workbench on the CPU with one torch thread, one for each choice in a process."""
     return _made(json.dumps(benchmark, sort_keys=True), json.dumps(model, sort_keys=True))
+
+
+class OnWorkbench:
+    """What a suite runs on: `benchmark` and `model`, each a name or {kind: NAME, ...}."""
+
+    benchmark: ClassVar[Choice] = SMALL
+    model: ClassVar[Choice] = "mini"
+
+    @property
+    def bench(self) -> Workbench:
+        return small_workbench(self.benchmark, self.model)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        return self.bench.benchmark.tasks[:3]
 
 
 def logits_of(bench: Workbench, tuner: Tuner | None, task: str, rows: int = 8) -> Tensor:

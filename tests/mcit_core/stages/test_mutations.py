@@ -165,11 +165,12 @@ ALWAYS_RUN = (
     "training/step",
     "tuners/__init__",
 )
+SPACES = ("protection/projecting", "protection/spaces", "subspace")
 #: preset -> what its second stage runs besides
 RUN_BY = {
     "sequential_lora": ("tuners/lora",),
-    "pegp_lora": ("tuners/lora", "protection/pegp", "protection/bases", "protection/spaces", "subspace"),
-    "fwd_prompt": ("tuners/prompt_pool", "protection/projection", "protection/spaces", "subspace"),
+    "pegp_lora": ("tuners/lora", "protection/pegp", "protection/bases", *SPACES),
+    "fwd_prompt": ("tuners/prompt_pool", "protection/projection", *SPACES),
     "llaca": ("tuners/lora", "protection/averaging", "averaging", "protection/grouping"),
     "er": ("tuners/lora", "protection/replay"),
     "ewc": ("tuners/lora", "protection/ewc", "protection/importance"),

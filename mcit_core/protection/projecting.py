@@ -1,12 +1,16 @@
-"""The settings that turn spectra into ranks, shared by the projecting protections."""
+"""What the projecting protections share: the settings that turn spectra into ranks, and the place in a step."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from mcit_core.config import Energy
+from mcit_core.protection import Protection, S
+
+if TYPE_CHECKING:
+    from mcit_core.protection.spaces import Projector
 
 PretrainedEnergy = Annotated[Energy, Field(description="energy threshold of the pre-trained space")]
 TaskEnergy = Annotated[Energy, Field(description="energy threshold of what a stage claims")]
@@ -20,3 +24,18 @@ RankBudget = Annotated[
 Center = Annotated[
     bool, Field(description="centre features before their spectrum; changes ranks by orders of magnitude")
 ]
+
+
+class Projecting(Protection[S]):
+    """Gradients and realised changes go through `projector`, which a subclass makes when a stage begins."""
+
+    projector: Projector
+
+    def change_gradients(self, measure: bool) -> None:
+        self.projector.change_gradients(measure)
+
+    def change_step(self) -> None:
+        self.projector.change_step()
+
+    def end(self) -> None:
+        self.metrics = self.projector.gradient_shares()

@@ -32,18 +32,21 @@ class Part:
 
 #: the sections of an experiment that a tuner may read; a third party's tuner may read all of them
 TUNER_SECTIONS = ("pool", "prompt", "prefix", "lora", "adapter", "options")
+#: fields of those sections that only bear on what later stages do to earlier ones
+PROTECTING_FIELDS = ("pool.reuse", "pool.reuse_penalty", "pool.claim_share", "prefix.project_values")
 
 
 @dataclass(frozen=True)
 class TunerPart(Part):
     """A tuner. `reads`: the sections and single fields (dotted) that it reads; one that it does not read is refused.
-    `protects`: those that only bear on what later stages do to earlier ones; a reference leaves them out. `lr`: the
+    `protects`: those that only bear on what later stages do to earlier ones; a reference leaves them out, and a first
+    stage does not depend on them. `lr`: the
     learning rate of its presets. `plain`: its counterpart with nothing protected, where that is another tuner. `front`:
     whether its tensors are rows of the model's input, where Fwd-Prompt's spaces lie (None: it is seen when a stage
     begins). `no_pegp`: why PEGP cannot project it."""
 
     reads: tuple[str, ...] = TUNER_SECTIONS
-    protects: tuple[str, ...] = ()
+    protects: tuple[str, ...] = PROTECTING_FIELDS
     lr: float | None = None
     plain: str | None = None
     front: bool | None = None
@@ -119,7 +122,6 @@ TUNERS = Registry(
         "prompt_pool": TunerPart(
             "mcit_core.tuners.prompt_pool:PromptPool",
             reads=("pool",),
-            protects=("pool.reuse", "pool.reuse_penalty", "pool.claim_share"),
             lr=0.03,
             front=True,
         ),
@@ -127,7 +129,6 @@ TUNERS = Registry(
         "prefix": TunerPart(
             "mcit_core.tuners.prefix:Prefix",
             reads=("prefix",),
-            protects=("prefix.project_values",),
             lr=0.3,
             front=False,
         ),
@@ -135,7 +136,7 @@ TUNERS = Registry(
         "o_lora": TunerPart(
             "mcit_core.tuners.o_lora:OLora",
             reads=("lora",),
-            protects=("lora.orthogonality",),
+            protects=(*PROTECTING_FIELDS, "lora.orthogonality"),
             lr=0.003,
             plain="lora",
             front=False,

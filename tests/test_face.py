@@ -344,7 +344,7 @@ def test_readme_has_its_two_commands_and_names_real_folders() -> None:
     venv = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock -e"
     for rest in (
         ". && python -m orchestration.sweep sweeps/threshold.yaml",
-        "'.[dev]' && python -m pytest -n 2 --dist loadgroup",
+        "'.[dev]' && python -m pytest",
     ):
         assert f"```bash\n{venv} {rest}\n```\n" in text
     tree = text.split("```text\n")[1].split("```")[0]

@@ -14,7 +14,7 @@ def test_every_distinct_stage_is_trained_once(undisturbed: Sweep) -> None:
     assert len(undisturbed.begun) == DISTINCT
     assert sum(int(str(row["stages_trained"])) for row in trials) == DISTINCT
     assert sum(int(str(row["stages_reused"])) for row in trials) == STAGES - DISTINCT
-    assert len(set(undisturbed.begun)) == 2  # both workers, and each loaded once
+    assert len(set(undisturbed.begun)) <= 2  # each worker is loaded once; one that comes late finds nothing left
 
 
 def test_a_killed_worker_costs_its_stage_alone(undisturbed: Sweep, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from statistics import fmean
 from tests.support.sweeping import Sweep, mlflow_runs, without_counts
 
 
-def racing(folder: Path) -> Sweep:
+def racing(folder: Path, steps: str = "[1, 30, 60]") -> Sweep:
     """Three settings whose accuracies are far apart after one stage, without a rule yet."""
     sweep = Sweep(folder)
     # with all of the model's own rows: with the few of model tiny two settings come out equal
     text = sweep.file.read_text().replace("train.steps: 2, ", "").replace("model: tiny", "model: mini")
-    sweep.file.write_text(text.replace("pool.reuse: [share, penalise, freeze]", "train.steps: [1, 30, 60]"))
+    sweep.file.write_text(text.replace("pool.reuse: [share, penalise, freeze]", f"train.steps: {steps}"))
     return sweep
 
 
@@ -38,7 +38,7 @@ def test_a_worker_that_dies_while_it_has_nothing_to_do(tmp_path: Path) -> None:
 
 
 def test_a_sweep_stops_all_but_the_best_setting(tmp_path: Path) -> None:
-    sweep = racing(tmp_path)
+    sweep = racing(tmp_path, steps="[1, 5, 60]")  # on some processors 30 and 60 steps come out equal
     text = sweep.file.read_text()
     sweep.file.write_text(text + "halving: {min_stages: 1, reduction: 3}\n")
     said = sweep.begin().end()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from mcit_core.benchmarks import load_benchmark
+from mcit_core.benchmarks import Benchmark, load_benchmark
 from mcit_core.choices import Choice, checked_choice, kind_of
 from mcit_core.config import PROTECTING, Experiment, Value, field_paths, flatten, is_field
 from mcit_core.methods import build_experiment, method_names
@@ -33,9 +33,23 @@ def choose(document: Document, key: str, value: Value) -> Choice:
     try:
         return checked_choice(registry, value)
     except ValidationError as error:
-        for fault in error.errors():
-            document.fault((key, *map(str, fault["loc"])), wanted(fault))
+        _fault_settings(document, key, error)
         return ""
+
+
+def open_benchmark(document: Document, choice: Choice) -> Benchmark:
+    """The chosen benchmark. Raises SpecError where its settings do not fit what it finds."""
+    try:
+        return load_benchmark(choice)
+    except ValidationError as error:
+        _fault_settings(document, "benchmark", error)
+        document.refuse()
+        raise
+
+
+def _fault_settings(document: Document, key: str, error: ValidationError) -> None:
+    for fault in error.errors():
+        document.fault((key, *map(str, fault["loc"])), wanted(fault))
 
 
 def unread_settings(settings: Mapping[str, Value], read: Collection[str]) -> dict[str, str]:
@@ -110,13 +124,7 @@ def _built(
 
 
 def _order(document: Document, order: object, choice: Choice) -> tuple[str, ...]:
-    try:
-        tasks = load_benchmark(choice).tasks
-    except ValidationError as error:
-        for fault in error.errors():
-            document.fault(("benchmark", *map(str, fault["loc"])), wanted(fault))
-        document.refuse()
-        raise
+    tasks = open_benchmark(document, choice).tasks
     if order is ...:
         return tasks
     if not isinstance(order, list) or not order:

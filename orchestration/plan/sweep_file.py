@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcit_core.benchmarks import Benchmark, load_benchmark
+from mcit_core.benchmarks import Benchmark
 from mcit_core.choices import Choice, checked_choice, kind_of, options_of
 from mcit_core.config import Value, check_setting, field_paths, flatten, is_field
-from mcit_core.experiment_file import PARTS, choose, unread_settings
+from mcit_core.experiment_file import PARTS, choose, open_benchmark, unread_settings
 from mcit_core.methods import REFERENCES, method_names
 from mcit_core.registry import TUNERS, near
 from mcit_core.stages.keys import read_paths
@@ -82,7 +82,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
     file = _top_level(document)
     choices = _names(document, file)
     document.refuse()
-    benchmark = _loaded(document, choices["benchmark"])
+    benchmark = open_benchmark(document, choices["benchmark"])
     tasks = _tasks(document, file, benchmark)
     _check_list(
         document,
@@ -209,16 +209,6 @@ def _names(document: Document, file: SweepFile) -> dict[str, Choice]:
 
 
 T = TypeVar("T")
-
-
-def _loaded(document: Document, choice: Choice) -> Benchmark:
-    try:
-        return load_benchmark(choice)
-    except ValidationError as error:
-        for fault in error.errors():
-            document.fault(("benchmark", *map(str, fault["loc"])), wanted(fault))
-        document.refuse()
-        raise
 
 
 def _check_list(document: Document, key: str, values: list[T], complaint: Callable[[T], str | None]) -> None:

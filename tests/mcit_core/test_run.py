@@ -9,6 +9,7 @@ import pytest
 
 from mcit_core.run import load_experiment, main
 from mcit_core.yaml_document import SpecError
+from tests.support.refusals import assert_names_place
 
 GOOD = """\
 benchmark: mini
@@ -55,11 +56,7 @@ def test_broken_experiments_name_file_line_key_and_remedy(name: str, tmp_path: P
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(SpecError) as refused:
         load_experiment(path)
-    message = str(refused.value)
-    assert message.startswith(f"{path}:{line}: "), message
-    assert len(message.splitlines()) == 1, message
-    for fragment in fragments:
-        assert fragment in message
+    assert_names_place(str(refused.value), path, line, fragments)
 
 
 def test_a_good_experiment_is_read(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from orchestration.plan.stage_tree import costs
 from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import make_trials, tuner_settings
 from tests.support.places import ROOT
+from tests.support.refusals import assert_names_place
 
 GOOD = """\
 name: good
@@ -151,11 +152,7 @@ def test_broken_files_name_file_line_key_and_remedy(name: str, tmp_path: Path) -
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(SpecError) as refused:
         load_spec(path)
-    message = str(refused.value)
-    assert message.startswith(f"{path}:{line}: "), message
-    assert len(message.splitlines()) == 1, message
-    for fragment in fragments:
-        assert fragment in message
+    assert_names_place(str(refused.value), path, line, fragments)
 
 
 @pytest.mark.parametrize("name", ["stages", "Features", "mlartifacts", "mlflow.db", "evaluations", "leases"])

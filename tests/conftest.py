@@ -8,22 +8,18 @@ import pytest
 import torch
 
 from tests.support.places import ROOT, reach_plugin
-from tests.support.sweeping import Sweep, listening
+from tests.support.sweeping import WHOLE_SWEEPS, Sweep, listening
 
 # a shell's background jobs ignore SIGINT, and so would every command that the tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 reach_plugin()
 
 
-#: with `--dist loadgroup`, what runs whole sweeps does so one after another, in one of the processes
-WHOLE_SWEEPS = (ROOT / "tests" / "end_to_end", ROOT / "tests" / "chaos")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(WHOLE_SWEEPS[0]) or item.path.is_relative_to(WHOLE_SWEEPS[1]):
-            item.add_marker(pytest.mark.xdist_group("sweeps"))
+        if any(item.path.is_relative_to(ROOT / "tests" / folder) for folder in ("end_to_end", "chaos")):
+            item.add_marker(pytest.mark.xdist_group(WHOLE_SWEEPS))
 
 
 @pytest.fixture(autouse=True, scope="session")

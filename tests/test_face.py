@@ -342,10 +342,9 @@ def test_links_inside_the_project_lead_somewhere(path: Path) -> None:
 def test_readme_has_its_two_commands_and_names_real_folders() -> None:
     text = (ROOT / "README.md").read_text()
     venv = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock -e"
-    for rest in (
-        ". && python -m orchestration.sweep sweeps/threshold.yaml",
-        "'.[dev]' && python -m pytest",
-    ):
+    tests = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert tests.startswith("python -m pytest")
+    for rest in (". && python -m orchestration.sweep sweeps/threshold.yaml", f"'.[dev]' && {tests}"):
         assert f"```bash\n{venv} {rest}\n```\n" in text
     tree = text.split("```text\n")[1].split("```")[0]
     folders = re.findall(r"^(\S+)/", tree, re.MULTILINE)

@@ -123,6 +123,7 @@ def _distributions() -> dict[str, list[str]]:
     return {name: list(found) for name, found in packages_distributions().items()}
 
 
+@cache
 def installed(package: str) -> str:
     """The version of an installed distribution."""
     try:
@@ -258,12 +259,18 @@ class Sources:
         return (first,)
 
 
+@cache
+def _is_in_development(package: str) -> bool:
+    """Whether an installed distribution is a link to a folder in which somebody works."""
+    return '"editable": true' in (distribution(package).read_text("direct_url.json") or "")
+
+
 def _is_installed(top: str) -> bool:
     """Whether a top-level package belongs to an installed distribution, other than one in development mode, or is
     nowhere."""
     names = _distributions().get(top, [])
     if names:
-        return not any('"editable": true' in (distribution(name).read_text("direct_url.json") or "") for name in names)
+        return not any(map(_is_in_development, names))
     try:
         found = find_spec(top)
     except (ImportError, ValueError):

@@ -14,6 +14,7 @@ import pytest
 
 from orchestration.arguments import choose_stages
 from orchestration.sweep import begin_run, main
+from tests.support.sweeping import WHOLE_SWEEPS
 
 SWEEP = """\
 name: refused
@@ -79,6 +80,7 @@ def test_a_damaged_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert len(message.splitlines()) == 1
 
 
+@pytest.mark.xdist_group(WHOLE_SWEEPS)
 def test_ctrl_c_while_features_are_built(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     command = [sys.executable, "-m", "orchestration.sweep", sweep_file(tmp_path, "mini"), "--storage", str(storage)]

@@ -90,10 +90,17 @@ def per_tensor_weight(grad: Tensor, prev_grad: Tensor, weight: Tensor, averaged:
 
 
 class Averager:
-    """The average of one stage. Per step: `weigh()` between backward and clipping, `update()` after the optimizer.
+    """The average of one stage. Per step: `see_gradients()` between backward and clipping, `see_step()` after the
+    optimizer; `finish()` after the last.
+
+    `fixed` and `taylor` follow the paper: the weight comes from the gradient g_t at θ_t, and with it θ_t itself enters
+    the average, which does not hold it yet; the weights after the last step enter with the last weight. `per_tensor`
+    follows the released code: all happens after the optimizer's step, with clipped gradients, and the average begins as
+    the weights after the first step.
 
     `trace` has a value per step: `weight` (the mean over tensors for per_tensor), for taylor the norms behind it and
-    `raw` (None where undefined), and `outside` and `undefined`: the share of tensors whose weight was.
+    `raw` (None where undefined), and `outside` and `undefined`: the share of tensors whose weight was. All are None for
+    the first step of per_tensor, which needs no weight.
     """
 
     def __init__(
@@ -104,63 +111,78 @@ class Averager:
         outside: Literal["fallback", "clip"] = "fallback",
     ) -> None:
         self.parameters, self.kind, self.weight, self.outside = dict(parameters), kind, weight, outside
-        self.averaged = [parameter.detach().float().clone() for parameter in self.parameters.values()]
+        self.averaged = self._weights()
         self.trace: dict[str, list[float | None]] = {}
-        self._before: tuple[list[Tensor], list[Tensor]] | None = None  # gradients and weights one step ago
-        self._weights: list[float] = []
+        self._grads_before: list[Tensor] | None = None
+        self._weights_before: list[Tensor] = []
 
     def _record(self, **values: float | None) -> None:
         for name, value in values.items():
             self.trace.setdefault(name, []).append(value)
 
-    @torch.no_grad()
-    def weigh(self) -> None:
-        """Decide this step's weight from the raw gradients and the weights they were taken at."""
-        count = len(self.averaged)
-        if self.kind == "fixed":
-            self._weights = [self.weight] * count
-            self._record(weight=self.weight)
-            return
-        weights = [parameter.detach().float().clone() for parameter in self.parameters.values()]
-        grads = [
-            torch.zeros_like(w) if p.grad is None else p.grad.float().clone()
-            for p, w in zip(self.parameters.values(), weights, strict=True)
+    def _weights(self) -> list[Tensor]:
+        return [parameter.detach().float().clone() for parameter in self.parameters.values()]
+
+    def _gradients(self) -> list[Tensor]:
+        return [
+            torch.zeros_like(p, dtype=torch.float32) if p.grad is None else p.grad.float().clone()
+            for p in self.parameters.values()
         ]
-        before, self._before = self._before, (grads, weights)
-        if self.kind == "taylor":
-            if before is None:
-                terms = dict.fromkeys(("gradient", "weight_change", "distance", "gradient_change"), 0.0)
-                terms["gradient"] = _l1(grads)
-            else:
-                terms = taylor_terms(grads, before[0], weights, before[1], self.averaged)
-            raws = [taylor_raw(terms)]
-            settled = [settle(raws[0], self.outside)] * count
-            self._record(raw=raws[0], **terms)
-        else:
-            prev = before[0] if before else [None] * count
-            raws = [
-                None if p is None else _per_tensor_raw(g, p, w, a)
-                for g, p, w, a in zip(grads, prev, weights, self.averaged, strict=True)
-            ]
-            settled = [settle(raw, "fallback") for raw in raws]
-        self._weights = settled
-        undefined = sum(raw is None for raw in raws)
-        outside = sum(raw is not None and not 0 < raw < 1 for raw in raws)
-        self._record(weight=sum(settled) / count, undefined=undefined / len(raws), outside=outside / len(raws))
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the weights after the optimizer's step into the average."""
-        new = [parameter.detach().float() for parameter in self.parameters.values()]
-        if len(set(self._weights)) == 1:
-            torch._foreach_lerp_(self.averaged, new, 1 - self._weights[0])
+    def see_gradients(self) -> None:
+        """Take the weights that the gradients were taken at into the average."""
+        if self.kind == "per_tensor":
+            return
+        weights = self._weights()
+        if self.kind == "fixed":
+            self._record(weight=self.weight)
         else:
-            for average, weights, old in zip(self.averaged, new, self._weights, strict=True):
-                average.lerp_(weights, 1 - old)
+            self._weigh(weights)
+        self._enter(weights)
+
+    def _weigh(self, weights: list[Tensor]) -> None:
+        """Set the Taylor weight of this step."""
+        grads = self._gradients()
+        if self._grads_before is None:
+            terms = {"gradient": _l1(grads), "weight_change": 0.0, "distance": 0.0, "gradient_change": 0.0}
+        else:
+            terms = taylor_terms(grads, self._grads_before, weights, self._weights_before, self.averaged)
+        self._grads_before, self._weights_before = grads, weights
+        raw = taylor_raw(terms)
+        self.weight = settle(raw, self.outside)
+        outside = raw is not None and not 0 < raw < 1
+        self._record(weight=self.weight, raw=raw, undefined=float(raw is None), outside=float(outside), **terms)
+
+    def _enter(self, weights: list[Tensor]) -> None:
+        torch._foreach_lerp_(self.averaged, weights, 1 - self.weight)
+
+    @torch.no_grad()
+    def see_step(self) -> None:
+        """For `per_tensor`: take the weights after the optimizer's step into the average."""
+        if self.kind != "per_tensor":
+            return
+        weights, grads = self._weights(), self._gradients()
+        before, self._grads_before = self._grads_before, grads
+        if before is None:
+            self.averaged = weights
+            self._record(weight=None, undefined=None, outside=None)
+            return
+        raws = list(map(_per_tensor_raw, grads, before, weights, self.averaged))
+        settled = [settle(raw, "fallback") for raw in raws]
+        for average, new, old in zip(self.averaged, weights, settled, strict=True):
+            average.lerp_(new, 1 - old)
+        self._record(
+            weight=sum(settled) / len(raws),
+            undefined=sum(raw is None for raw in raws) / len(raws),
+            outside=sum(raw is not None and not 0 < raw < 1 for raw in raws) / len(raws),
+        )
 
     @torch.no_grad()
     def finish(self) -> dict[str, float]:
         """Put the average in the weights' place; the means of the trace."""
+        if self.kind != "per_tensor":
+            self._enter(self._weights())
         for parameter, average in zip(self.parameters.values(), self.averaged, strict=True):
             parameter.copy_(average)
         means: dict[str, float] = {}

@@ -39,10 +39,10 @@ class _Averaging(Protection[S]):
         self.averager = Averager(start.tuner.parameters(), **settings.model_dump())
 
     def see_gradients(self) -> None:
-        self.averager.weigh()
+        self.averager.see_gradients()
 
     def see_step(self) -> None:
-        self.averager.update()
+        self.averager.see_step()
 
     def end(self) -> None:
         self.metrics = self.averager.finish()

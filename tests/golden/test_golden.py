@@ -1,4 +1,4 @@
-"""Three presets still give the numbers that they gave: three tasks of three steps, against tests/golden/<preset>.txt.
+"""Presets still give the numbers that they gave: three tasks of three steps, against tests/golden/<preset>.txt.
 
 After a change that is meant to change numbers, `python -m tests.golden` writes the files anew; say why in the commit.
 Kinds of CPU and releases of torch differ in the last bits: a loss may differ by LOSS, an accuracy by one test row.

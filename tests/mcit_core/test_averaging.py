@@ -80,10 +80,10 @@ def test_the_papers_weight_does_not_see_where_zero_is(g: Tensor, p: Tensor, w: T
 def walk(averager: Averager, parameter: nn.Parameter, grads: list[Tensor], lr: float = 0.5) -> None:
     for grad in grads:
         parameter.grad = grad.to(parameter.dtype)
-        averager.weigh()
+        averager.see_gradients()
         with torch.no_grad():
             parameter -= lr * parameter.grad
-        averager.update()
+        averager.see_step()
 
 
 GRADS = [torch.tensor([2.0, -1.0]), torch.tensor([1.5, 0.5]), torch.tensor([-1.0, 0.25]), torch.tensor([0.5, 1.0])]
@@ -100,6 +100,68 @@ def test_a_fixed_average_by_hand() -> None:
     assert averager.trace == {"weight": [0.75, 0.75]}
 
 
+@given(st.lists(numbers, min_size=1, max_size=6), st.floats(0, 1), numbers)
+def test_a_fixed_average_is_bit_for_bit_that_of_the_weights_after_each_step(
+    grads: list[Tensor], weight: float, start: Tensor
+) -> None:
+    parameter = nn.Parameter(start.clone())
+    averager = Averager({"w": parameter}, "fixed", weight=weight)
+    weights, averaged = start.clone(), start.clone()
+    for grad in grads:
+        weights = weights - 0.5 * grad
+        averaged.lerp_(weights, 1 - weight)
+    walk(averager, parameter, grads)
+    averager.finish()
+    assert torch.equal(parameter.detach(), averaged)
+
+
+def moved(averager: Averager, parameter: nn.Parameter, positions: list[float], grads: list[float]) -> None:
+    """One number moved through `positions`, which begin after the first step, whatever its gradients say."""
+    for position, grad in zip(positions, grads, strict=True):
+        parameter.grad = torch.tensor([grad])
+        averager.see_gradients()
+        with torch.no_grad():
+            parameter.fill_(position)
+        averager.see_step()
+
+
+def test_the_papers_timing_by_hand() -> None:
+    """θ 0, 1, 2, 3 with gradients -3, 3, -2. The first weight is undefined, and 0 enters 0. At θ = 1:
+    (3 + 1) * 1 / ((1 - 0) * 6) = 2/3, the average is 1/3. At θ = 2: (2 + 1) * 1 / ((2 - 1/3) * 5) = 0.36, the average
+    is 0.36 / 3 + 0.64 * 2 = 1.4. At the end 3 enters with 0.36: 0.36 * 1.4 + 0.64 * 3 = 2.424."""
+    parameter = nn.Parameter(torch.tensor([0.0]))
+    averager = Averager({"w": parameter}, "taylor")
+    moved(averager, parameter, [1.0, 2.0, 3.0], [-3.0, 3.0, -2.0])
+    assert averager.trace["weight"] == pytest.approx([FALLBACK, 2 / 3, 0.36], rel=1e-6)
+    assert averager.averaged[0].item() == pytest.approx(1.4, rel=1e-6)
+    averager.finish()
+    assert parameter.item() == pytest.approx(2.424, rel=1e-6)
+
+
+def test_steady_motion_settles_where_the_formula_does() -> None:
+    """With r = (‖g‖₁ + 1) / ‖Δg‖₁ = 0.8 and equal steps: r / (1 + r), while an average that already holds the weights
+    would settle at the root of w² + r w - r, 0.58."""
+    size, ratio = 1 / 0.6, 0.8
+    parameter = nn.Parameter(torch.tensor([0.0]))
+    averager = Averager({"w": parameter}, "taylor")
+    moved(averager, parameter, [float(t) for t in range(1, 41)], [size * (-1) ** t for t in range(40)])
+    assert averager.trace["weight"][-1] == pytest.approx(ratio / (1 + ratio), abs=1e-3)
+
+
+def test_the_released_codes_timing_by_hand() -> None:
+    """θ after the steps 1, 3, 6; gradients 12, -12, -11. The average begins as 1. After the second step the weight on
+    the new is 2 (1 + 12) / ((3 - 1) * 24) = 13/24 and the average 1 + 2 * 13/24; after the third 2 * 12 / (... * 1) is
+    outside, so 0.01 on the new."""
+    parameter = nn.Parameter(torch.tensor([0.0]))
+    averager = Averager({"w": parameter}, "per_tensor")
+    moved(averager, parameter, [1.0, 3.0, 6.0], [12.0, -12.0, -11.0])
+    assert averager.trace["weight"] == [None, pytest.approx(11 / 24, rel=1e-6), FALLBACK]
+    assert averager.trace["outside"] == [None, 0.0, 1.0]
+    second = 1 + 2 * 13 / 24
+    averager.finish()
+    assert parameter.item() == pytest.approx(second + 0.01 * (6 - second), rel=1e-6)
+
+
 def test_the_running_average_uses_the_weight_that_the_function_gives() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, 0.0]))
     averager = Averager({"w": parameter}, "taylor", outside="clip")
@@ -112,11 +174,13 @@ def test_the_running_average_uses_the_weight_that_the_function_gives() -> None:
             if t
             else FALLBACK
         )
-        averaged = used[-1] * averaged + (1 - used[-1]) * weights[t + 1]
+        averaged = used[-1] * averaged + (1 - used[-1]) * weights[t]
     walk(averager, parameter, GRADS)
     assert averager.trace["weight"] == pytest.approx(used, rel=1e-6)
     assert any(0 < weight < 1 and weight != FALLBACK for weight in used)
     assert torch.allclose(averager.averaged[0], averaged)
+    averager.finish()
+    assert torch.allclose(parameter.detach(), used[-1] * averaged + (1 - used[-1]) * weights[-1])
 
 
 def test_the_trace_has_every_step_and_hides_no_fall_back() -> None:
@@ -142,16 +206,16 @@ def test_per_tensor_shares_are_counted_over_tensors() -> None:
     averager = Averager({"one": one, "two": two}, "per_tensor")
     for grad in GRADS:
         one.grad, two.grad = grad, torch.tensor([1.0])  # the second's gradient never changes: never defined
-        averager.weigh()
+        averager.see_gradients()
         with torch.no_grad():
             one -= 30 * one.grad
             two -= two.grad
-        averager.update()
-    assert averager.trace["undefined"] == [1, 0.5, 0.5, 0.5]
+        averager.see_step()
+    assert averager.trace["undefined"] == [None, 0.5, 0.5, 0.5]
     assert len(set(averager.trace["weight"])) > 1
-    # the second is a constant average with 0.99: 3, then 2, 1, 0, -1 taken in
-    wanted = 3.0
-    for new in (2.0, 1.0, 0.0, -1.0):
+    # the second is a constant average with 0.99: 2, the weights after the first step, then 1, 0, -1 taken in
+    wanted = 2.0
+    for new in (1.0, 0.0, -1.0):
         wanted = 0.99 * wanted + 0.01 * new
     assert averager.averaged[1].item() == pytest.approx(wanted, rel=1e-6)
 

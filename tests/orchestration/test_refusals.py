@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from orchestration.arguments import choose_stages
 from orchestration.sweep import begin_run, main
-from tests.support.sweeping import WHOLE_SWEEPS
 
 SWEEP = """\
 name: refused
@@ -78,28 +72,6 @@ def test_a_damaged_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "model damaged with benchmark tiny cannot be loaded" in message
     assert "is missing; rebuild it" in message
     assert len(message.splitlines()) == 1
-
-
-@pytest.mark.xdist_group(WHOLE_SWEEPS)
-def test_ctrl_c_while_features_are_built(tmp_path: Path) -> None:
-    storage = tmp_path / "runs"
-    command = [sys.executable, "-m", "orchestration.sweep", sweep_file(tmp_path, "mini"), "--storage", str(storage)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        for _ in range(600):
-            if (storage / "features").exists():
-                break
-            time.sleep(0.1)
-        assert (storage / "features").exists()
-        os.kill(running.pid, signal.SIGINT)
-        _, errors = running.communicate(timeout=100)
-    finally:
-        running.kill()
-    assert running.returncode == 130, errors
-    assert "Traceback" not in errors
-    assert len(errors.splitlines()) == 1
-    assert "the same command goes on" in errors
-    assert not (storage / "refused" / "sweep.yaml").exists()  # it was the features that were interrupted
 
 
 def test_fresh_keeps_the_old_run_and_the_stages(tmp_path: Path) -> None:

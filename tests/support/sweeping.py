@@ -23,8 +23,6 @@ axes:
 references: [direct]
 resources: {workers: 2}
 """
-#: with `--dist loadgroup`, tests of this group run one after another, in one of the processes
-WHOLE_SWEEPS = "sweeps"
 #: reuse means nothing in a first stage, which direct shares too
 STAGES, DISTINCT, WORKERS = 12, 9, 2
 

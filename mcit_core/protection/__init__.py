@@ -35,8 +35,11 @@ class Groups(Protocol):
     def of(self, task: str) -> int:
         """The group of a task that has been learned."""
 
+    def begins_from(self, task: str) -> int | None:
+        """The group whose weights a task's stage begins from; None for new ones."""
+
     def choose(self, texts: list[str]) -> list[int]:
-        """The group that answers each instruction."""
+        """The group that answers each instruction of a test file."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class StageView:
 @dataclass(frozen=True)
 class StageStart(StageView):
     """A stage as it begins. `tuner` holds the weights that it starts from, `before` the state that the last stage of
-    its weights left (None: there is none, the weights are new), `copy` builds another tuner with those weights."""
+    its group left (None: there is none), `copy` builds another tuner with those weights."""
 
     tuner: Tuner
     before: StageState | None

@@ -75,9 +75,11 @@ def train_stage(
     groups = groups_at(experiment, bench, stage)
     group = groups.of(experiment.order[stage]) if groups else 0
     own = before.group(group) if before else None
-    tuner = build_tuner(experiment, bench, own)
+    source = groups.begins_from(experiment.order[stage]) if groups else 0
+    weights = before.group(source) if before and source is not None else None
+    tuner = build_tuner(experiment, bench, weights)
     view = stage_view(experiment, bench, stage, groups)
-    start = StageStart(**vars(view), tuner=tuner, before=own, copy=lambda: build_tuner(experiment, bench, own))
+    start = StageStart(**vars(view), tuner=tuner, before=own, copy=lambda: build_tuner(experiment, bench, weights))
     protections = protections_of(start)
     tuner.begin_stage()
     parameters = tuner.parameters()

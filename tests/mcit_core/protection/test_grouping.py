@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.protection.grouping import TfidfGroups
+from mcit_core.protection.grouping import GroupingSettings, TfidfGroups, compared
 from mcit_core.training.sequence import Sequence
 from mcit_core.training.stage import groups_at, train_stage
 
@@ -17,26 +19,32 @@ PLACES = ["how many balls are left of it", "how many cubes are left of it"]
 ALL = {"counting": COUNTING, "reading": READING, "places": PLACES}
 
 
+def grouped(
+    instructions: dict[str, list[str]], threshold: float, **settings: Literal["pretrained", "question", "file"]
+) -> TfidfGroups:
+    return TfidfGroups(instructions, GroupingSettings.model_validate({"threshold": threshold, **settings}))
+
+
 def test_tasks_with_like_instructions_share_a_group() -> None:
-    groups = TfidfGroups(ALL, 0.3)
+    groups = grouped(ALL, 0.3)
     assert groups.members == [["counting", "places"], ["reading"]]
     assert [groups.of(task) for task in ALL] == [0, 1, 0]
 
 
 def test_the_threshold_decides() -> None:
-    assert TfidfGroups(ALL, 0.0).members == [["counting", "reading", "places"]]
-    assert TfidfGroups(ALL, 1.0).members == [["counting"], ["reading"], ["places"]]
+    assert grouped(ALL, 0.0).members == [["counting", "reading", "places"]]
+    assert grouped(ALL, 1.0).members == [["counting"], ["reading"], ["places"]]
 
 
 def test_the_instruction_alone_finds_its_group() -> None:
-    groups = TfidfGroups(ALL, 0.3)
+    groups = grouped(ALL, 0.3)
     assert groups.choose([*COUNTING, *READING, *PLACES]) == [0, 0, 1, 1, 0, 0]
     assert groups.choose(["spell the cubes"]) == [1]
     assert groups.choose(["was anders"]) == [0]  # no word is known: the first group answers
 
 
 def test_nearness_is_the_mean_cosine_over_all_pairs() -> None:
-    groups = TfidfGroups({"one": ["a b", "a c"], "two": ["d"]}, 0.5)
+    groups = grouped({"one": ["a b", "a c"], "two": ["d"]}, 0.5)
     # one vocabulary of a, b, c, d over 3 texts: idf(a) = ln(4/3) + 1, of the others ln(4/2) + 1
     a, other = np.log(4 / 3) + 1, np.log(2) + 1
     cosine_b = a * a / np.hypot(a, other) / np.hypot(a, other)  # between "a b" and "a c"
@@ -44,13 +52,49 @@ def test_nearness_is_the_mean_cosine_over_all_pairs() -> None:
 
 
 def test_how_often_an_instruction_is_asked_does_not_matter() -> None:
-    assert TfidfGroups({**ALL, "reading": READING * 5}, 0.3).members == TfidfGroups(ALL, 0.3).members
+    assert grouped({**ALL, "reading": READING * 5}, 0.3).members == grouped(ALL, 0.3).members
 
 
 def test_a_task_that_comes_later_leaves_earlier_groups_together() -> None:
-    early, late = TfidfGroups({"counting": COUNTING, "reading": READING}, 0.3), TfidfGroups(ALL, 0.3)
+    early, late = grouped({"counting": COUNTING, "reading": READING}, 0.3), grouped(ALL, 0.3)
     for before, after in zip(early.members, late.members, strict=False):
         assert after[: len(before)] == before
+
+
+#: two answer formats over three kinds of question
+TEMPLATES = {
+    "counting": [f"{text}\nanswer with one number" for text in COUNTING],
+    "reading": [f"{text}\nspell the word" for text in READING],
+    "places": [f"{text}\nanswer with one number" for text in ["where is it", "which place is it"]],
+}
+
+
+def test_groups_go_by_the_last_line_or_by_all_before_it() -> None:
+    assert compared("a\nb\nc", "template") == "c"
+    assert compared("a\nb\nc", "question") == "a\nb"
+    assert compared("a", "template") == compared("a", "question") == "a"
+    assert grouped(TEMPLATES, 0.9).members == [["counting", "places"], ["reading"]]
+    assert grouped(TEMPLATES, 0.3, by="question").members == [["counting"], ["reading"], ["places"]]
+    # a row is sent by the same text
+    assert grouped(TEMPLATES, 0.9).choose(["how many\nspell the word"]) == [1]
+    assert grouped(TEMPLATES, 0.3, by="question").choose(["how many\nspell the word"]) == [0]
+
+
+def test_a_file_is_sent_as_a_whole() -> None:
+    rows = [COUNTING[0], READING[0], COUNTING[1]]
+    assert grouped(ALL, 0.3).choose(rows) == [0, 1, 0]
+    assert grouped(ALL, 0.3, route="file").choose(rows) == [0, 0, 0]
+    assert grouped(ALL, 0.3, route="file").choose(["was anders"]) == [1]  # below the threshold: the last group
+
+
+def test_what_a_new_groups_weights_begin_as() -> None:
+    groups = grouped(ALL, 0.3)
+    assert [groups.begins_from(task) for task in ALL] == [None, 0, 0]  # the third joins the first's group
+    groups = grouped({"reading": READING, **ALL}, 0.3)
+    assert groups.members == [["reading"], ["counting", "places"]]
+    assert [groups.begins_from(task) for task in ("reading", "counting", "places")] == [None, 0, 1]
+    alone = grouped(ALL, 0.3, start="pretrained")
+    assert [alone.begins_from(task) for task in ALL] == [None, None, 0]
 
 
 SETTINGS = {"train.steps": 2, "train.batch_size": 8, "grouping.enabled": True}
@@ -69,6 +113,19 @@ def test_a_stage_leaves_the_weights_of_other_groups_alone(bench: Workbench) -> N
     assert kept.equals(first)
     assert new is not None
     assert not new.equals(first)
+
+
+@pytest.mark.parametrize("start", ["previous", "pretrained"])
+def test_a_new_group_trains_from_where_it_is_said_to(start: str, bench: Workbench) -> None:
+    settings = {**SETTINGS, "train.steps": 1, "train.lr": 1e-6, "grouping.threshold": 1.0, "grouping.start": start}
+    config = build_experiment("tiny", "mini", "sequential_lora", ("attribute", "ground"), 0, settings)
+    far = build_experiment("tiny", "mini", "sequential_lora", ("attribute", "ground"), 0, {**settings, "train.lr": 0.1})
+    first, _ = train_stage(far, bench, 0, None)
+    second, _ = train_stage(config, bench, 1, first)
+    new = second.group(1)
+    assert new is not None
+    moved = max(float((new.tensors[name] - first.tensors[name]).abs().max()) for name in first.tensors)
+    assert (moved < 1e-3) == (start == "previous")
 
 
 def test_the_accuracy_of_the_choice_is_told(bench: Workbench) -> None:

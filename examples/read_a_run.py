@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from orchestration.results.comparisons import compare_with_sequential
+from orchestration.results.comparisons import compare
 from orchestration.results.reading import read_results
+from orchestration.results.words import units
 
 
 def main(run: Path) -> None:
@@ -22,7 +23,8 @@ def main(run: Path) -> None:
 
     # every setting against `sequential`, paired over seed and order, corrected for their number (Holm)
     results = read_results(run)
-    for found in compare_with_sequential(results.trials, results.axes, ["average_accuracy", "forgetting"]):
+    compared = compare(results.trials, results.axes, results.order_factor, ["average_accuracy", "forgetting"])
+    for found in compared.with_sequential:
         values = ", ".join(f"{axis}={value}" for axis, value in found.setting.values)
         difference = found.difference
         if difference.mean is None:
@@ -31,7 +33,7 @@ def main(run: Path) -> None:
         corrected = "" if found.p_holm is None else f", p = {found.p_holm:.3f}"
         print(
             f"{found.setting.method} ({values}) minus sequential, {found.metric}: "
-            f"{difference.mean:+.3f}{width} over {difference.n} pairs{corrected}"
+            f"{difference.mean:+.3f}{width} over {units(difference)}{corrected}"
         )
 
 

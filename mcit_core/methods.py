@@ -164,8 +164,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "zero_shot": Preset({"protocol": "zero_shot"}, "the untouched model"),
 }
-#: methods that a sweep's `references` may name, in the order in which a report shows them
-REFERENCES = ("zero_shot", "sequential", "direct")
+#: methods that a sweep's `references` may name, in the order in which a report shows them; they are compared with, and
+#: are never candidates
+REFERENCES = ("zero_shot", "sequential", "direct", "multitask")
+#: references in which the order of the tasks plays no part
+ORDERLESS = ("zero_shot", "direct", "multitask")
 
 
 def protects(path: str) -> bool:
@@ -231,7 +234,7 @@ def build_experiment(
 def reference_experiment(experiment: Experiment, reference: str, default_order: tuple[str, ...]) -> Experiment:
     """The reference that `experiment` is compared with: same tuner, budget and seed, and nothing protected.
 
-    `direct` and `zero_shot` do not depend on the order, so they run in the default one.
+    Those in which the order plays no part run in the default one; `zero_shot`, in which nothing is random, with seed 0.
     """
     plain = experiment.model_dump(exclude=set(PROTECTING))
     part = TUNERS.part(experiment.tuner)
@@ -243,10 +246,10 @@ def reference_experiment(experiment: Experiment, reference: str, default_order: 
         "tuner": plain_tuner(experiment.tuner),
         "protocol": "sequence" if reference == "sequential" else reference,
     }
-    if reference != "sequential":
+    if reference in ORDERLESS:
         plain["order"] = default_order
     if reference == "zero_shot":
-        kept = ("benchmark", "model", "method", "protocol", "order", "seed")
+        kept = ("benchmark", "model", "method", "protocol", "order")
         train = {key: plain["train"][key] for key in ("precision", "threads", "device")}
         plain = {**{key: plain[key] for key in kept}, "train": train}
     return Experiment.model_validate(plain)

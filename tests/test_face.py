@@ -276,7 +276,7 @@ def test_an_installed_wheel_finds_the_shipped_sweeps(wheel: Path, tmp_path: Path
         PYTHONPATH=str(installed),
     )
     assert done.returncode == 0, done.stderr
-    assert "14 trials" in done.stdout
+    assert "13 trials" in done.stdout
 
 
 # the examples
@@ -325,7 +325,7 @@ def test_the_example_of_reading_a_run(tmp_path: Path, capsys: pytest.CaptureFixt
     example("read_a_run").main(tmp_path)
     said = capsys.readouterr().out
     assert "fwd_prompt (projection.task_energy=0.9) minus sequential, average_accuracy: +0.375" in said
-    assert "over 2 pairs" in said
+    assert "over 2 seeds" in said
 
 
 # the texts

@@ -38,8 +38,13 @@ ORDER_KINDS: dict[str, set[str]] = {
     "sample": {"n", "seed"},
     "reverse": set(),
     "latin_square": set(),
-    "explicit": {"orders"},
+    "explicit": {"orders", "drawn"},
 }
+
+
+def are_drawn(axis: object) -> bool:
+    """Whether an order axis is a random draw from all orders: a sample, or listed orders that are said to be one."""
+    return isinstance(axis, dict) and (axis.get("kind") == "sample" or axis.get("drawn") is True)
 
 
 def order_axis(document: Document, axis: Any, tasks: Order) -> tuple[Order, ...]:
@@ -61,6 +66,8 @@ def order_axis(document: Document, axis: Any, tasks: Order) -> tuple[Order, ...]
         if name not in valid:
             document.fault((*keys, str(name)), f"unknown key; kind {kind} takes {', '.join(valid)}{near(name, valid)}")
     if kind == "explicit":
+        if type(axis.get("drawn", False)) is not bool:
+            document.fault((*keys, "drawn"), f"expected true or false, got {axis['drawn']!r}")
         return _explicit_orders(document, (*keys, "orders"), axis.get("orders"), tasks)
     for name, least in (("n", 1), ("seed", 0)) if kind == "sample" else ():
         value = axis.get(name, 0)

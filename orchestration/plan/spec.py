@@ -43,6 +43,7 @@ class SweepSpec:
     axes: dict[str, list[Value]]  # by dotted path, without `order`
     orders: tuple[Order, ...]
     order_swept: bool
+    orders_drawn: bool  # a sample of all that there are, which intervals take as random
     seeds: tuple[int, ...]
     references: tuple[str, ...]
     cpus: float

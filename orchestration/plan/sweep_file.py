@@ -21,7 +21,7 @@ from mcit_core.registry import TUNERS, near
 from mcit_core.stages.keys import read_paths
 from mcit_core.yaml_document import Document, wanted
 from orchestration.plan.halving import race
-from orchestration.plan.orders import order_axis
+from orchestration.plan.orders import are_drawn, order_axis
 from orchestration.plan.overrides import override
 from orchestration.plan.spec import HalvingRule, Order, SweepSpec
 from orchestration.plan.trials import Trial, make_trials
@@ -117,6 +117,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         axes=axes,
         orders=orders,
         order_swept="order" in file.axes,
+        orders_drawn=are_drawn(file.axes.get("order")),
         seeds=tuple(file.seeds),
         references=tuple(file.references),
         cpus=file.resources.cpus,
@@ -137,7 +138,8 @@ def resolved(spec: SweepSpec) -> dict[str, Value]:
     """The spec as a mapping that `load_spec` reads again, nothing left to defaults."""
     axes: dict[str, Value] = dict(spec.axes)
     if spec.order_swept:
-        axes["order"] = [list(order) for order in spec.orders]
+        listed: Value = [list(order) for order in spec.orders]
+        axes["order"] = {"kind": "explicit", "orders": listed, "drawn": True} if spec.orders_drawn else listed
     return {
         "name": spec.name,
         "benchmark": spec.benchmark,

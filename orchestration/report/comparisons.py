@@ -10,7 +10,7 @@ from orchestration.keep.tables import Row, text_in
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, fit_limits, new_figure, percent
 from orchestration.results.estimates import Estimate, estimate
-from orchestration.results.settings import Setting, estimate_rows, setting_of
+from orchestration.results.settings import Setting
 
 MOST_SETTINGS = 24
 Place = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
@@ -96,7 +96,7 @@ def order_figure(context: Context) -> str | None:
     shown: list[Estimate] = []
     for i, setting in enumerate(settings):
         style = context.styles[setting]
-        found = [estimate_rows(context.rows(setting, order), "average_accuracy") for order in orders]
+        found = [context.estimate(context.rows(setting, order), "average_accuracy") for order in orders]
         drawn = [(n + 0.07 * (i - len(settings) / 2), e) for n, e in enumerate(found) if e.mean is not None]
         panel.errorbar(
             percent([e.mean for _, e in drawn]),
@@ -125,7 +125,7 @@ def order_words(context: Context, settings: list[Setting]) -> str:
     """How much the order matters beside the seed, for each setting on average."""
     ranges, spreads = [], []
     for setting in settings:
-        found = [estimate_rows(context.rows(setting, order), "average_accuracy") for order in context.results.orders]
+        found = [context.estimate(context.rows(setting, order), "average_accuracy") for order in context.results.orders]
         means = [e.mean for e in found if e.mean is not None]
         ranges += [max(means) - min(means)] if len(means) > 1 else []
         spreads += [e.spread for e in found if e.spread is not None]
@@ -147,7 +147,7 @@ def time_figure(context: Context) -> str | None:
         for name in ("seconds/train", "seconds/evaluate"):
             seconds = [stage.metrics[name] for stage in stages if name in stage.metrics]
             if seconds:
-                spent.setdefault((setting_of(row, context.results.axes), name), []).append(sum(seconds))
+                spent.setdefault((context.setting_of(row), name), []).append(sum(seconds))
     settings = [s for s in context.settings if any(setting == s for setting, _ in spent)][:MOST_SETTINGS]
     if not settings:
         return None

@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration.keep.tables import text_in
+from orchestration.report.context import Context
+from orchestration.report.findings import headline
 from orchestration.results.reading import Results, read_results
 from orchestration.results.settings import SettingSummary, settings_summary
 from orchestration.results.words import format_estimate, setting_label, summary_metrics
@@ -19,7 +21,7 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
     """Print settings x metrics (per cent, mean ± half the 95 % interval), and beneath it what failed."""
     console = console or Console()
     results = read_results(run_dir)
-    summaries = settings_summary(results.trials, results.axes)
+    summaries = settings_summary(results.trials, results.axes, results.order_factor)
     methods = {summary.setting.method for summary in summaries if not summary.setting.is_reference}
     shown = [metric for metric in summary_metrics(summaries) if metric.place == "headline"]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -32,13 +34,16 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
         label = setting_label(summary.setting, results.axes, method=len(methods) > 1)
         table.add_row(Text(label), f"{summary.finished}/{summary.trials}", *cells)
     console.print(table)
-    console.print("per cent, mean ± half the 95 % interval over seeds and orders; ↑ higher, ↓ lower is better")
+    console.print(
+        "per cent, mean ± half the 95 % interval, below three seeds their own values; ↑ higher, ↓ lower is better\n"
+    )
+    console.print(headline(Context.of(results)), markup=False)
     _print_unfinished(results, console)
 
 
 def _estimate_with_n(metric: str, summary: SettingSummary) -> str:
     found = summary.metric(metric)
-    note = f" (n={found.n})" if 0 < found.n < summary.finished else ""
+    note = f" (n={found.n})" if 0 < found.n < summary.seeds else ""
     return format_estimate(metric, found) + note
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from matplotlib import colormaps
 from pydantic import JsonValue
 
 from orchestration.keep.tables import Row
+from orchestration.results.comparisons import Compared, compare
+from orchestration.results.estimates import Estimate
 from orchestration.results.reading import Results
 from orchestration.results.settings import (
     Setting,
     SettingSummary,
+    applying_axes,
     best_setting,
+    estimate_rows,
     is_number,
     setting_of,
     settings_summary,
@@ -29,6 +34,7 @@ Dashes = str | tuple[float, tuple[float, ...]]
 REFERENCE_STYLE: dict[str, tuple[str, Dashes]] = {
     "sequential": ("#222222", (0, (5, 2))),
     "direct": ("#777777", (0, (1, 1.5))),
+    "multitask": ("#555555", (0, (3, 1, 1, 1, 1, 1))),
     "zero_shot": ("#999999", (0, (5, 2, 1, 2))),
 }
 
@@ -49,8 +55,8 @@ class Context:
 
     @classmethod
     def of(cls, results: Results) -> Context:
-        summaries = settings_summary(results.trials, results.axes)
-        best = best_setting(results.trials, results.axes)
+        summaries = settings_summary(results.trials, results.axes, results.order_factor)
+        best = best_setting(results.trials, results.axes, results.order_factor)
         settings = [summary.setting for summary in summaries]
         return cls(results, summaries, best.setting if best else None, _styles(settings))
 
@@ -77,12 +83,25 @@ class Context:
         """Short name of a setting: the method is named only where several are compared."""
         return setting_label(setting, self.results.axes, method=len(self.methods) > 1)
 
+    @cached_property
+    def _applying(self) -> dict[str, list[str]]:
+        return applying_axes(self.results.trials, self.results.axes)
+
+    def setting_of(self, row: Row) -> Setting:
+        return setting_of(row, self._applying)
+
+    def estimate(self, rows: Iterable[Row], metric: str) -> Estimate:
+        """Over the seeds and orders of some trials."""
+        return estimate_rows(rows, metric, self.results.order_factor)
+
+    @cached_property
+    def compared(self) -> Compared:
+        return compare(self.results.trials, self.results.axes, self.results.order_factor)
+
     def rows(self, setting: Setting, order: str | None = None) -> list[Row]:
         """The finished trials of a setting, of one order if given."""
         return [
-            row
-            for row in self.results.finished
-            if setting_of(row, self.results.axes) == setting and order in (None, row["order"])
+            row for row in self.results.finished if self.setting_of(row) == setting and order in (None, row["order"])
         ]
 
     def axis_values(self, axis: str) -> list[JsonValue]:

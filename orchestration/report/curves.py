@@ -25,7 +25,7 @@ from orchestration.report.drawing import (
 from orchestration.report.findings import missing_reason
 from orchestration.results.comparisons import baseline_of
 from orchestration.results.estimates import Estimate, present
-from orchestration.results.settings import estimate_rows, setting_axes
+from orchestration.results.settings import setting_axes
 from orchestration.results.words import format_value, short_axis_names
 
 Group = tuple[str, Style, list[Row]]
@@ -95,7 +95,7 @@ def _panel(context: Context, panel: Axes, groups: list[Group], metric: str, axis
             here = [row for row in rows if row.get(axis) == value]
             draw_trials(panel, position + shift, here, metric, style.colour)
             centres += percent(present(row.get(metric) for row in here))
-            found.append(estimate_rows(here, metric))
+            found.append(context.estimate(here, metric))
         draw_estimates(panel, [position + shift for position in range(len(values))], found, line, label)
         shown += found
     centres += _references(context, panel, metric, axis)
@@ -129,11 +129,11 @@ def _references(context: Context, panel: Axes, metric: str, axis: str) -> list[f
                 heights += found_levels
             continue
         if any(row.get(axis) is not None for row in rows):
-            found = [estimate_rows((row for row in rows if row.get(axis) == value), metric).mean for value in values]
+            found = [context.estimate((row for row in rows if row.get(axis) == value), metric).mean for value in values]
             panel.plot(range(len(values)), percent(found), color=colour, linestyle=dashes, linewidth=1.5, label=method)
             heights += percent(present(found))
             continue
-        level = estimate_rows(rows, metric).mean
+        level = context.estimate(rows, metric).mean
         if level is not None:
             panel.axhline(100 * level, color=colour, linestyle=dashes, linewidth=1.5, label=method, zorder=1)
             heights.append(100 * level)
@@ -147,4 +147,4 @@ def _own_reference(context: Context, method: str, reference: str, metric: str) -
     found = baseline_of(own, settings, reference) if own else None
     if found is None:
         return None
-    return estimate_rows((row for row in context.results.finished if found.matches(row)), metric).mean
+    return context.estimate((row for row in context.results.finished if found.matches(row)), metric).mean

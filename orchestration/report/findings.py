@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from mcit_core.choices import shown_choice
 from mcit_core.methods import REFERENCES
-from mcit_core.metrics import CATALOGUE, headline_names, reason_undefined
+from mcit_core.metrics import CATALOGUE, reason_undefined
 from mcit_core.stages.results import UNTOUCHED
 from orchestration.report.context import Context
-from orchestration.results.comparisons import axis_contrast, baseline_of, paired_difference
-from orchestration.results.estimates import Difference, present
-from orchestration.results.words import format_number, format_value, short_axis_names
+from orchestration.results.comparisons import Comparison, Contrast
+from orchestration.results.estimates import CONFIDENCE, Difference, more_seeds, present
+from orchestration.results.words import format_number, format_value, short_axis_names, units
 
+#: verdicts that tell a difference from none
+TOLD = ("better", "worse")
 Line = tuple[str, str, str]  # metric, paired difference in words, verdict
 Finding = tuple[str, list[Line]]  # what was compared, and how it came out
 
@@ -47,6 +49,7 @@ def what_was_run(context: Context) -> str:
         "zero_shot": "zero_shot (the untouched model)",
         "sequential": "sequential (the same training without any protection)",
         "direct": "direct (each task learned alone)",
+        "multitask": "multitask (all tasks learned at once)",
     }
     if references:
         parts.append(f"For reference the sweep also ran {listing([meaning[name] for name in references])}.")
@@ -84,86 +87,85 @@ def _how_it_ended(context: Context) -> str:
 
 
 def in_words(metric: str, difference: Difference) -> str:
-    """A paired difference as a clause: points, interval, number of pairs."""
+    """A paired difference as a clause: points, interval, units."""
     if difference.mean is None:
         return "no pair of finished trials"
     text = f"{format_number(metric, difference.mean, signed=True)} points"
     if difference.interval is None:
-        return f"{text} (one pair, so no interval)"
+        return f"{text} ({units(difference)}, too few for an interval)"
     low, high = (format_number(metric, end, signed=True) for end in difference.interval)
-    return f"{text} (95 % interval {low} to {high}, {difference.n} pairs)"
+    return f"{text} (95 % interval {low} to {high}, {units(difference)})"
 
 
-def verdict(metric: str, difference: Difference) -> str:
-    """better, worse, or no clear difference: decided by whether the interval leaves out zero."""
+def verdict(metric: str, difference: Difference, p_holm: float | None) -> str:
+    """better, worse, or no clear difference: decided by the p-value corrected over all that the report compares."""
     if difference.mean is None:
         return ""
     if difference.interval is None:
-        return "too few pairs to tell"
-    low, high = difference.interval
-    if low <= 0 <= high:
+        return "too few seeds to tell"
+    if p_holm is None or p_holm > 1 - CONFIDENCE:
         return "no clear difference"
-    return "better" if (low > 0) == (CATALOGUE[metric].better == "higher") else "worse"
+    return "better" if (difference.mean > 0) == (CATALOGUE[metric].better == "higher") else "worse"
 
 
-def findings(context: Context) -> list[Finding]:
-    """Each numeric axis from its lowest to its highest value, then the chosen setting against sequential."""
-    return [*_axis_findings(context), *_chosen_findings(context)]
+def what_would_tell(difference: Difference) -> str:
+    """How many seeds more would tell a difference of this size from none; empty where it is told, or there is none."""
+    if difference.mean is None or (difference.interval is not None and not _holds_zero(difference)):
+        return ""
+    if difference.spread is None:
+        return "two more seeds would give an interval"
+    points = round(100 * abs(difference.mean), 1)
+    if not points:
+        return ""
+    more = more_seeds(points / 100, difference.spread, difference.n)
+    return f"{plural(more, 'more seed')} would tell {points:g} points apart, if they spread as these do"
 
 
-def _axis_findings(context: Context) -> list[Finding]:
+def _holds_zero(difference: Difference) -> bool:
+    return difference.interval is not None and difference.interval[0] <= 0 <= difference.interval[1]
+
+
+def _groups(context: Context) -> dict[str, list[Contrast | Comparison]]:
+    """What is claimed -> the metrics that it is looked at on: each numeric axis from its lowest to its highest value,
+    and the chosen setting against sequential."""
     short = short_axis_names(context.results.axes)
-    groups = []
-    for axis in context.numeric_axes():
-        values = context.axis_values(axis)
-        if len(values) < 2:
-            continue
-        low, high = values[0], values[-1]
-        claim = f"{short[axis]} {format_value(high)} instead of {format_value(low)}"
-        contrasts = {
-            name: axis_contrast(context.results.trials, context.results.axes, name, axis=axis, high=high, low=low)
-            for name in headline_names()
-        }
-        groups.append((claim, _lines(context, contrasts)))
+    groups: dict[str, list[Contrast | Comparison]] = {}
+    for found in context.compared.contrasts:
+        claim = f"{short[found.axis]} {format_value(found.high)} instead of {format_value(found.low)}"
+        groups.setdefault(claim, []).append(found)
+    how = " (chosen on the validation split)" if len(context.studied) > 1 else ""
+    for comparison in context.compared.with_sequential:
+        if comparison.setting == context.chosen:
+            groups.setdefault(f"{context.label(context.chosen)}{how} instead of sequential", []).append(comparison)
     return groups
 
 
-def _chosen_findings(context: Context) -> list[Finding]:
-    baseline = baseline_of(context.chosen, context.settings) if context.chosen else None
-    if context.chosen is None or baseline is None:
-        return []
-    how = " (chosen on the validation split)" if len(context.studied) > 1 else ""
-    claim = f"{context.label(context.chosen)}{how} instead of sequential"
-    chosen = context.chosen
-    return [
-        (
-            claim,
-            _lines(
-                context,
-                {name: paired_difference(context.results.trials, name, chosen, baseline) for name in headline_names()},
-            ),
-        )
-    ]
+def findings(context: Context) -> list[Finding]:
+    return [(claim, [_line(context, found) for found in group]) for claim, group in _groups(context).items()]
 
 
-def _lines(context: Context, differences: dict[str, Difference]) -> list[Line]:
-    lines = []
-    for name, difference in differences.items():
-        words = in_words(name, difference) if difference.n else missing_reason(context, name)
-        lines.append((CATALOGUE[name].title, words, verdict(name, difference)))
-    return lines
+def _line(context: Context, found: Contrast | Comparison) -> Line:
+    known = found.difference.mean is not None
+    words = in_words(found.metric, found.difference) if known else missing_reason(context, found.metric)
+    return CATALOGUE[found.metric].title, words, verdict(found.metric, found.difference, found.p_holm)
 
 
 def headline(context: Context) -> str:
-    """The main finding in one sentence."""
-    groups = findings(context)
-    if groups:
-        # an axis whose ends were dropped by halving has nothing to say
-        claim, lines = next((group for group in groups if group[1][0][2]), groups[0])
+    """What came out, in a few sentences: of every claim its first metric, what else of it is told apart, and what would
+    tell more."""
+    sentences = []
+    for claim, group in _groups(context).items():
+        lines = [_line(context, found) for found in group]
         title, words, judged = lines[0]
         if not judged:
-            return f"With {claim}, the difference in {title} is not known: {words}."
-        return f"With {claim}, {title} changed by {words}: {judged}."
+            sentences.append(f"With {claim}, the difference in {title} is not known: {words}.")
+            continue
+        told = [f"; {title} by {words}: {judged}" for title, words, judged in lines[1:] if judged in TOLD]
+        sentences.append(f"With {claim}, {title} changed by {words}: {judged}{''.join(told)}.")
+        more = "" if judged in TOLD else what_would_tell(group[0].difference)
+        sentences += [f"For {title}, {more}."] if more else []
+    if sentences:
+        return " ".join(sentences)
     if not context.results.finished:
         return "No trial has finished, so there is no finding."
     if context.chosen is None:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from mcit_core.methods import ORDERLESS
 from orchestration.keep.tables import Row, text_in
 from orchestration.report.comparisons import rows_by_order
 from orchestration.report.context import Context
@@ -21,8 +22,8 @@ MOST_LINES = 7
 
 
 def _has_matrix(setting: Setting) -> bool:
-    """The untouched model and tasks trained alone go through no sequence."""
-    return setting.method not in ("zero_shot", "direct")
+    """What goes through no sequence has none."""
+    return setting.method not in ORDERLESS
 
 
 def mean_of(context: Context, rows: list[Row]) -> AccuracyMatrix:

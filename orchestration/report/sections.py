@@ -24,6 +24,7 @@ from orchestration.report.tables import (
     orders_table,
     settings_table,
 )
+from orchestration.results.matrices import test_set_error
 from orchestration.results.words import summary_metrics
 
 
@@ -34,14 +35,40 @@ def _summary(context: Context) -> Section:
         parts.append(html_table([html.escape(claim), "paired difference", ""], rows, "words findings"))
     parts.append(
         paragraph(
-            "Differences are paired: both sides had the same seed and the same order of tasks. The interval is the "
-            "95 % t-interval over those pairs; “no clear difference” means that it includes zero. Two or three pairs "
-            "give very wide intervals, and none is corrected for the number of comparisons."
-            + (" Orders of one seed are no independent repetitions." if len(context.results.orders) > 1 else ""),
+            "Differences are paired: both sides had the same seed and the same order of tasks. "
+            + _units_words(context)
+            + " “Better” and “worse” need p ≤ 0.05, corrected for all that this report compares (Holm). "
+            + _test_set_words(context),
             "note",
         )
     )
     return "What was run and what came out", "".join(parts)
+
+
+def _units_words(context: Context) -> str:
+    """What counts as a unit in intervals."""
+    if context.results.order_factor == "random":
+        return (
+            "Seeds and orders, which were drawn, are both random: the interval is that of the crossed two-way layout, "
+            "and needs three of each."
+        )
+    orders = "with their mean over all listed orders " if len(context.results.orders) > 1 else ""
+    return f"Seeds are the units {orders}of a 95 % t-interval, which needs three."
+
+
+def _test_set_words(context: Context) -> str:
+    """How much the test set itself leaves open."""
+    text = "Intervals are over the randomness of training, on this test set"
+    rows = context.rows(context.chosen) if context.chosen else []
+    found = [test_set_error(context.results.stages.get(text_in(row, "trial"), [])) for row in rows]
+    known = [error for error in found if error is not None]
+    if not known:
+        return f"{text}."
+    half, count = known[0]
+    return (
+        f"{text}; its {count:,} rows alone leave an average accuracy uncertain by ± {100 * half:.1f} points (95 %), "
+        "a difference between settings, which see the same rows, by less."
+    )
 
 
 def _verdict(judged: str) -> str:
@@ -61,8 +88,8 @@ def _settings(context: Context) -> Section:
     if not context.summaries:
         return "Settings and metrics", missing("no trial yet")
     text = (
-        "Mean ± half the width of the 95 % t-interval over seeds and orders; n counts finished trials, and one "
-        "trial alone has no interval. "
+        "Mean ± half the width of the 95 % interval; n counts finished trials. Below three seeds there is no interval, "
+        "and the seeds' own values stand in brackets. "
     )
     parts = [paragraph(text + _chosen_words(context), "note"), settings_table(context), further_table(context)]
     shown = {metric.name for metric in summary_metrics(context.summaries)}

@@ -10,10 +10,10 @@ from pathlib import Path
 from mcit_core.metrics import CATALOGUE, Metric, headline_names
 from orchestration.report.context import Context
 from orchestration.report.markup import html_table
-from orchestration.results.comparisons import Comparison, compare_with_sequential
+from orchestration.results.comparisons import Comparison
 from orchestration.results.reading import metric_names
-from orchestration.results.settings import SettingSummary, estimate_rows, setting_axes
-from orchestration.results.words import format_number, format_value, summary_metrics
+from orchestration.results.settings import SettingSummary, setting_axes
+from orchestration.results.words import format_number, format_value, summary_metrics, units
 
 
 def glossary(context: Context) -> str:
@@ -52,7 +52,7 @@ def orders_table(context: Context) -> str:
             str(number),
             html.escape(order.replace(">", " → ")),
             *(
-                format_number(metric.name, estimate_rows(context.rows(setting, order), metric.name).mean)
+                format_number(metric.name, context.estimate(context.rows(setting, order), metric.name).mean)
                 for setting, metric in columns
             ),
         ]
@@ -94,12 +94,15 @@ def _cell(summary: SettingSummary, metric: Metric) -> str:
     text = format_number(metric.name, found.mean)
     if found.half_width is not None and (found.half_width > 0 or metric.better or metric.name == "seconds"):
         text += f' <span class="interval">± {format_number(metric.name, found.half_width)}</span>'
-    return text + (f' <span class="interval">n = {found.n}</span>' if 0 < found.n < summary.finished else "")
+    elif found.half_width is None and found.n > 1:
+        values = ", ".join(format_number(metric.name, value) for value in found.values)
+        text += f' <span class="interval">({values})</span>'
+    return text + (f' <span class="interval">n = {found.n}</span>' if 0 < found.n < summary.seeds else "")
 
 
 def comparison_table(context: Context) -> str:
     """Each setting minus sequential, on the headline metrics; empty where nothing can be compared."""
-    comparisons = [c for c in compare_with_sequential(context.results.trials, context.results.axes) if c.difference.n]
+    comparisons = [c for c in context.compared.with_sequential if c.difference.mean is not None]
     metrics = [name for name in headline_names() if any(c.metric == name for c in comparisons)]
     by_place = {(c.setting, c.metric): c for c in comparisons}
     settings = list(dict.fromkeys(c.setting for c in comparisons))
@@ -119,10 +122,10 @@ def _difference_cell(comparison: Comparison | None) -> str:
     found, metric = comparison.difference, comparison.metric
     text = f"<b>{format_number(metric, found.mean, signed=True)}</b>"
     if found.interval is None:
-        return f'{text} <span class="interval">one pair</span>'
+        return f'{text} <span class="interval">{units(found)}, no interval</span>'
     low, high = (format_number(metric, end, signed=True) for end in found.interval)
     p = "no variation" if comparison.p_holm is None else format_p(comparison.p_holm)
-    return f'{text} <span class="interval">[{low}, {high}]</span><br><span class="interval">{p}, {found.n} pairs</span>'
+    return f'{text} <span class="interval">[{low}, {high}]</span><br><span class="interval">{p}, {units(found)}</span>'
 
 
 def format_p(p: float) -> str:
@@ -155,7 +158,7 @@ def write_latex(context: Context, path: Path) -> None:
     arrow = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
     head = ["setting", "$n$", *(latex(metric.title) + arrow[metric.better] for metric in metrics)]
     lines = [
-        "% mean and half the 95 % t-interval over seeds and orders, per cent; needs \\usepackage{booktabs}",
+        "% mean and half the 95 % interval, per cent; needs \\usepackage{booktabs}",
         rf"\begin{{tabular}}{{lr{'r' * len(metrics)}}}",
         r"\toprule",
         " & ".join(head) + r" \\",

@@ -2,3 +2,7 @@
 
 Everything here is on the stored scale, accuracy in [0, 1]; only `words` multiplies by 100.
 """
+
+from orchestration.results.estimates import paired_interval
+
+__all__ = ["paired_interval"]

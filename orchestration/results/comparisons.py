@@ -1,8 +1,8 @@
-"""Settings against one another: differences paired over seed and order."""
+"""Settings against one another: differences paired over seed and order, and what the choice of one is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,14 @@ from mcit_core.methods import REFERENCES
 from mcit_core.metrics import headline_names
 from mcit_core.registry import plain_tuner
 from orchestration.keep.tables import Row
-from orchestration.results.estimates import Difference, difference, holm, present
+from orchestration.results.estimates import Difference, Orders, Unit, difference_of, holm, present
 from orchestration.results.reading import finished
-from orchestration.results.settings import UNIT, Setting, settings_summary
+from orchestration.results.settings import Setting, is_number, rows_by_setting, setting_axes, value_key
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A setting against its baseline on one metric; p_holm is corrected over the whole family it was made in."""
+    """A setting against its baseline on one metric; p_holm is corrected over everything that was compared with it."""
 
     setting: Setting
     baseline: Setting
@@ -28,35 +28,65 @@ class Comparison:
     p_holm: float | None
 
 
-def paired_difference(trials: Iterable[Row], metric: str, setting_a: Setting, setting_b: Setting) -> Difference:
+@dataclass(frozen=True)
+class Contrast:
+    """Value `high` of a numeric axis against `low` on one metric, all else equal."""
+
+    axis: str
+    high: JsonValue
+    low: JsonValue
+    metric: str
+    difference: Difference
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All that a sweep lets one compare, one family for Holm's correction."""
+
+    contrasts: list[Contrast]
+    with_sequential: list[Comparison]
+
+
+def paired_difference(
+    trials: Iterable[Row], metric: str, setting_a: Setting, setting_b: Setting, orders: Orders = "fixed"
+) -> Difference:
     """setting_a minus setting_b, paired over (seed, order)."""
     done = finished(trials)
-    rows_a = [row for row in done if setting_a.matches(row)]
-    rows_b = [row for row in done if setting_b.matches(row)]
-    return _difference_of_rows(rows_a, rows_b, metric, UNIT, UNIT)
+    rows_a, rows_b = ([row for row in done if setting.matches(row)] for setting in (setting_a, setting_b))
+    return _difference_of_rows(rows_a, rows_b, metric, (), orders)
 
 
 def axis_contrast(
-    trials: Iterable[Row], axes: Iterable[str], metric: str, *, axis: str, high: JsonValue, low: JsonValue
+    trials: Iterable[Row],
+    axes: Iterable[str],
+    metric: str,
+    *,
+    axis: str,
+    high: JsonValue,
+    low: JsonValue,
+    orders: Orders = "fixed",
 ) -> Difference:
     """Value `high` of an axis minus value `low`, all else equal, averaged within each (seed, order) first."""
-    pair = tuple(dict.fromkeys(("method", *UNIT, *(name for name in axes if name != axis))))
+    others = tuple(dict.fromkeys(("method", *(name for name in axes if name not in (axis, "order")))))
     rows = [row for row in finished(trials) if row["method"] not in REFERENCES]
     at_high, at_low = ([row for row in rows if row.get(axis) == value] for value in (high, low))
-    return _difference_of_rows(at_high, at_low, metric, pair, UNIT)
+    return _difference_of_rows(at_high, at_low, metric, others, orders)
 
 
 def _difference_of_rows(
-    rows_a: list[Row], rows_b: list[Row], metric: str, pair: tuple[str, ...], unit: tuple[str, ...]
+    rows_a: list[Row], rows_b: list[Row], metric: str, others: tuple[str, ...], orders: Orders
 ) -> Difference:
-    """Differences between rows that agree in the columns `pair`, averaged within each `unit` (a part of `pair`)."""
+    """Differences between rows of the same seed and order that agree in the columns `others`, averaged within each
+    seed and order."""
+    pair = ("seed", "order", *others)
     values_b = {tuple(row[name] for name in pair): row.get(metric) for row in rows_b}
-    units: dict[tuple[JsonValue, ...], list[float]] = {}
+    units: dict[Unit, list[float]] = {}
     for row in rows_a:
         both = present([row.get(metric), values_b.get(tuple(row[name] for name in pair))])
         if len(both) == 2:
-            units.setdefault(tuple(row[name] for name in unit), []).append(both[0] - both[1])
-    return difference(float(np.mean(values)) for values in units.values())
+            units.setdefault((row["seed"], row["order"]), []).append(both[0] - both[1])
+    return difference_of({unit: float(np.mean(values)) for unit, values in units.items()}, orders)
 
 
 def baseline_of(setting: Setting, settings: Iterable[Setting], method: str = "sequential") -> Setting | None:
@@ -73,17 +103,39 @@ def baseline_of(setting: Setting, settings: Iterable[Setting], method: str = "se
     return max(agreeing, key=lambda other: len(other.values), default=None)
 
 
-def compare_with_sequential(
-    trials: Sequence[Row], axes: Iterable[str], metrics: Sequence[str] | None = None
-) -> list[Comparison]:
-    """Every setting against `sequential` on the headline metrics or those given, paired over (seed, order); Holm over
-    all settings and metrics together."""
+def numeric_ends(trials: Iterable[Row], axes: Iterable[str]) -> dict[str, tuple[JsonValue, JsonValue]]:
+    """Every axis whose values under study are two numbers or more -> its lowest and its highest."""
+    studied = [row for row in trials if row["method"] not in REFERENCES]
+    ends = {}
+    for axis in setting_axes(axes):
+        values = {row.get(axis) for row in studied}
+        if len(values) > 1 and all(is_number(value) for value in values):
+            low, *_, high = sorted(values, key=value_key)
+            ends[axis] = (low, high)
+    return ends
+
+
+def compare(
+    trials: Sequence[Row], axes: Collection[str], orders: Orders = "fixed", metrics: Sequence[str] | None = None
+) -> Compared:
+    """Every numeric axis from its lowest value to its highest, and every setting against `sequential`, on the headline
+    metrics or those given. Holm over all of it together, so that a p-value is the same wherever it stands."""
     metrics = headline_names() if metrics is None else metrics
-    settings = [summary.setting for summary in settings_summary(trials, axes)]
-    found = []
-    for setting in settings:
-        baseline = None if setting.is_reference else baseline_of(setting, settings)
-        if baseline is not None:
-            found += [(setting, baseline, name, paired_difference(trials, name, setting, baseline)) for name in metrics]
-    corrected = holm([difference.p for *_, difference in found])
-    return [Comparison(*parts, p_holm) for parts, p_holm in zip(found, corrected, strict=True)]
+    contrasts = [
+        (axis, high, low, name, axis_contrast(trials, axes, name, axis=axis, high=high, low=low, orders=orders))
+        for axis, (low, high) in numeric_ends(trials, axes).items()
+        for name in metrics
+    ]
+    rows = {setting: finished(found) for setting, found in rows_by_setting(trials, axes).items()}
+    pairs = [(setting, baseline_of(setting, rows)) for setting in rows if not setting.is_reference]
+    comparisons = [
+        (setting, baseline, name, _difference_of_rows(rows[setting], rows[baseline], name, (), orders))
+        for setting, baseline in pairs
+        if baseline is not None
+        for name in metrics
+    ]
+    corrected = holm([*(found[-1].p for found in contrasts), *(found[-1].p for found in comparisons)])
+    return Compared(
+        [Contrast(*parts, p) for parts, p in zip(contrasts, corrected, strict=False)],
+        [Comparison(*parts, p) for parts, p in zip(comparisons, corrected[len(contrasts) :], strict=True)],
+    )

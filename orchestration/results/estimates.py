@@ -1,35 +1,64 @@
-"""Means, intervals and p-values of plain numbers. A missing value (None or NaN) is left out, and n says so."""
+"""Means, intervals and p-values over seeds and orders. A missing value (None or NaN) is left out, and n says so.
+
+Seeds are the units that repeat. Orders that were listed (explicit, reverse, latin_square, all) are a fixed factor: a
+seed counts with its mean over all of them, and a seed that lacks one is left out. Orders that were drawn are a second
+random factor, crossed with the seeds: the variance of the mean is that of the two-way layout without replication, with
+Satterthwaite's degrees of freedom (Satterthwaite 1946; Searle, Casella & McCulloch, Variance Components, ch. 4).
+Below three units of a random factor there is no interval and no p-value.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
+from pydantic import JsonValue
+from scipy import special
 
 CONFIDENCE = 0.95
+#: fewer units allow no interval
+LEAST = 3
+Unit = tuple[JsonValue, JsonValue]  # seed and order
+#: what orders are: a list of which every one counts, or a draw from all that there are
+Orders = Literal["fixed", "random"]
+
+
+class PairedInterval(NamedTuple):
+    """A mean and its 95 % interval, None where undefined."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    degrees_of_freedom: float
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of n values, their standard deviation, and half the width of the 95 % t-interval (both need n > 1)."""
+    """Mean over n seeds, the standard deviation of the seeds' means (n > 1), and half the width of the 95 % interval
+    of the mean (None below three units). `values`: the seeds' means. `drawn`: how many orders were drawn, 0 where
+    orders are fixed."""
 
     mean: float | None
     spread: float | None
     half_width: float | None
     n: int
+    values: tuple[float, ...] = ()
+    drawn: int = 0
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of n paired differences, its 95 % t-interval and the two-sided p-value of the paired t-test."""
+    """Mean of differences paired over seed and order, as an Estimate, with the two-sided p-value of the same t."""
 
     mean: float | None
     half_width: float | None
     n: int
     p: float | None
+    spread: float | None = None
+    drawn: int = 0
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -38,36 +67,108 @@ class Difference:
         return self.mean - self.half_width, self.mean + self.half_width
 
 
+@dataclass(frozen=True)
+class _Mean:
+    """A mean, its standard error (None where undefined), and what they come from."""
+
+    mean: float | None = None
+    error: float | None = None
+    freedom: float = 0.0
+    spread: float | None = None
+    values: tuple[float, ...] = ()
+    drawn: int = 0
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.error is None else _quantile((1 + CONFIDENCE) / 2, self.freedom) * self.error
+
+
+def _quantile(share: float, freedom: float) -> float:
+    return float(special.stdtrit(freedom, share))
+
+
 def present(values: Iterable[object]) -> list[float]:
     """The values that are there: neither None nor NaN nor infinite."""
     return [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
 
 
+def _mean(values: Mapping[Unit, object], orders: Orders) -> _Mean:
+    found = {unit: value for unit, value in values.items() if present([value])}
+    every = list(dict.fromkeys(order for _, order in found))
+    seeds = [seed for seed in dict.fromkeys(seed for seed, _ in found) if all((seed, o) in found for o in every)]
+    if not seeds:
+        return _Mean()
+    table = np.array([present(found[seed, order] for order in every) for seed in seeds])  # [seeds, orders]
+    of_seeds = table.mean(1)
+    mean, n = float(of_seeds.mean()), len(seeds)
+    spread = float(of_seeds.std(ddof=1)) if n > 1 else None
+    drawn = len(every) if orders == "random" else 0
+    parts = (spread, tuple(of_seeds.tolist()), drawn)
+    if spread is None or n < LEAST or 0 < drawn < LEAST:
+        return _Mean(mean, None, n - 1.0, *parts)
+    error, freedom = (spread / math.sqrt(n), n - 1.0) if orders == "fixed" else _crossed(table)
+    return _Mean(mean, error, freedom, *parts)
+
+
+def _crossed(table: np.ndarray) -> tuple[float, float]:
+    """The standard error of the mean of a table [seeds, orders], both random, and its degrees of freedom. The variance
+    is never below the residual's, which it is where neither factor has an effect of its own."""
+    s, o = table.shape
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    freedom = np.array([s - 1, o - 1, (s - 1) * (o - 1)])
+    squares = np.array(
+        [o * table.mean(1).var(ddof=1), s * table.mean(0).var(ddof=1), (rest**2).sum() / ((s - 1) * (o - 1))]
+    )
+    together = squares[0] + squares[1] - squares[2]
+    if together <= squares[2]:
+        return math.sqrt(squares[2] / (s * o)), float(freedom[2])
+    return math.sqrt(together / (s * o)), float(together**2 / (squares**2 / freedom).sum())
+
+
+def paired_interval(values: Mapping[Unit, float], orders: Orders) -> PairedInterval:
+    """The mean of `values` (seed, order) -> number, most often a difference of two settings, and its 95 % interval.
+
+    low and high are None below three seeds, and for `random` below three orders; mean too where no seed has every
+    order. Raises ValueError for another word than fixed or random.
+    """
+    if orders not in ("fixed", "random"):
+        raise ValueError(f"orders are fixed or random, not {orders!r}")
+    found = _mean(values, orders)
+    half = found.half_width
+    if found.mean is None or half is None:
+        return PairedInterval(found.mean, None, None, found.freedom)
+    return PairedInterval(found.mean, found.mean - half, found.mean + half, found.freedom)
+
+
 def estimate(values: Iterable[object]) -> Estimate:
-    numbers = present(values)
-    if not numbers:
-        return Estimate(None, None, None, 0)
-    mean = float(np.mean(numbers))
-    if len(numbers) == 1:
-        return Estimate(mean, None, None, 1)
-    spread = float(np.std(numbers, ddof=1))
-    return Estimate(mean, spread, _half_width(spread, len(numbers)), len(numbers))
+    """Of values that each are a unit."""
+    return estimate_units({(unit, None): value for unit, value in enumerate(values)})
 
 
-def _half_width(spread: float, n: int) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / math.sqrt(n)
+def estimate_units(values: Mapping[Unit, object], orders: Orders = "fixed") -> Estimate:
+    found = _mean(values, orders)
+    return Estimate(found.mean, found.spread, found.half_width, len(found.values), found.values, found.drawn)
 
 
-def difference(values: Iterable[float]) -> Difference:
-    """Mean, interval and p-value of differences. Without any variation p is 1 (all zero) or undefined."""
-    found = estimate(values)
-    if found.mean is None or found.spread is None:
-        return Difference(found.mean, None, found.n, None)
-    error = found.spread / math.sqrt(found.n)
-    if error == 0:
-        return Difference(found.mean, 0.0, found.n, 1.0 if found.mean == 0 else None)
-    p = 2 * float(stats.t.sf(abs(found.mean) / error, found.n - 1))
-    return Difference(found.mean, found.half_width, found.n, p)
+def difference_of(values: Mapping[Unit, float], orders: Orders = "fixed") -> Difference:
+    """Of paired differences. Without any variation p is 1 (all zero) or undefined."""
+    found = _mean(values, orders)
+    p = None
+    if found.mean is not None and found.error is not None:
+        if found.error:
+            p = 2 * float(special.stdtr(found.freedom, -abs(found.mean) / found.error))
+        elif not found.mean:
+            p = 1.0
+    return Difference(found.mean, found.half_width, len(found.values), p, found.spread, found.drawn)
+
+
+def more_seeds(points: float, spread: float, n: int) -> int:
+    """How many seeds more, on n, would make half the interval narrower than `points` (above 0) at this spread between
+    seeds."""
+    wanted = LEAST
+    while _quantile((1 + CONFIDENCE) / 2, wanted - 1) * spread / math.sqrt(wanted) >= points:
+        wanted += max(1, wanted // 20)
+    return max(0, wanted - n)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

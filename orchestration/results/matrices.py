@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,17 @@ def accuracy_matrix(stages: Sequence[StageResult], order: Sequence[str], split: 
     values = matrix(stages, order, split)
     values += [missing] * (len(order) - len(values))
     return AccuracyMatrix(list(order), values, untouched(stages, order, split) or missing)
+
+
+def test_set_error(stages: Sequence[StageResult]) -> tuple[float, int] | None:
+    """Half the 95 % interval that the test set leaves to a trial's average accuracy after its last stage, and the rows
+    of the set: rows are drawn independently, tasks weigh the same, an answer is right or wrong (normal approximation).
+    None where nothing was tested."""
+    cells = [cell for cell in stages[-1].accuracy if cell.split == "test"] if stages else []
+    if not cells:
+        return None
+    variance = sum(cell.accuracy * (1 - cell.accuracy) / cell.n for cell in cells) / len(cells) ** 2
+    return 1.959964 * math.sqrt(variance), sum(cell.n for cell in cells)
 
 
 def mean_matrix(matrices: Sequence[AccuracyMatrix]) -> AccuracyMatrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from pydantic import JsonValue
 
 from mcit_core.stages.results import StageResult
 from orchestration.keep.tables import TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
+from orchestration.results.estimates import Orders
 
 
 @dataclass(frozen=True)
 class Results:
-    """What one RUN folder holds. axes: name -> the values declared in the sweep file, or None if not a list."""
+    """What one RUN folder holds. axes: name -> the values declared in the sweep file, or None if not a list. A value
+    that is itself a list or a mapping stands as its JSON text, here and in the rows."""
 
     folder: Path
     sweep: dict[str, JsonValue]
@@ -34,6 +37,13 @@ class Results:
         return list(dict.fromkeys(text_in(row, "order") for row in self.trials if row.get("order")))
 
     @property
+    def order_factor(self) -> Orders:
+        """Whether the orders were listed, so that every one counts, or drawn from all that there are."""
+        axes = self.sweep.get("axes")
+        order = axes.get("order") if isinstance(axes, dict) else None
+        return "random" if isinstance(order, dict) and order.get("drawn") is True else "fixed"
+
+    @property
     def measured(self) -> set[str]:
         """The names of everything that stages measured."""
         return {name for stages in self.stages.values() for stage in stages for name in stage.metrics}
@@ -45,10 +55,16 @@ def read_results(run_dir: Path) -> Results:
     sweep_file = run_dir / "sweep.yaml"
     sweep = (yaml.safe_load(sweep_file.read_text(encoding="utf-8")) or {}) if sweep_file.exists() else {}
     axes = {
-        str(name): values if isinstance(values, list) else None for name, values in (sweep.get("axes") or {}).items()
+        str(name): [_plain(value) for value in values] if isinstance(values, list) else None
+        for name, values in (sweep.get("axes") or {}).items()
     }
     trials, accuracy, stages = (_rows(run_dir / f"{name}.parquet") for name in ("trials", "accuracy", "stages"))
+    trials = [{name: _plain(value) if name in axes else value for name, value in row.items()} for row in trials]
     return Results(run_dir, sweep, axes, trials, stage_results(accuracy, stages))
+
+
+def _plain(value: JsonValue) -> JsonValue:
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _rows(path: Path) -> list[Row]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
 import numpy as np
 from pydantic import JsonValue
 
-from mcit_core.methods import REFERENCES
+from mcit_core.methods import ORDERLESS, REFERENCES
 from orchestration.keep.tables import Row, text_in
-from orchestration.results.estimates import Estimate, estimate, present
+from orchestration.results.estimates import Estimate, Orders, Unit, estimate_units, present
 from orchestration.results.reading import finished, metric_names
 
 #: columns that are part of a setting where methods are compared
 TUNER = ("tuner", "tuner_settings")
-#: what tells the repetitions of a setting apart
-UNIT = ("seed", "order")
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class SettingSummary:
     setting: Setting
     trials: int
     finished: int
+    seeds: int  # of the finished trials
     metrics: dict[str, Estimate]
 
     def metric(self, name: str) -> Estimate:
@@ -54,38 +53,62 @@ def setting_axes(axes: Iterable[str]) -> list[str]:
     return [name for name in axes if name not in ("order", "method")]
 
 
-def setting_of(row: Row, axes: Collection[str]) -> Setting:
-    """The setting of a trial. A reference keeps only the axes that apply to it. Where methods are compared, the tuner
-    and what it has other than its defaults are part of it, since there is a reference of each kind for every tuner."""
-    reference = row["method"] in REFERENCES
-    values = [(axis, row.get(axis)) for axis in setting_axes(axes)]
-    values = [(axis, value) for axis, value in values if not (reference and value is None)]
-    if "method" in axes and "tuner" not in axes and row.get("tuner"):
-        values += [(name, row.get(name)) for name in TUNER]
-    return Setting(text_in(row, "method"), tuple(values))
+def applying_axes(trials: Iterable[Row], axes: Collection[str]) -> dict[str, list[str]]:
+    """Method -> the columns that tell its settings apart. An axis that does not apply to a reference is null in all its
+    rows; one that applies may be null in some, which is then a value as any other. Where methods are compared, the
+    tuner and what it has other than its defaults are part of a setting, since every tuner has its own reference."""
+    telling = setting_axes(axes)
+    tuners = TUNER if "method" in axes and "tuner" not in axes else ()
+    found: dict[str, list[str]] = {}
+    there: dict[str, set[str]] = {}
+    for row in trials:
+        method = text_in(row, "method")
+        found.setdefault(method, [])
+        there.setdefault(method, set()).update(name for name in (*telling, *tuners) if row.get(name) is not None)
+    for method in found:
+        apply = [axis for axis in telling if method not in REFERENCES or axis in there[method]]
+        found[method] = apply + [name for name in tuners if "tuner" in there[method]]
+    return found
 
 
-def estimate_rows(rows: Iterable[Row], metric: str) -> Estimate:
-    """Estimate over seeds and orders: trials that share both (other axes pooled) count as one value, their mean."""
-    units: dict[tuple[JsonValue, ...], list[float]] = {}
+def setting_of(row: Row, applying: Mapping[str, Sequence[str]]) -> Setting:
+    """The setting of a trial; `applying` is that of `applying_axes`."""
+    method = text_in(row, "method")
+    return Setting(method, tuple((name, row.get(name)) for name in applying[method]))
+
+
+def estimate_rows(rows: Iterable[Row], metric: str, orders: Orders = "fixed") -> Estimate:
+    """Estimate over seeds and orders: trials that share both (other axes pooled) count as one value, their mean. Where
+    the order plays no part, as for most references, it is no factor."""
+    units: dict[Unit, list[float]] = {}
+    free = True
     for row in rows:
-        units.setdefault(tuple(row[name] for name in UNIT), []).extend(present([row.get(metric)]))
-    return estimate(float(np.mean(values)) for values in units.values() if values)
+        free &= row["method"] in ORDERLESS
+        units.setdefault((row["seed"], row["order"]), []).extend(present([row.get(metric)]))
+    values = {unit: float(np.mean(found)) for unit, found in units.items() if found}
+    return estimate_units(values, "fixed" if free else orders)
 
 
-def settings_summary(trials: Sequence[Row], axes: Iterable[str]) -> list[SettingSummary]:
+def rows_by_setting(trials: Sequence[Row], axes: Collection[str]) -> dict[Setting, list[Row]]:
+    """The trials of every setting of the run, references last."""
+    applying = applying_axes(trials, axes)
+    groups: dict[Setting, list[Row]] = {}
+    for row in trials:
+        groups.setdefault(setting_of(row, applying), []).append(row)
+    return dict(sorted(groups.items(), key=lambda item: _sort_key(item[0])))
+
+
+def settings_summary(trials: Sequence[Row], axes: Iterable[str], orders: Orders = "fixed") -> list[SettingSummary]:
     """Every setting of the run with the estimates of its finished trials; references last."""
     axes = list(axes)
     names = metric_names(trials, axes)
-    groups: dict[Setting, list[Row]] = {}
-    for row in trials:
-        groups.setdefault(setting_of(row, axes), []).append(row)
     summaries = []
-    for setting, rows in groups.items():
+    for setting, rows in rows_by_setting(trials, axes).items():
         done = finished(rows)
-        metrics = {name: estimate_rows(done, name) for name in [*names, "seconds"]}
-        summaries.append(SettingSummary(setting, len(rows), len(done), metrics))
-    return sorted(summaries, key=lambda summary: _sort_key(summary.setting))
+        metrics = {name: estimate_rows(done, name, orders) for name in [*names, "seconds"]}
+        seeds = len({row["seed"] for row in done})
+        summaries.append(SettingSummary(setting, len(rows), len(done), seeds, metrics))
+    return summaries
 
 
 def _sort_key(setting: Setting) -> tuple[int, str, list[tuple[int, float, str]]]:
@@ -102,11 +125,14 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def best_setting(trials: Sequence[Row], axes: Iterable[str]) -> SettingSummary | None:
+VALIDATION = "validation/average_accuracy"
+
+
+def best_setting(trials: Sequence[Row], axes: Iterable[str], orders: Orders = "fixed") -> SettingSummary | None:
     """The setting with the highest mean VALIDATION average accuracy; references do not compete."""
     found = [
         summary
-        for summary in settings_summary(trials, axes)
-        if not summary.setting.is_reference and summary.metric("validation/average_accuracy").mean is not None
+        for summary in settings_summary(trials, axes, orders)
+        if not summary.setting.is_reference and summary.metric(VALIDATION).mean is not None
     ]
-    return max(found, key=lambda summary: summary.metric("validation/average_accuracy").mean or 0.0, default=None)
+    return max(found, key=lambda summary: summary.metric(VALIDATION).mean or 0.0, default=None)

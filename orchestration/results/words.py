@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mcit_core.metrics import CATALOGUE, Metric
-from orchestration.results.estimates import Estimate
+from orchestration.results.estimates import Difference, Estimate
 from orchestration.results.settings import TUNER, Setting, SettingSummary
 
 
@@ -27,9 +27,17 @@ def format_number(metric: str, value: float | None, signed: bool = False) -> str
 
 
 def format_estimate(metric: str, found: Estimate) -> str:
-    """Mean ± half width; the mean alone where one value allows no interval."""
+    """Mean ± half width; where there are too few seeds for an interval the mean, and the seeds' own values."""
     mean = format_number(metric, found.mean)
-    return mean if found.half_width is None else f"{mean} ± {format_number(metric, found.half_width)}"
+    if found.half_width is not None:
+        return f"{mean} ± {format_number(metric, found.half_width)}"
+    return f"{mean} ({', '.join(format_number(metric, value) for value in found.values)})" if found.n > 1 else mean
+
+
+def units(found: Estimate | Difference) -> str:
+    """What an estimate counts as its units."""
+    seeds = f"{found.n} seed{'s' * (found.n != 1)}"
+    return f"{seeds} × {found.drawn} drawn order{'s' * (found.drawn != 1)}" if found.drawn else seeds
 
 
 def short_axis_names(axes: Iterable[str]) -> dict[str, str]:

@@ -65,6 +65,7 @@ def plan(number: int) -> tuple[SweepSpec, list[Trial], StageTree]:
         axes=axes,
         orders=make_orders(tasks, rng.choice(kinds)),
         order_swept=True,
+        orders_drawn=False,
         seeds=tuple(range(rng.randint(1, 2))),
         references=tuple(rng.sample(["zero_shot", "direct", "sequential"], rng.randint(0, 3))),
         cpus=1,

@@ -232,10 +232,12 @@ def test_a_resolved_spec_reads_back(tmp_path: Path) -> None:
 
     path = tmp_path / "sweep.yaml"
     path.write_text(GOOD + "resources: {workers: 2}\n")
-    spec = load_spec(path, ["axes.order={kind: latin_square}"])
-    again = tmp_path / "again.yaml"
-    again.write_text(yaml.safe_dump(resolved(spec)))
-    assert load_spec(again) == spec
+    for axis, drawn in (("{kind: latin_square}", False), ("{kind: sample, n: 3}", True), ("all", False)):
+        spec = load_spec(path, [f"axes.order={axis}"])
+        assert spec.orders_drawn == drawn
+        again = tmp_path / "again.yaml"
+        again.write_text(yaml.safe_dump(resolved(spec)))
+        assert load_spec(again) == spec
 
 
 def test_orders_and_shared_stages_are_counted(tmp_path: Path) -> None:
@@ -257,8 +259,9 @@ def test_references_stand_once_and_first(tmp_path: Path) -> None:
     path.write_text(GOOD)
     trials = make_trials(load_spec(path))
     methods = [trial.method for trial in trials]
-    assert methods == ["zero_shot"] * 2 + ["direct"] * 2 + ["sequential"] * 2 + ["fwd_prompt"] * 4
-    assert all(trial.settings["projection.task_energy"] is None for trial in trials[:6])
+    # nothing is random in the untouched model, so it is there once
+    assert methods == ["zero_shot"] + ["direct"] * 2 + ["sequential"] * 2 + ["fwd_prompt"] * 4
+    assert all(trial.settings["projection.task_energy"] is None for trial in trials[:5])
     # the direct stage of the first task is the sequence's first stage: 10 stages a seed less one shared
     assert len(costs(trials).distinct) == 2 * (3 + 3 + 6 - 1)
 
@@ -276,7 +279,7 @@ def test_a_reference_protects_nothing(tmp_path: Path) -> None:
     path.write_text(GOOD.replace("projection.task_energy: [0.5, 0.99]", "pool.reuse: [share, freeze]"))
     trials = make_trials(load_spec(path))
     references = [trial for trial in trials if trial.method != "fwd_prompt"]
-    assert len(references) == 6  # one a seed each, whatever is swept
+    assert len(references) == 5  # one a seed each, zero_shot once, whatever is swept
     assert all(trial.experiment.pool.reuse == "share" for trial in references)
     assert all(trial.settings["pool.reuse"] is None for trial in references)
     assert all(trial.experiment.projection.mode == "none" for trial in references)
@@ -325,7 +328,7 @@ def test_settings_of_model_and_benchmark_are_in_the_experiment_and_may_be_axes(t
     wanted = [{"kind": "mini", "test_rows": 40, "train_rows": 30}, {"kind": "mini", "test_rows": 40}]
     assert all(choice in wanted for choice in choices.values())
     references = [trial for trial in trials if trial.method == "zero_shot"]
-    assert sorted(trial.settings["benchmark.train_rows"] for trial in references) == [30, 30, 1500, 1500]
+    assert sorted(trial.settings["benchmark.train_rows"] for trial in references) == [30, 1500]
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(resolved(spec)))
     assert [trial.id for trial in make_trials(load_spec(again))] == [trial.id for trial in trials]

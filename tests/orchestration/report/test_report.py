@@ -151,7 +151,7 @@ def test_tables(full: Path) -> None:
     assert (rows[0]["trials"], rows[0]["finished"], rows[0]["average_accuracy.n"]) == ("3", "2", "2")
     assert rows[2]["forgetting.mean"] == ""
     latex = (full / "tables.tex").read_text()
-    assert r"task\_energy 0.5 & 2 & $66.0 \pm 12.7$" in latex
+    assert r"task\_energy 0.5 & 2 & $66.0$" in latex  # two seeds allow no interval
     assert latex.count(r"\\") == 6
 
 

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from orchestration.keep.tables import Row, stage_results, text_in
 from orchestration.report.console import first_line, print_summary
-from orchestration.results.comparisons import axis_contrast, baseline_of, compare_with_sequential, paired_difference
-from orchestration.results.estimates import difference, estimate, holm
+from orchestration.results.comparisons import axis_contrast, baseline_of, compare, paired_difference
+from orchestration.results.estimates import difference_of, estimate, holm
 from orchestration.results.matrices import accuracy_matrix, mean_matrix
 from orchestration.results.reading import metric_names, read_results
 from orchestration.results.settings import Setting, best_setting, settings_summary
@@ -152,9 +152,15 @@ def test_pairs_need_the_same_seed_and_order_and_both_values() -> None:
 
 
 def test_differences_without_variation() -> None:
-    assert difference([0.0, 0.0]).p == 1.0
-    found = difference([0.25, 0.25])
+    assert difference_of({(seed, "a"): 0.0 for seed in range(3)}).p == 1.0
+    found = difference_of({(seed, "a"): 0.25 for seed in range(3)})
     assert (found.mean, found.half_width, found.p) == (0.25, 0.0, None)
+
+
+def test_below_three_seeds_there_is_no_interval_and_no_p_value() -> None:
+    found = difference_of({(0, "a"): 0.25, (1, "a"): 0.75})
+    assert (found.mean, found.half_width, found.n, found.p) == (0.5, None, 2, None)
+    assert estimate([0.25, 0.75]).values == (0.25, 0.75)
 
 
 def test_axis_contrast_averages_other_axes_within_a_seed() -> None:
@@ -178,13 +184,45 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def test_comparison_with_sequential() -> None:
-    found = compare_with_sequential(paired_trials(), [AXIS], ["average_accuracy"])
-    assert [c.setting.value(AXIS) for c in found] == [0.5, 0.99]
-    assert [c.difference.mean for c in found] == pytest.approx([0.2, 0.4])
-    assert found[0].difference.p == pytest.approx(0.0741799, rel=1e-5)
-    assert found[0].p_holm == pytest.approx(2 * 0.0741799, rel=1e-5)
-    assert compare_with_sequential([row for row in paired_trials() if row["method"] != "sequential"], [AXIS]) == []
+def test_everything_compared_is_one_family() -> None:
+    """Differences 0.99 minus 0.5 are 0.1, 0.2, 0.3, minus sequential 0.1, 0.2, 0.3 and 0.2, 0.4, 0.6: one t for all."""
+    found = compare(paired_trials(), [AXIS], metrics=["average_accuracy"])
+    (contrast,), pair = found.contrasts, found.with_sequential
+    assert (contrast.axis, contrast.high, contrast.low) == (AXIS, 0.99, 0.5)
+    assert contrast.difference.mean == pytest.approx(0.2)
+    assert [c.setting.value(AXIS) for c in pair] == [0.5, 0.99]
+    assert [c.difference.mean for c in pair] == pytest.approx([0.2, 0.4])
+    assert {round(c.difference.p or 0, 6) for c in (contrast, *pair)} == {0.07418}
+    assert [c.p_holm for c in (contrast, *pair)] == pytest.approx([3 * 0.0741799] * 3, rel=1e-5)
+    without = compare([row for row in paired_trials() if row["method"] != "sequential"], [AXIS])
+    assert without.with_sequential == []
+    assert without.contrasts
+
+
+def test_a_null_that_reaches_the_references_is_a_value() -> None:
+    """With clipping everything is 0.1 better than its own reference, without it 0.1 worse."""
+    trials = []
+    for seed in range(3):
+        for clip, level, gain in ((None, 0.2, -0.1), (1.0, 0.6, 0.1)):
+            for method, value in (("fwd_prompt", level + gain), ("sequential", level), ("zero_shot", 0.0)):
+                row = trial(f"{method}{seed}{clip}", method, seed, average_accuracy=value)
+                trials.append(row | {"train.clip": None if method == "zero_shot" else clip})
+    settings = [summary.setting for summary in settings_summary(trials, ["train.clip"])]
+    assert Setting("sequential", (("train.clip", None),)) in settings
+    assert Setting("zero_shot") in settings
+    found = compare(trials, ["train.clip"], metrics=["average_accuracy"]).with_sequential
+    means = {c.setting.value("train.clip"): c.difference.mean for c in found}
+    assert means == {None: pytest.approx(-0.1), 1.0: pytest.approx(0.1)}
+
+
+def test_a_reference_in_which_the_order_plays_no_part_has_seeds_alone() -> None:
+    rows = [
+        trial(f"{s}{o}", "multitask", s, o, average_accuracy=0.5 + 0.1 * s) for s in range(3) for o in ("a>b", "b>a")
+    ]
+    (summary,) = settings_summary(rows, [], "random")
+    found = summary.metric("average_accuracy")
+    assert (found.n, found.drawn) == (3, 0)
+    assert found.half_width == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
 
 
 def test_baseline_shares_the_axes_that_apply_to_it() -> None:
@@ -216,10 +254,11 @@ def test_orders_are_repetitions_of_a_setting(axes: list[str]) -> None:
     trials = [trial(f"{i}", order=order, average_accuracy=0.1 * i) for i, order in enumerate(orders)]
     trials += [trial(f"s{i}", "sequential", order=order, average_accuracy=0.3 * i) for i, order in enumerate(orders)]
     summaries = settings_summary(trials, axes)
-    assert [summary.metric("average_accuracy").n for summary in summaries] == [2, 2]
+    # one seed, which counts with its mean over both
+    assert [summary.metric("average_accuracy").values for summary in summaries] == [(0.05,), (0.15,)]
     studied, plain = (summary.setting for summary in summaries)
     found = paired_difference(trials, "average_accuracy", studied, plain)
-    assert (found.mean, found.n) == (pytest.approx(-0.1), 2)
+    assert (found.mean, found.n) == (pytest.approx(-0.1), 1)
 
 
 def test_best_setting_looks_at_validation_alone() -> None:
@@ -272,7 +311,12 @@ def test_printed_summary(tmp_path: Path) -> None:
     text = io.StringIO()
     print_summary(run, Console(file=text, width=160))
     shown = text.getvalue()
-    assert "45.0 ± 63.5" in shown
+    assert "45.0 (40.0, 50.0)" in shown  # two seeds allow no interval
+    assert "60.0 ± 49.7" in shown
+    assert "task_energy 0.99 instead of 0.5, average accuracy changed by +25.0 points (2 seeds" in " ".join(
+        shown.split()
+    )
+    assert "would tell 25 points apart" in " ".join(shown.split())
     assert "2/3" in shown
     assert "ValueError: [bold]broken[/bold]" in shown
     assert "more" not in shown

@@ -306,7 +306,7 @@ def test_numbers_are_printed_with_a_true_minus() -> None:
 
 def test_printed_summary(tmp_path: Path) -> None:
     trials = paired_trials()
-    trials[0] |= {"status": "FAILED", "error": "ValueError: [bold]broken[/bold]\nmore", "average_accuracy": None}
+    trials[0] |= {"status": "FAILED", "error": "ValueError: [bold]broken[/bold]\nsecond line", "average_accuracy": None}
     run = write_run(tmp_path / "printed", trials)
     text = io.StringIO()
     print_summary(run, Console(file=text, width=160))
@@ -319,7 +319,7 @@ def test_printed_summary(tmp_path: Path) -> None:
     assert "would tell 25 points apart" in " ".join(shown.split())
     assert "2/3" in shown
     assert "ValueError: [bold]broken[/bold]" in shown
-    assert "more" not in shown
+    assert "second line" not in shown
 
 
 def test_empty_run_is_read_and_printed(tmp_path: Path) -> None:

@@ -17,16 +17,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 reach_plugin()
 
 
-class SweepsTogether(LoadScopeScheduling):
-    """With `-n 2`: what runs whole sweeps does so one after another in one process, the largest scope and so the first;
-    every other test goes where there is room. (Groups by mark, `--dist loadgroup`, do nothing on pytest 9.2.)"""
+#: with `-n 2`, each of these is one chain in one process, since its tests start Ray or share a sweep
+CHAINS = {
+    "undisturbed": ("tests/chaos/", "tests/end_to_end/test_stages.py"),
+    "sweeps": ("tests/end_to_end/",),
+}
+
+
+class Chains(LoadScopeScheduling):
+    """The chains first, as the largest; every other test goes where there is room. (Groups by mark, `--dist loadgroup`,
+    do nothing on pytest 9.2.)"""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "sweeps" if nodeid.startswith(("tests/end_to_end/", "tests/chaos/")) else nodeid
+        return next((name for name, places in CHAINS.items() if nodeid.startswith(places)), nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SweepsTogether:
-    return SweepsTogether(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Chains:
+    return Chains(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")

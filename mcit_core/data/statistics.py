@@ -26,17 +26,20 @@ class Statistics:
         return Statistics(self.gram + other.gram, self.total + other.total, self.count + other.count)
 
 
-def row_statistics(rows: Tensor) -> Statistics:
-    """Of rows [N, d], accumulated in float64."""
+def row_statistics(rows: Tensor, unit: bool = False) -> Statistics:
+    """Of rows [N, d], accumulated in float64; `unit`: of their directions, each row scaled to length 1 (a row of zeros
+    stays). A language model norms what it reads, so a row's length says nothing of what it does there."""
     rows = rows.double()
+    if unit:
+        rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     return Statistics((rows.T @ rows).cpu(), rows.sum(0).cpu(), len(rows))
 
 
 @torch.no_grad()
-def token_statistics(model: Model, features: FrozenFeatures) -> Statistics:
+def token_statistics(model: Model, features: FrozenFeatures, unit: bool) -> Statistics:
     """Over ALL tokens that the frozen model feeds its language model: visual and instruction, padding left out."""
     words = model.embeddings(features.instruction)[features.instruction_mask.bool()]
-    return row_statistics(torch.cat([features.visual.flatten(0, 1), words]))
+    return row_statistics(torch.cat([features.visual.flatten(0, 1), words]), unit)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Workbench:
         self.features = features
         self._code = feature_code(model)
         self._rows: dict[tuple[str, str], tuple[Rows, str]] = {}
-        self._statistics: dict[tuple[str, str], Statistics] = {}
+        self._statistics: dict[tuple[str, str, bool], Statistics] = {}
 
     def _open(self, task: str, split: str) -> tuple[Rows, str]:
         """Task `pretraining` is the model's own sample, its splits "statistics" and "retention"."""
@@ -57,17 +57,18 @@ class Workbench:
     def data_digest(self, task: str, split: str = "train") -> str:
         return self._open(task, split)[1]
 
-    def statistics(self, task: str) -> Statistics:
-        """Token statistics of a task's training split, or of the model's pre-training sample for `pretraining`."""
+    def statistics(self, task: str, unit: bool) -> Statistics:
+        """Token statistics of a task's training split, or of the model's pre-training sample for `pretraining`; `unit`:
+        of the tokens' directions."""
         split = "statistics" if task == "pretraining" else "train"
-        if (task, split) not in self._statistics:
+        if (task, split, unit) not in self._statistics:
             rows = self.rows(task, split)
             parts = [
-                token_statistics(self.model, rows[torch.arange(s, min(s + 8 * CHUNK, len(rows)))])
+                token_statistics(self.model, rows[torch.arange(s, min(s + 8 * CHUNK, len(rows)))], unit)
                 for s in range(0, len(rows), 8 * CHUNK)
             ]
-            self._statistics[task, split] = sum(parts[1:], parts[0])
-        return self._statistics[task, split]
+            self._statistics[task, split, unit] = sum(parts[1:], parts[0])
+        return self._statistics[task, split, unit]
 
     @cached_property
     def queries(self) -> QueryStatistics:

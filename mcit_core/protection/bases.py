@@ -27,9 +27,9 @@ BATCH = 64
 
 
 @torch.no_grad()
-def site_statistics(model: Model, tuner: Tuner, rows: Rows, samples: int) -> dict[str, Statistics]:
+def site_statistics(model: Model, tuner: Tuner, rows: Rows, samples: int, unit: bool) -> dict[str, Statistics]:
     """Statistics of every site's inputs over the first `samples` rows of a task, tuner attached, teacher-forced,
-    padding left out."""
+    padding left out; `unit`: of a site in front of the model, of the directions of its inputs."""
     found: dict[str, Statistics] = {}
     sites = tuner.sites()
     for start in range(0, min(samples, len(rows)), BATCH):
@@ -41,7 +41,7 @@ def site_statistics(model: Model, tuner: Tuner, rows: Rows, samples: int) -> dic
             model.logits(model.encoder(inputs.embedded, inputs.mask), labels)
         masks = {"encoder": inputs.mask.bool(), "decoder": labels != -100}
         for name, values in seen:
-            new = row_statistics(values[masks[sites[name].side]])
+            new = row_statistics(values[masks[sites[name].side]], unit and sites[name].front)
             found[name] = found[name] + new if name in found else new
     return found
 

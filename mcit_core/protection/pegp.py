@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mcit_core.config import Experiment, Section
+from mcit_core.config import Experiment, Section, Value
 from mcit_core.protection import StageStart, StageView
-from mcit_core.protection.projecting import Center, EnergyOf, Projecting, TaskEnergy
+from mcit_core.protection.projecting import Center, EnergyOf, Projecting, RowScale, TaskEnergy
 from mcit_core.registry import TUNERS
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class PegpSettings(Section):
     mode: Literal["pegp"] = "pegp"
     task_energy: TaskEnergy = 0.95
     energy_of: EnergyOf = "remaining"
+    rows: RowScale = "unit"
     center: Center = False
     samples: int = Field(256, ge=1, description="rows of the task before whose inputs span its basis")
 
@@ -41,14 +42,21 @@ class Pegp(Projecting[PegpSettings]):
         if not tuner.projected:
             raise ValueError(f"projection.mode pegp: tuner {start.experiment.tuner} names no site to project")
         assert start.before is not None
-        statistics = site_statistics(start.bench.model, tuner, start.last_rows, settings.samples)
-        rule = SpaceRule(**settings.model_dump(exclude={"samples"}))
+        unit = settings.rows == "unit"
+        statistics = site_statistics(start.bench.model, tuner, start.last_rows, settings.samples, unit)
+        rule = SpaceRule(**settings.model_dump(exclude={"samples", "rows"}))
         bases = grown_bases(rule, start.before.tensors, statistics)
         found = {site: pegp_space(basis) for site, basis in bases.items()}
         spaces = {name: found[site] for name, site in tuner.projected.items()}
         self.projector = Projector({name: tuner.parameters()[name] for name in spaces}, spaces)
         self.carried = {f"basis.{site}": basis for site, basis in bases.items()}
         warn_of_exhaustion(start.number, start.task, spaces)
+
+    @classmethod
+    def active(cls, experiment: Experiment, settings: PegpSettings, alone: bool) -> dict[str, Value]:
+        part = TUNERS.part(experiment.tuner)
+        inside = part is not None and part.front is False  # behind the layers' norms, where rows are as they are
+        return {} if alone else settings.model_dump(exclude={"rows"} if inside else set())
 
     @classmethod
     def check(cls, experiment: Experiment) -> None:

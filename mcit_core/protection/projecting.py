@@ -21,6 +21,10 @@ EnergyOf = Annotated[
 RankBudget = Annotated[
     Literal["equal"] | None, Field(description="equal: at most dims left / stages left per stage; null: no bound")
 ]
+RowScale = Annotated[
+    Literal["unit", "raw"],
+    Field(description="rows of the model's input count by direction alone, or with their lengths"),
+]
 Center = Annotated[
     bool, Field(description="centre features before their spectrum; changes ranks by orders of magnitude")
 ]

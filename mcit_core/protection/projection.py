@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from mcit_core.config import Experiment, Section, Value
 from mcit_core.protection import S, StageStart, StageView
-from mcit_core.protection.projecting import Center, EnergyOf, PretrainedEnergy, Projecting, RankBudget, TaskEnergy
+from mcit_core.protection.projecting import (
+    Center,
+    EnergyOf,
+    PretrainedEnergy,
+    Projecting,
+    RankBudget,
+    RowScale,
+    TaskEnergy,
+)
 from mcit_core.registry import TUNERS
 
 if TYPE_CHECKING:
@@ -22,21 +32,28 @@ class ResidualSettings(Section):
     task_energy: TaskEnergy = 0.95
     energy_of: EnergyOf = "remaining"
     rank_budget: RankBudget = None
+    rows: RowScale = "unit"
     center: Center = False
 
 
 class PretrainedSettings(Section):
     mode: Literal["pretrained"] = "pretrained"
     pretrained_energy: PretrainedEnergy = 0.99
+    rows: RowScale = "unit"
     center: Center = False
 
 
 class BothSettings(Section):
     mode: Literal["both"] = "both"
+    allowed: Literal["room", "claimed"] = Field(
+        "room",
+        description="prompts move in all of the pre-trained space that is not claimed yet, or in what the stage claims",
+    )
     pretrained_energy: PretrainedEnergy = 0.99
     task_energy: TaskEnergy = 0.95
     energy_of: EnergyOf = "remaining"
     rank_budget: RankBudget = None
+    rows: RowScale = "unit"
     center: Center = False
 
 
@@ -44,9 +61,11 @@ def space_at(settings: Section, view: StageView) -> Space:
     """Where the prompts of a stage may move, from the statistics of its task and of every earlier one."""
     from mcit_core.protection.spaces import SpaceRule, stage_space
 
-    statistics = [view.bench.statistics(task) for task in (*view.earlier, view.task)]
-    pretraining = view.bench.statistics("pretraining")
-    return stage_space(SpaceRule(**settings.model_dump()), statistics, pretraining, len(view.experiment.order))
+    given = settings.model_dump()
+    unit = given.pop("rows") == "unit"
+    statistics = [view.bench.statistics(task, unit) for task in (*view.earlier, view.task)]
+    pretraining = view.bench.statistics("pretraining", unit)
+    return stage_space(SpaceRule(**given), statistics, pretraining, len(view.experiment.order))
 
 
 class _Projection(Projecting[S]):
@@ -125,4 +144,7 @@ class Both(_Projection[BothSettings]):
 
     @classmethod
     def active(cls, experiment: Experiment, settings: BothSettings, alone: bool) -> dict[str, Value]:
-        return _with_budget(experiment, settings.model_dump())
+        # what a first stage claims bounds later ones alone, unless it may move in nothing else
+        claims = {"task_energy", "energy_of", "rank_budget"} if alone and settings.allowed == "room" else set()
+        fields = settings.model_dump(exclude=claims)
+        return fields if claims else _with_budget(experiment, fields)

@@ -27,6 +27,7 @@ class SpaceRule:
 
     mode: Literal["none", "residual", "pretrained", "both", "pegp"] = "none"
     pretrained_energy: float = 0.99
+    allowed: Literal["room", "claimed"] = "room"
     task_energy: float = 0.95
     energy_of: Literal["remaining", "total"] = "remaining"
     rank_budget: Literal["equal"] | None = None
@@ -71,6 +72,13 @@ def claim_rank(rule: SpaceRule, inside: Tensor, whole_energy: float, captured: f
     return int(reached.nonzero()[0]) + 1 if reached.any() else subspace.energy_rank(inside, 1.0)
 
 
+def _spectrum_inside(matrix: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """Spectrum of the statistics inside a subspace; energy that is round-off of the whole is none."""
+    inside = room.T @ matrix @ room
+    values, vectors = subspace.spectrum((inside + inside.T) / 2)
+    return torch.where(values > len(matrix) * subspace.EPS * matrix.norm(), values, 0.0), vectors
+
+
 def _step(rule: SpaceRule, matrix: Tensor, pretrained: Tensor, occupied: Tensor, stages_left: int) -> Space:
     d = len(matrix)
     nothing = matrix.new_zeros(d, 0)
@@ -79,7 +87,7 @@ def _step(rule: SpaceRule, matrix: Tensor, pretrained: Tensor, occupied: Tensor,
     if rule.mode == "pretrained":
         return Space(pretrained, occupied, nothing, dims_left=pretrained.shape[1])
     room = subspace.complement(occupied) if rule.mode == "residual" else subspace.allowed_basis(pretrained, occupied)
-    values, vectors = subspace.spectrum(room.T @ matrix @ room)
+    values, vectors = _spectrum_inside(matrix, room)
     inside_empty = not len(values) or bool(values[0] <= 0)
     whole = matrix.diagonal().sum().item()
     inside = subspace.project(matrix, occupied).diagonal().sum().item() if occupied.shape[1] else 0.0
@@ -87,7 +95,7 @@ def _step(rule: SpaceRule, matrix: Tensor, pretrained: Tensor, occupied: Tensor,
     if rule.rank_budget == "equal":
         rank = min(rank, max(1, room.shape[1] // max(1, stages_left)))
     claimed = room @ vectors[:, :rank]
-    if rule.mode == "residual":
+    if rule.mode == "residual" or (rule.allowed == "room" and room.shape[1]):
         return Space(room, occupied, claimed, exhausted=room.shape[1] == 0, dims_left=room.shape[1])
     if rank == 0 and not inside_empty:  # earlier claims already reach the threshold: move, but claim nothing
         return Space(room, occupied, nothing, dims_left=room.shape[1])
@@ -100,9 +108,10 @@ def _step(rule: SpaceRule, matrix: Tensor, pretrained: Tensor, occupied: Tensor,
 def stage_space(rule: SpaceRule, tasks: list[Statistics], pretraining: Statistics, stages: int) -> Space:
     """The space of stage len(tasks) - 1 of `stages`, given the statistics of its task and of every earlier one.
 
-    mode both: S_t, the leading directions of X_t inside V_pre · null(CᵀV_pre); residual: the complement of C;
-    pretrained: V_pre; none: everything. Where `both` finds no room it goes on in the complement of C with
-    `exhausted` set; where that is empty too, `allowed` has no columns and the prompts do not move.
+    mode both: all of A_t = V_pre · null(CᵀV_pre), or (`allowed: claimed`) S_t, the leading directions of X_t in it,
+    which is what the stage claims; residual: the complement of C; pretrained: V_pre; none: everything. Where `both`
+    finds no room it goes on in the complement of C with `exhausted` set; where that is empty too, `allowed` has no
+    columns and the prompts do not move.
     """
     first = tasks[0].gram
     pretrained = first.new_zeros(len(first), 0)

@@ -33,10 +33,12 @@ class TunerInputs:
 @dataclass(frozen=True)
 class Site:
     """Where a projected tensor meets its inputs: the input rows [..., width] of `module`; `side` says whose padding
-    counts, that of the model's input or that of the answer."""
+    counts, that of the model's input or that of the answer; `front` that the rows are the model's input itself, which
+    no layer has normed yet."""
 
     module: nn.Module
     side: Side = "encoder"
+    front: bool = False
 
 
 class ParameterGroup(TypedDict):

@@ -28,4 +28,4 @@ class Prompt(BaseTuner):
         return TunerInputs(self._probe(embedded), mask, embedded.new_zeros(()))
 
     def sites(self) -> dict[str, Site]:
-        return {"tokens": Site(self._probe)}
+        return {"tokens": Site(self._probe, front=True)}

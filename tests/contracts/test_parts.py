@@ -20,7 +20,7 @@ PROTECTED: dict[str, dict[str, Any]] = {
         "tuner": "prompt",
         "lr": 0.1,
         "settings": {"task_energy": 0.7},
-        "others": {"task_energy": 0.5, "rank_budget": "equal", "energy_of": "total"},
+        "others": {"task_energy": 0.5, "rank_budget": "equal", "allowed": "claimed", "rows": "raw"},
     },
     "projection.pegp": {"settings": {"samples": 8}, "others": {"samples": 4, "task_energy": 0.5, "center": True}},
     "averaging.fixed": {"others": {"weight": 0.5}},
@@ -30,7 +30,10 @@ PROTECTED: dict[str, dict[str, Any]] = {
     "regulariser.mas": {"settings": {"strength": 1e-3, "samples": 4}, "others": {"samples": 3, "strength": 9.0}},
     "regulariser.anchor": {"others": {"pull": 5.0}},  # a third party's
     "regulariser.lwf": {"others": {"strength": 9.0, "temperature": 1.0}},
-    "grouping.enabled": {"settings": {"threshold": 1.0}, "others": {"threshold": 0.5}},
+    "grouping.enabled": {
+        "settings": {"threshold": 1.0},
+        "others": {"threshold": 0.5, "start": "pretrained", "by": "question", "route": "file"},
+    },
 }
 
 

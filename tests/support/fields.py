@@ -25,6 +25,8 @@ FIELDS_OF: dict[str, dict[str, tuple[object, bool | None]]] = {
     },
     "sequential_adapter": {"adapter.bottleneck": (3, True)},
     "o_lora": {"lora.orthogonality": (50.0, True)},
+    "pegp_prompt": {"projection.rows": ("raw", True), "projection.allowed": ("claimed", None)},
+    "fwd_prompt": {"projection.rows": ("raw", True), "projection.allowed": ("claimed", True)},
     "pegp_prefix": {"prefix.project_values": (True, True), "projection.samples": (9, True)},
     "pegp_lora": {
         "projection.task_energy": (0.3, True),
@@ -32,6 +34,7 @@ FIELDS_OF: dict[str, dict[str, tuple[object, bool | None]]] = {
         "projection.energy_of": ("remaining", True),
         "projection.pretrained_energy": (0.5, None),
         "projection.rank_budget": ("equal", None),
+        "projection.rows": ("raw", False),  # its inputs are behind the layers' norms
         "averaging.kind": ("fixed", True),
     },
     "ema_fixed": {"averaging.weight": (0.5, True), "averaging.outside": ("clip", None)},
@@ -57,5 +60,11 @@ FIELDS_OF: dict[str, dict[str, tuple[object, bool | None]]] = {
         "regulariser.samples": (3, True),
         "regulariser.temperature": (1.0, None),
     },
-    "llaca": {"grouping.threshold": (1.0, True), "averaging.weight": (0.5, None)},
+    "llaca": {
+        "grouping.threshold": (1.0, True),
+        "grouping.start": ("pretrained", True),
+        "grouping.by": ("question", True),
+        "grouping.route": ("file", True),
+        "averaging.weight": (0.5, None),
+    },
 }

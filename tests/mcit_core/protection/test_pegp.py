@@ -70,8 +70,8 @@ def trained(bench: Workbench, config: Experiment, gradient_only: bool) -> tuple[
     after = build_tuner(config, bench, first.group(0))
     after.begin_stage()
     rows = bench.rows("attribute", "train")
-    rule = SpaceRule(**config.projection.model_dump(exclude={"samples"}))
-    bases = grown_bases(rule, {}, site_statistics(bench.model, after, rows, 1))
+    rule = SpaceRule(**config.projection.model_dump(exclude={"samples", "rows"}))
+    bases = grown_bases(rule, {}, site_statistics(bench.model, after, rows, 1, False))
     spaces = {name: pegp_space(bases[site]) for name, site in after.projected.items()}
     for name, parameter in after.parameters().items():
         if name in spaces:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pytest
 import torch
@@ -13,10 +13,14 @@ from torch import Tensor, nn
 
 from mcit_core import subspace
 from mcit_core.config import Section, Train
-from mcit_core.data.statistics import Statistics
+from mcit_core.data.statistics import Statistics, row_statistics
+from mcit_core.data.workbench import Workbench
+from mcit_core.methods import build_experiment
 from mcit_core.models import FrozenFeatures
 from mcit_core.protection import Protection
+from mcit_core.protection.bases import grow, site_statistics
 from mcit_core.protection.spaces import Projector, Space, SpaceRule, stage_space
+from mcit_core.training.stage import build_tuner
 from mcit_core.training.step import Learner, train_step
 from mcit_core.tuners import TunerInputs
 
@@ -69,19 +73,23 @@ def test_pretrained_stays_inside_and_claims_nothing() -> None:
     assert space.claimed.shape[1] == 0
 
 
-@given(st.integers(0, 3), st.floats(0.05, 1.0), st.sampled_from([0.5, 0.9, 1.0]))
-@settings(max_examples=30, derandomize=True, deadline=None)
+@given(st.integers(0, 3), st.floats(0.05, 1.0), st.sampled_from([0.5, 0.9, 1.0]), st.sampled_from(["room", "claimed"]))
+@settings(max_examples=60, derandomize=True, deadline=None)
 def test_both_is_inside_the_pretrained_space_and_outside_the_occupied(
-    stage: int, energy: float, pretrained: float
+    stage: int, energy: float, pretrained: float, allowed: Literal["room", "claimed"]
 ) -> None:
-    config = SpaceRule(mode="both", task_energy=energy, pretrained_energy=pretrained)
+    config = SpaceRule(mode="both", task_energy=energy, pretrained_energy=pretrained, allowed=allowed)
     space = stage_space(config, TASKS[: stage + 1], PRETRAINING, 4)
     assert space.allowed is not None
     assert torch.linalg.norm(space.occupied.T @ space.allowed) < 1e-9
     if not space.exhausted:
         basis = subspace.leading(PRETRAINING.gram, pretrained)
         assert torch.linalg.norm(space.allowed - basis @ (basis.T @ space.allowed)) < 1e-8
-        assert torch.equal(space.claimed, space.allowed)
+        if allowed == "claimed":
+            assert torch.equal(space.claimed, space.allowed)
+        else:  # everything of the pre-trained space that nobody has claimed, what the stage claims included
+            assert space.allowed.shape[1] == subspace.allowed_basis(basis, space.occupied).shape[1]
+            assert torch.linalg.norm(space.claimed - space.project(space.claimed.T).T) < 1e-8
 
 
 def test_both_grows_with_its_threshold() -> None:
@@ -113,6 +121,62 @@ def test_an_empty_space_is_told_and_falls_back() -> None:
     assert narrow.exhausted
     assert narrow.allowed is not None
     assert narrow.allowed.shape[1] == D - narrow.occupied.shape[1]
+
+
+@pytest.mark.parametrize("allowed", ["room", "claimed"])
+@pytest.mark.parametrize("mode", ["residual", "both"])
+def test_a_task_inside_what_is_claimed_leaves_no_energy_and_is_no_error(mode: str, allowed: str) -> None:
+    """What is left of its statistics is round-off, of no symmetry."""
+    for seed in range(16):
+        first, pretraining = statistics(4, seed), statistics(4, seed)
+        rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        inside = row_statistics(rows @ subspace.leading(first.gram, 1.0).T)
+        rule = SpaceRule(mode=mode, task_energy=1.0, pretrained_energy=1.0, allowed=allowed)  # type: ignore[arg-type]
+        space = stage_space(rule, [first, inside], pretraining, 2)
+        assert space.claimed.shape[1] == 0
+        assert space.exhausted == (mode == "both")
+
+
+def test_unit_rows_count_by_direction_alone() -> None:
+    rows = torch.tensor([[3.0, 4.0], [0.0, 0.5], [0.0, 0.0]])
+    found = row_statistics(rows, unit=True)
+    assert torch.allclose(found.gram, torch.tensor([[0.36, 0.48], [0.48, 1.64]], dtype=torch.float64))
+    assert found.count == 3
+    assert torch.equal(row_statistics(rows * 7, unit=True).gram, found.gram) or torch.allclose(
+        row_statistics(rows * 7, unit=True).gram, found.gram, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("energy", [0.5, 0.8, 0.95])
+def test_words_and_old_prompts_are_inside_the_protected_space(energy: float, bench: Workbench) -> None:
+    """With the rows' lengths the space is one of visual tokens: of what the words say, nothing is held."""
+    task = bench.benchmark.tasks[0]
+    features = bench.rows(task, "train")[torch.arange(16)]
+    words = bench.model.embeddings(features.instruction)[features.instruction_mask.bool()].double()
+    tokens = torch.cat([features.visual.flatten(0, 1).double(), words])
+    held = {}
+    for unit in (True, False):
+        found = row_statistics(tokens, unit)
+        claimed = stage_space(SpaceRule(mode="residual", task_energy=energy), [found], found, 2).claimed
+        directions = words / words.norm(dim=1, keepdim=True)
+        held[unit] = float(subspace.project(directions, claimed).square().sum() / len(directions))
+        everything = tokens / tokens.norm(dim=1, keepdim=True) if unit else tokens
+        share = subspace.project(everything, claimed).square().sum() / everything.square().sum()
+        assert share >= energy - 1e-9  # what the threshold promises, of what the statistics see
+    assert held[True] > held[False]
+    config = build_experiment("tiny", "mini", "pegp_prompt", bench.benchmark.tasks[:2], 0, {"prompt.length": 8})
+    tuner = build_tuner(config, bench, None)
+    (site,) = tuner.sites()
+    prompts = tuner.parameters()["prompts"].detach().double()
+    prompts = prompts / prompts.norm(dim=1, keepdim=True)
+    kept = {}
+    for unit in (True, False):
+        seen = site_statistics(bench.model, tuner, bench.rows(task, "train"), 16, unit)[site]
+        rule = SpaceRule(mode="pegp", task_energy=energy, energy_of="total")
+        basis = grow(rule, torch.zeros(len(seen.gram), 0, dtype=torch.float64), seen)
+        kept[unit] = float(subspace.project(prompts, basis).square().sum() / len(prompts))
+    assert kept[True] > kept[False]
+    assert kept[True] > 0.5 * energy
 
 
 def test_energy_of_total_counts_what_is_already_occupied() -> None:

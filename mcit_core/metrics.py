@@ -168,7 +168,7 @@ def forgetting(table: Table) -> float:
 def forgetting_all_rows(table: Table) -> float:
     """mean_{j<T-1} max_l R[l, j] - R[T-1, j], l over all rows: those before the task's own stage and the last one too.
 
-    A convention of several public implementations; never negative, never below `forgetting`.
+    Mammoth's and CoIN++'s convention; never negative, never below `forgetting`.
     """
     rows, last = range(table.tasks), table.tasks - 1
     return _mean(max(table.cell(t, j) for t in rows) - table.cell(last, j) for j in table.earlier_tasks())
@@ -239,6 +239,16 @@ add(
 )
 add(
     Metric(
+        "content_forward_transfer",
+        "content forward transfer",
+        "higher",
+        "forward transfer, measured on content accuracy: it can be negative, and the demanded format is no part of it",
+        formula=forward_transfer,
+        column="content_accuracy",
+    )
+)
+add(
+    Metric(
         "pretrained_retention",
         "pre-trained retention",
         "higher",
@@ -249,20 +259,57 @@ add(
 add(Metric("trained_parameters", "trained parameters", "", "number of parameters that training changes", "count"))
 add(Metric("memory_bytes", "kept state (MiB)", "", "size of what the last stage leaves for a next one", "mebibytes"))
 
-#: other conventions, so that a published figure can be recomputed under its own; `explain` has them beside METRICS
-VARIANTS: dict[str, Formula] = {"forgetting_all_rows": forgetting_all_rows}
+
+def backward_transfer_over_tasks(table: Table) -> float:
+    """sum_{j<T-1} (R[T-1, j] - R[j, j]) / T, which is average_accuracy - learning_accuracy: BWT of CoIN (Chen et al.
+    2024), whose last task counts as a zero."""
+    return backward_transfer(table) * (table.tasks - 1) / table.tasks
+
+
+def average_by_column(table: Table) -> float:
+    """mean_j mean_{t>=j} R[t, j]: the mean over tasks of a task's mean from its own stage to the end. Avg of HiDe-LLaVA
+    and Octopus."""
+    stages = range(table.tasks)
+    return _mean(_mean(table.cell(t, j) for t in stages[j:]) for j in stages)
+
+
+def average_lower_triangle(table: Table) -> float:
+    """The mean of all cells R[t, j] with t >= j. A of Díaz-Rodríguez et al. 2018, as in Continuum."""
+    return _mean(table.cell(t, j) for t in range(table.tasks) for j in range(t + 1))
+
+
+def backward_transfer_all_cells(table: Table) -> float:
+    """The mean of R[t, j] - R[j, j] over all t > j, so that every later stage counts and not the last alone. BWT of
+    Díaz-Rodríguez et al. 2018, as in Continuum."""
+    return _mean(table.cell(t, j) - table.cell(j, j) for t in table.later_tasks() for j in range(t))
+
+
+#: other papers' conventions, so that a published figure can be recomputed under its own: `summarise(variants=True)`
+VARIANTS: dict[str, Formula] = {
+    "backward_transfer_over_tasks": backward_transfer_over_tasks,
+    "average_by_column": average_by_column,
+    "average_lower_triangle": average_lower_triangle,
+    "backward_transfer_all_cells": backward_transfer_all_cells,
+    "forgetting_all_rows": forgetting_all_rows,
+}
 
 
 def summarise(
-    accuracy: object, zero_shot: object = None, direct: object = None, column: Column = "accuracy"
+    accuracy: object,
+    zero_shot: object = None,
+    direct: object = None,
+    column: Column = "accuracy",
+    variants: bool = False,
 ) -> dict[str, float | None]:
-    """Every metric over `column` by name; None, never 0 or NaN, where it is undefined.
+    """Every metric over `column` by name, with `variants` those of other papers too; None, never 0 or NaN, where it is
+    undefined.
 
     accuracy [T, T], zero_shot [T], direct [T]: nested lists, numpy arrays or tensors, None or NaN for a missing cell.
     Raises ValueError where shapes do not fit or a cell is not a finite number.
     """
     table = read_table(accuracy, zero_shot, direct)
-    return {name: _outcome(formula, table).value for name, formula in FORMULAS[column].items()}
+    formulas = FORMULAS[column] | (VARIANTS if variants else {})
+    return {name: _outcome(formula, table).value for name, formula in formulas.items()}
 
 
 def summarise_protocol(

@@ -34,6 +34,15 @@ WORKED: dict[str, float] = {
     "intransigence": 7 / 3,  # ((84 - 80) + (95 - 90) + (83 - 85)) / 3
 }
 
+#: other papers' conventions on the same matrix
+VARIANTS_WORKED: dict[str, float] = {
+    "backward_transfer_over_tasks": -50 / 3,  # ((70 - 80) + (50 - 90)) / 3
+    "average_by_column": 75,  # ((80 + 60 + 70) / 3 + (90 + 50) / 2 + 85) / 3
+    "average_lower_triangle": 72.5,  # (80 + 60 + 90 + 70 + 50 + 85) / 6
+    "backward_transfer_all_cells": -70 / 3,  # ((60 - 80) + (70 - 80) + (50 - 90)) / 3
+    "forgetting_all_rows": 25,  # ((80 - 70) + (90 - 50)) / 2
+}
+
 # The last stage improves what came before, and task 1 was best before it was ever trained.
 IMPROVING: Matrix = [
     [50, 70, 0],
@@ -98,6 +107,7 @@ def test_one_task() -> None:
         "intransigence": 0.25,  # 0.75 - 0.5
     }
     needs_two = ["backward_transfer", "forgetting", "forward_transfer", "transfer_to_direct", "forgetting_all_rows"]
+    needs_two += ["backward_transfer_over_tasks", "backward_transfer_all_cells"]
     assert reasons([[0.5]], [0.1], [0.75]) == dict.fromkeys(needs_two, "only one task")
 
 
@@ -110,19 +120,21 @@ def test_no_references() -> None:
 
 
 FORGETTING = "forgetting forgetting_all_rows"
+BACKWARD = "backward_transfer backward_transfer_over_tasks backward_transfer_all_cells"
+AVERAGES = "mean_average_accuracy average_by_column average_lower_triangle"
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, np.nan])
 @pytest.mark.parametrize(
     ("stage", "task", "lost"),
     [
-        (0, 0, f"learning_accuracy mean_average_accuracy backward_transfer {FORGETTING} intransigence"),
+        (0, 0, f"learning_accuracy {AVERAGES} {BACKWARD} {FORGETTING} intransigence"),
         (0, 1, "forgetting_all_rows forward_transfer"),
         (0, 2, ""),
-        (1, 0, f"mean_average_accuracy {FORGETTING}"),
+        (1, 0, f"{AVERAGES} backward_transfer_all_cells {FORGETTING}"),
         (1, 2, "forward_transfer"),
-        (2, 0, f"average_accuracy mean_average_accuracy backward_transfer {FORGETTING}"),
-        (2, 2, "average_accuracy learning_accuracy mean_average_accuracy transfer_to_direct intransigence"),
+        (2, 0, f"average_accuracy {AVERAGES} {BACKWARD} {FORGETTING}"),
+        (2, 2, f"average_accuracy learning_accuracy {AVERAGES} transfer_to_direct intransigence"),
     ],
 )
 def test_missing_cell_undefines_what_reads_it(stage: int, task: int, lost: str, missing: float | None) -> None:
@@ -220,3 +232,30 @@ def test_permutations(table: tuple[np.ndarray, np.ndarray, np.ndarray], random: 
     assert columns["average_accuracy"] == value("average_accuracy", accuracy)
     assert renamed["learning_accuracy"] == value("learning_accuracy", accuracy)
     assert renamed["intransigence"] == value("intransigence", accuracy, zero_shot, direct)
+
+
+def test_other_papers_conventions_by_hand() -> None:
+    found = summarise(GOLDEN, ZERO_SHOT, DIRECT, variants=True)
+    assert found == pytest.approx(WORKED | VARIANTS_WORKED)
+    assert summarise(GOLDEN, ZERO_SHOT, DIRECT) == pytest.approx(WORKED)
+    # cells above the diagonal are read by one of them alone
+    lower = [[cell if j <= t else None for j, cell in enumerate(row)] for t, row in enumerate(GOLDEN)]
+    missing = {name for name, value in summarise(lower, variants=True).items() if value is None}
+    assert missing & {*VARIANTS_WORKED} == {"forgetting_all_rows"}
+
+
+@given(
+    st.integers(2, 6).flatmap(
+        lambda n: st.lists(st.lists(st.floats(0, 1), min_size=n, max_size=n), min_size=n, max_size=n)
+    )
+)
+def test_what_the_conventions_have_in_common(matrix: Matrix) -> None:
+    found = summarise(matrix, variants=True)
+    tasks = len(matrix)
+    same = {name: value for name, value in found.items() if value is not None}
+    assert same["backward_transfer_over_tasks"] == pytest.approx(
+        same["backward_transfer"] * (tasks - 1) / tasks, abs=1e-12
+    )
+    assert same["forgetting_all_rows"] >= same["forgetting"] - 1e-12
+    if tasks == 2:  # one cell below the diagonal
+        assert same["backward_transfer_all_cells"] == pytest.approx(same["backward_transfer"], abs=1e-12)

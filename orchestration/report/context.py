@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from pydantic import JsonValue
 
 from orchestration.keep.tables import Row
+from orchestration.results.choosing import Choice, choice
 from orchestration.results.comparisons import Compared, compare
 from orchestration.results.estimates import Estimate
 from orchestration.results.reading import Results
@@ -97,6 +98,11 @@ class Context:
     @cached_property
     def compared(self) -> Compared:
         return compare(self.results.trials, self.results.axes, self.results.order_factor)
+
+    @cached_property
+    def choice(self) -> Choice | None:
+        """What the choice of a setting is worth; None where there was none to make."""
+        return choice(self.results.trials, self.results.axes, self.results.order_factor)
 
     def rows(self, setting: Setting, order: str | None = None) -> list[Row]:
         """The finished trials of a setting, of one order if given."""

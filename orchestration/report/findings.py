@@ -150,6 +150,19 @@ def _line(context: Context, found: Contrast | Comparison) -> Line:
     return CATALOGUE[found.metric].title, words, verdict(found.metric, found.difference, found.p_holm)
 
 
+def held_out_words(context: Context) -> str:
+    """What the chosen setting gains on seeds that had no part in its choice; empty where none was chosen."""
+    found = context.choice
+    if found is None or found.held_out.mean is None:
+        return ""
+    name = "average_accuracy"
+    return (
+        "Judged on seeds that had no part in the choice, what is chosen changes average accuracy against sequential by "
+        f"{in_words(name, found.held_out)}; on the seeds that chose it, by "
+        f"{format_number(name, found.naive.mean, signed=True)}."
+    )
+
+
 def headline(context: Context) -> str:
     """What came out, in a few sentences: of every claim its first metric, what else of it is told apart, and what would
     tell more."""
@@ -165,7 +178,7 @@ def headline(context: Context) -> str:
         more = "" if judged in TOLD else what_would_tell(group[0].difference)
         sentences += [f"For {title}, {more}."] if more else []
     if sentences:
-        return " ".join(sentences)
+        return " ".join([*sentences, held_out_words(context)]).strip()
     if not context.results.finished:
         return "No trial has finished, so there is no finding."
     if context.chosen is None:

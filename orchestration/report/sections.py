@@ -12,7 +12,7 @@ from orchestration.keep.tables import Row, text_in
 from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
-from orchestration.report.findings import findings, headline, missing_reason, what_was_run
+from orchestration.report.findings import findings, headline, held_out_words, missing_reason, what_was_run
 from orchestration.report.markup import Builder, Section, html_table, missing, paragraph
 from orchestration.report.matrices import forgetting_curves, heat_maps
 from orchestration.report.stage_by_stage import exhausted_words, gradient_figure, stage_lines, usage_figure
@@ -25,7 +25,10 @@ from orchestration.report.tables import (
     settings_table,
 )
 from orchestration.results.matrices import test_set_error
-from orchestration.results.words import summary_metrics
+from orchestration.results.words import format_number, summary_metrics
+
+#: so many settings are named with their validation figures
+MOST_VALIDATED = 8
 
 
 def _summary(context: Context) -> Section:
@@ -107,7 +110,17 @@ def _chosen_words(context: Context) -> str:
         return "No setting could be chosen: none has a validation accuracy."
     if len(context.studied) < 2:
         return ""
-    return f"Chosen by average accuracy on the validation split, not the test split: {context.label(context.chosen)}."
+    text = f"Chosen by average accuracy on the validation split, not the test split: {context.label(context.chosen)}."
+    found = context.choice
+    if found is None:
+        return text
+    deciding = sorted(found.validation.items(), key=lambda item: -(item[1].mean or 0.0))[:MOST_VALIDATED]
+    figures = ", ".join(f"{context.label(s)} {format_number('average_accuracy', e.mean)}" for s, e in deciding)
+    times = ", ".join(f"{context.label(setting)} {count}×" for setting, count in found.times.items())
+    return (
+        f"{text} Validation figures, best first: {figures}. With each seed left out in turn the others choose {times}. "
+        f"{held_out_words(context)}"
+    )
 
 
 def _against_sequential(context: Context) -> Section:
@@ -122,8 +135,8 @@ def _against_sequential(context: Context) -> Section:
         return "Against sequential", missing(why)
     text = (
         "Each setting minus sequential, that is the same training without protection, in points: mean difference, "
-        "95 % t-interval, p of the paired t-test. The intervals are for one comparison each; the p-values are "
-        "corrected after Holm over all comparisons of this table together."
+        "95 % interval, p of the same t. The intervals are for one comparison each; the p-values are corrected after "
+        "Holm over all that this report compares."
     )
     return "Against sequential", paragraph(text, "note") + table
 

@@ -57,16 +57,15 @@ def train_step(learner: Learner, features: FrozenFeatures, labels: Tensor, measu
         protection.see_gradients()
     for protection in protections:
         protection.change_gradients(measure)
+    for name, parameter in parameters.items():
+        rows = tuner.frozen_rows(name)
+        if rows is not None and parameter.grad is not None:
+            parameter.grad[rows] = 0  # they do not move, and have no part in the norm that is clipped
     if train.clip is not None:
         nn.utils.clip_grad_norm_(parameters.values(), train.clip)
-    frozen = {name: rows for name in parameters if (rows := tuner.frozen_rows(name)) is not None}
-    before = {name: parameters[name].detach().clone() for name in frozen}
     learner.optimizer.step()
     for protection in protections:
         protection.change_step()
-    with torch.no_grad():
-        for name, rows in frozen.items():
-            parameters[name][rows] = before[name][rows]
     for protection in protections:
         protection.see_step()
     return loss.item()

@@ -303,3 +303,20 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     space = stage_space(SpaceRule(), TASKS[:1], PRETRAINING, 1)
     with pytest.raises(FloatingPointError, match="lower train"):
         realised(space, Train(), scale=float("nan"))
+
+
+def test_rows_that_do_not_move_have_no_part_in_the_clipped_norm() -> None:
+    class Frozen(OnePrompt):
+        def frozen_rows(self, name: str) -> Tensor | None:
+            return torch.tensor([True, False, False])
+
+    tuner, model = Frozen(1.0), LinearModel()
+    start = tuner.prompts.detach().clone()
+    optimizer = torch.optim.SGD([tuner.prompts], lr=1.0)
+    learner = Learner(model, tuner, optimizer, Train(lr=1.0, clip=1e-3))  # type: ignore[arg-type]
+    visual = torch.randn(8, 4, D, generator=torch.Generator().manual_seed(2))
+    features = FrozenFeatures(visual, torch.zeros(8, 1), torch.ones(8, 1), visual[:, 0], visual[:, 0])
+    train_step(learner, features, torch.zeros(8, 2, dtype=torch.long))
+    change = tuner.prompts.detach() - start
+    assert change[0].norm() == 0
+    assert change.norm() == pytest.approx(1e-3, rel=1e-3)

@@ -189,14 +189,20 @@ Regulariser = Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_p
 Grouping = Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "grouping"))]
 
 
+#: protocols that learn each task by itself, and those that train nothing
+ALONE = ("direct", "blind")
+UNTRAINED = ("zero_shot", "majority")
+
+
 class Experiment(Section):
     """One sequence of stages. `protocol` says what is done with the order: `sequence` trains the tasks one after
-    another, `direct` each alone from the pre-trained model, `multitask` all at once; `zero_shot` trains nothing."""
+    another, `direct` each alone from the pre-trained model, `blind` so too but with every picture mid-grey, `multitask`
+    all at once; `zero_shot` trains nothing, and `majority` gives the commonest training answer without a model."""
 
     benchmark: Annotated[Choice, AfterValidator(partial(checked_choice, BENCHMARKS))]
     model: Annotated[Choice, AfterValidator(partial(checked_choice, MODELS))]
     method: str = "custom"
-    protocol: Literal["sequence", "direct", "multitask", "zero_shot"] = "sequence"
+    protocol: Literal["sequence", "direct", "blind", "multitask", "zero_shot", "majority"] = "sequence"
     tuner: str = "prompt_pool"
     order: tuple[str, ...] = Field(min_length=1, strict=False)
     seed: int = Field(0, ge=0, lt=2**63)
@@ -231,7 +237,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Experiment:
-        if self.protocol == "zero_shot":
+        if self.protocol in UNTRAINED:
             return self
         part = TUNERS.part(self.tuner) or TunerPart("")
         for path, value in self._tuner_settings().items():

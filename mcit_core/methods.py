@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mcit_core.choices import Choice, kind_of, options_of
-from mcit_core.config import PROTECTING, Experiment, Value, kinds, part_name, settings_of, unflatten
+from mcit_core.config import PROTECTING, UNTRAINED, Experiment, Value, kinds, part_name, settings_of, unflatten
 from mcit_core.registry import PROTECTIONS, TUNERS, plain_tuner
 
 
@@ -163,12 +163,17 @@ PRESETS: dict[str, Preset] = {
         "each task trained alone from the pre-trained model: the upper bound",
     ),
     "zero_shot": Preset({"protocol": "zero_shot"}, "the untouched model"),
+    "majority": Preset({"protocol": "majority"}, "the commonest training answer of each kind of question, no model"),
+    "blind": Preset(
+        {**_tuned("prompt_pool"), "protocol": "blind"},
+        "direct with every picture mid-grey, in training and in test: what the instructions alone give away",
+    ),
 }
 #: methods that a sweep's `references` may name, in the order in which a report shows them; they are compared with, and
 #: are never candidates
-REFERENCES = ("zero_shot", "sequential", "direct", "multitask")
+REFERENCES = ("majority", "blind", "zero_shot", "sequential", "direct", "multitask")
 #: references in which the order of the tasks plays no part
-ORDERLESS = ("zero_shot", "direct", "multitask")
+ORDERLESS = ("majority", "blind", "zero_shot", "direct", "multitask")
 
 
 def protects(path: str) -> bool:
@@ -234,7 +239,7 @@ def build_experiment(
 def reference_experiment(experiment: Experiment, reference: str, default_order: tuple[str, ...]) -> Experiment:
     """The reference that `experiment` is compared with: same tuner, budget and seed, and nothing protected.
 
-    Those in which the order plays no part run in the default one; `zero_shot`, in which nothing is random, with seed 0.
+    Those in which the order plays no part run in the default one, those in which nothing is random with seed 0.
     """
     plain = experiment.model_dump(exclude=set(PROTECTING))
     part = TUNERS.part(experiment.tuner)
@@ -248,7 +253,7 @@ def reference_experiment(experiment: Experiment, reference: str, default_order: 
     }
     if reference in ORDERLESS:
         plain["order"] = default_order
-    if reference == "zero_shot":
+    if reference in UNTRAINED:
         kept = ("benchmark", "model", "method", "protocol", "order")
         train = {key: plain["train"][key] for key in ("precision", "threads", "device")}
         plain = {**{key: plain[key] for key in kept}, "train": train}
@@ -274,7 +279,7 @@ def describe(method: str) -> dict[str, str]:
             "test time": "is not told the task",
         }
     settings = dict(point.settings)
-    trained = "nothing" if method == "zero_shot" else str(settings.pop("tuner"))
+    trained = "nothing" if point.settings.get("protocol") in UNTRAINED else str(settings.pop("tuner"))
     for shown in ("protocol", "train.lr"):
         settings.pop(shown, None)
     return {

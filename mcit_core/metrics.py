@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from mcit_core.config import ALONE
 from mcit_core.metric_table import Table, UndefinedError, read_table
 from mcit_core.stages.results import Column
 
@@ -322,14 +323,14 @@ def summarise_protocol(
     accuracy where all tasks are learned at once or none is, and where each is learned by itself, its own."""
     if protocol == "sequence":
         return summarise(accuracy, zero_shot, direct)
-    if protocol == "direct":
+    if protocol in ALONE:
         cells = [row[i] for i, row in enumerate(accuracy)]
     else:
         cells = [*(accuracy[-1] if accuracy else zero_shot or [])]
     known = [cell for cell in cells if cell is not None]
     values: dict[str, float | None] = dict.fromkeys(METRICS)
     values["average_accuracy"] = _mean(known) if known and len(known) == len(cells) else None
-    if protocol == "direct":
+    if protocol in ALONE:
         values["learning_accuracy"] = values["average_accuracy"]
     return values
 

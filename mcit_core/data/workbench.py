@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
 
-from mcit_core.benchmarks import TellsRows, load_benchmark
+from mcit_core.benchmarks import Benchmark, TellsRows, load_benchmark
+from mcit_core.benchmarks.blind import Blind
 from mcit_core.choices import Choice
 from mcit_core.config import Experiment
 from mcit_core.data.features import CHUNK, Rows, open_rows
@@ -32,7 +34,7 @@ class Workbench:
 
     def __init__(self, benchmark: Choice, model: Choice, device: str = "auto", features: Path | None = None) -> None:
         self.model = load_model(model, resolve_device(device))
-        self.benchmark = load_benchmark(benchmark)
+        self.benchmark: Benchmark = load_benchmark(benchmark)
         self.features = features
         self._code = feature_code(model)
         self._rows: dict[tuple[str, str], tuple[Rows, str]] = {}
@@ -78,6 +80,14 @@ class Workbench:
         image, text = sample.query_image, sample.query_text
         return QueryStatistics(image.mean(0), image.std(0) + 1e-6, text.mean(0), text.std(0) + 1e-6)
 
+    @cached_property
+    def blind(self) -> Workbench:
+        """The same model on the same rows, with every picture mid-grey."""
+        other = copy(self)
+        other.benchmark = Blind(self.benchmark)
+        other._rows, other._statistics = {}, {}
+        return other
+
     def prepare(self, tasks: tuple[str, ...]) -> None:
         """Fill the feature cache, so that workers only map it. One torch thread per split, since the last bits of a
         feature depend on the number of threads."""
@@ -105,4 +115,5 @@ def drop_workbenches() -> None:
 
 
 def workbench_for(experiment: Experiment, features: Path | None) -> Workbench:
-    return shared_workbench(experiment.benchmark, experiment.model, experiment.train.device, features)
+    bench = shared_workbench(experiment.benchmark, experiment.model, experiment.train.device, features)
+    return bench.blind if experiment.protocol == "blind" else bench

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from mcit_core.config import PROTECTING, Experiment, Value
+from mcit_core.config import PROTECTING, UNTRAINED, Experiment, Value
 from mcit_core.registry import PROTECTIONS, TUNER_SECTIONS, TUNERS, TunerPart
 from mcit_core.stages.digest import digest
 
@@ -85,7 +85,7 @@ def active_fields(experiment: Experiment, stage: int) -> dict[str, Value]:
 def read_paths(experiment: Experiment) -> set[str]:
     """The settings of tuner and protections, by dotted path, that can bear on some stage of an experiment; those of
     `options` are left to the tuner."""
-    if experiment.protocol == "zero_shot":
+    if experiment.protocol in UNTRAINED:
         return set()
     part = TUNERS.part(experiment.tuner) or TunerPart("")
     sequence = experiment.protocol == "sequence"  # or else no stage has earlier tasks
@@ -119,7 +119,7 @@ def stage_chain(
     task's training data, `code` gives the code that a stage runs (None: left out, as in a plan). Direct stages have no
     parent; a sequence's first stage with nothing projected has the same key, so they share it. Joint training is one
     stage, whatever the order."""
-    if experiment.protocol == "zero_shot":
+    if experiment.protocol in UNTRAINED:
         return []
     chain: list[StageKey] = []
     parent: str | None = None
@@ -137,6 +137,8 @@ def stage_chain(
             "data": "+".join(data.get(name, "") for name in tasks),
             "fields": active_fields(experiment, stage),
         }
+        if experiment.protocol == "blind":
+            made_from["pictures"] = "grey"
         chain.append(StageKey(digest(made_from), task, parent, made_from))
         parent = chain[-1].key if experiment.protocol == "sequence" else None
     return chain

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from mcit_core.config import Experiment, Value
+from mcit_core.config import ALONE, Experiment, Value
 from mcit_core.data.workbench import SPLITS, Workbench
 from mcit_core.protection import Groups
 from mcit_core.stages.digest import digest
@@ -16,6 +16,7 @@ from mcit_core.stages.keys import StageKey, stage_chain
 from mcit_core.stages.results import UNTOUCHED, Cell, Evaluation, Measured, StageResult
 from mcit_core.stages.state import StageState
 from mcit_core.training.evaluation import evaluate_task
+from mcit_core.training.majority import majority_cells
 from mcit_core.training.stage import build_tuner, groups_at, metrics_after, stage_view, train_stage
 from mcit_core.tuners import Tuner
 
@@ -85,6 +86,9 @@ class Sequence:
         return found
 
     def _untouched(self) -> StageResult:
+        if self.experiment.protocol == "majority":
+            floors = [cell for task in self.experiment.order for cell in majority_cells(self.bench, task)]
+            return StageResult(UNTOUCHED, None, floors)
         torch.set_num_threads(self.experiment.train.threads)
         evaluations = [self._evaluation(None, [None], task) for task in self.experiment.order]
         kept = self._evaluation(None, [None], "pretraining")
@@ -115,7 +119,7 @@ class Sequence:
         metrics["memory_bytes"] += state.bytes
         accuracy: list[Cell] = []
         evaluating = 0.0
-        for task in (key.task,) if experiment.protocol == "direct" else experiment.order:
+        for task in (key.task,) if experiment.protocol in ALONE else experiment.order:
             evaluation = self._evaluation(key, tuners, task, groups)
             accuracy += evaluation.accuracy
             evaluating += evaluation.seconds

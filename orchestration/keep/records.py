@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from mcit_core.config import UNTRAINED
 from mcit_core.methods import reference_experiment
 from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, summarise, summarise_protocol
 from mcit_core.stages.results import UNTOUCHED, Column, Matrix, StageResult, matrix, untouched
@@ -130,7 +131,7 @@ class Records:
         trial = record.trial
         last = record.stages[-1].metrics if record.stages else {}
         finished = record.status == "FINISHED"
-        trains = trial.experiment.protocol != "zero_shot"
+        trains = trial.experiment.protocol not in UNTRAINED
         row: Row = {
             "trial": trial.id,
             "method": trial.method,

@@ -97,7 +97,7 @@ def needed_by(records: dict[str, MadeFrom], trials: Iterable[Trial]) -> set[str]
         for stage in stage_chain(trial.experiment, {}, {}):
             mine = [key for key in alike.get(_planned(stage.made_from), []) if _parent(records[key]) in parents]
             needed.update(mine)
-            if trial.experiment.protocol != "direct":
+            if trial.experiment.protocol == "sequence":
                 parents = set(mine)
     return needed
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from mcit_core.config import Experiment, Value
+from mcit_core.config import UNTRAINED, Experiment, Value
 from mcit_core.methods import build_experiment, protects, reference_experiment, unread
 from mcit_core.registry import TUNERS, TunerPart
 from mcit_core.stages.digest import digest
@@ -31,7 +31,7 @@ class Trial:
 
     @property
     def stages(self) -> int:
-        return {"zero_shot": 0, "multitask": 1}.get(self.experiment.protocol, len(self.experiment.order))
+        return {"zero_shot": 0, "majority": 0, "multitask": 1}.get(self.experiment.protocol, len(self.experiment.order))
 
 
 def make_trials(spec: SweepSpec) -> list[Trial]:
@@ -51,6 +51,8 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
             experiment = build_experiment(spec.benchmark, spec.model, method, order, seed, dotted)
             points.append(_trial(experiment, settings))
             for name in spec.references:
+                if name == "blind" and seed != spec.seeds[0]:
+                    continue  # a floor
                 reference = reference_experiment(experiment, name, spec.tasks)
                 if reference == experiment.model_copy(update={"method": name}) and method != name:
                     continue  # a method that protects nothing is its own reference
@@ -64,7 +66,7 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
 def _applies(path: str, reference: Experiment) -> bool:
     """Whether a swept value reaches a reference: it trains, its tuner reads it, nothing is protected by it."""
     section = path.partition(".")[0]
-    if reference.protocol == "zero_shot" or section in ("model", "benchmark"):
+    if reference.protocol in UNTRAINED or section in ("model", "benchmark"):
         return section in ("model", "benchmark")
     part = TUNERS.part(reference.tuner) or TunerPart("")
     return not protects(path) and (section in ("train", "tuner") or bool({section, path} & set(part.reads)))

@@ -37,6 +37,8 @@ REFERENCE_STYLE: dict[str, tuple[str, Dashes]] = {
     "direct": ("#777777", (0, (1, 1.5))),
     "multitask": ("#555555", (0, (3, 1, 1, 1, 1, 1))),
     "zero_shot": ("#999999", (0, (5, 2, 1, 2))),
+    "majority": ("#bbbbbb", (0, (1, 3))),
+    "blind": ("#aaaaaa", (0, (3, 3))),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mcit_core.choices import shown_choice
-from mcit_core.methods import REFERENCES
+from mcit_core.methods import ORDERLESS, REFERENCES
 from mcit_core.metrics import CATALOGUE, reason_undefined
 from mcit_core.stages.results import UNTOUCHED
 from orchestration.report.context import Context
@@ -50,6 +50,8 @@ def what_was_run(context: Context) -> str:
         "sequential": "sequential (the same training without any protection)",
         "direct": "direct (each task learned alone)",
         "multitask": "multitask (all tasks learned at once)",
+        "majority": "majority (the commonest training answer, no model)",
+        "blind": "blind (as direct, with every picture mid-grey)",
     }
     if references:
         parts.append(f"For reference the sweep also ran {listing([meaning[name] for name in references])}.")
@@ -194,7 +196,7 @@ def missing_reason(context: Context, metric: str) -> str:
     ran = {row["method"] for row in context.results.finished}
     if not ran:
         return "no trial has finished"
-    if ran <= {"zero_shot", "direct"}:
+    if ran <= {*ORDERLESS}:
         return "no trial that learns the tasks in sequence has finished"
     formula = CATALOGUE[metric].formula if metric in CATALOGUE else None
     for tasks in (2, len(context.tasks)):  # a missing reference comes before a missing second task

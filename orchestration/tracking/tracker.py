@@ -21,7 +21,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
 
-from mcit_core.config import flatten
+from mcit_core.config import UNTRAINED, flatten
 from mcit_core.stages.digest import digest
 from mcit_core.stages.results import UNTOUCHED
 from orchestration.keep.provenance import Provenance
@@ -245,7 +245,7 @@ class Tracker:
         points: list[Point] = []
         for stage in record.stages:
             step = max(0, stage.stage)
-            if stage.stage == UNTOUCHED and record.trial.experiment.protocol != "zero_shot":
+            if stage.stage == UNTOUCHED and record.trial.experiment.protocol not in UNTRAINED:
                 continue
             points += [
                 (f"accuracy/{cell.task}", step, cell.accuracy) for cell in stage.accuracy if cell.split == "test"

@@ -1,0 +1,29 @@
+"""The floor that needs no model: the commonest training answer of every kind of question."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mcit_core.data.workbench import SPLITS, Workbench
+from mcit_core.stages.results import Cell
+
+
+def majority_cells(bench: Workbench, task: str) -> list[Cell]:
+    """The scores on a task's validation and test rows of one constant answer for each kind of question that the
+    benchmark tells apart (`content_kind`): the commonest of the task's training rows of that kind, of equals the first
+    in the alphabet; of the whole task where the kind is new."""
+    train = bench.rows(task, "train")
+    of_kind: dict[str | None, Counter[str]] = {None: Counter(train.answers)}
+    for kind, answer in zip(train.content_kinds, train.answers, strict=True):
+        of_kind.setdefault(kind, Counter())[answer] += 1
+    commonest = {kind: min(found, key=lambda answer: (-found[answer], answer)) for kind, found in of_kind.items()}
+    cells = []
+    for split in SPLITS:
+        rows = bench.rows(task, split)
+        total = content = 0.0
+        for answer, kind in zip(rows.answers, rows.content_kinds, strict=True):
+            guess = commonest.get(kind, commonest[None])
+            total += bench.benchmark.score(task, guess, answer)
+            content += bench.benchmark.content_score(task, guess, answer, kind)
+        cells.append(Cell(task, split, total / len(rows), content / len(rows), len(rows)))
+    return cells

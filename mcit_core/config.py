@@ -92,6 +92,14 @@ class AdapterSettings(Section):
     bottleneck: int = Field(16, ge=1, description="width of the bottleneck")
 
 
+class EvaluationSettings(Section):
+    """What is looked at after every stage; it changes nothing that is trained."""
+
+    rows: int | None = Field(
+        None, ge=1, description="the first so many rows of each validation and test split; null: all of them"
+    )
+
+
 class Train(Section):
     steps: int = Field(150, ge=1, description="optimizer steps per stage")
     batch_size: int = Field(32, ge=1, description="rows per step")
@@ -226,6 +234,7 @@ class Experiment(Section):
         enabled=False
     )
     train: Train = Train()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
     @field_validator("order")
     @classmethod

@@ -254,7 +254,7 @@ def reference_experiment(experiment: Experiment, reference: str, default_order: 
     if reference in ORDERLESS:
         plain["order"] = default_order
     if reference in UNTRAINED:
-        kept = ("benchmark", "model", "method", "protocol", "order")
+        kept = ("benchmark", "model", "method", "protocol", "order", "evaluation")
         train = {key: plain["train"][key] for key in ("precision", "threads", "device")}
         plain = {**{key: plain[key] for key in kept}, "train": train}
     return Experiment.model_validate(plain)

@@ -83,16 +83,24 @@ def evaluate(
     return Score(total / n, content / n, n, torch.cat(choices) if choices else None)
 
 
-def evaluate_task(bench: Workbench, tuners: list[Tuner | None], task: str, groups: Groups | None = None) -> Evaluation:
-    """Scores on a task's validation and test rows of `tuners`, one per instruction group (None: the untouched model);
-    the instruction alone decides which group answers. Task `pretraining` is the model's own held-out sample."""
+def evaluate_task(
+    bench: Workbench,
+    tuners: list[Tuner | None],
+    task: str,
+    groups: Groups | None = None,
+    most: int | None = None,
+) -> Evaluation:
+    """Scores on a task's validation and test rows, the first `most` of each (None: all), of `tuners`, one per
+    instruction group (None: the untouched model); the instruction alone decides which group answers. Task `pretraining`
+    is the model's own held-out sample."""
     start = time.perf_counter()
     accuracy, chosen, routed = [], None, None
     for split in ("retention",) if task == "pretraining" else SPLITS:
         rows = bench.rows(task, split)
-        route = torch.zeros(len(rows), dtype=torch.long)
+        n = min(len(rows), most or len(rows))
+        route = torch.zeros(n, dtype=torch.long)
         if groups is not None and len(tuners) > 1:
-            route = torch.tensor(groups.choose(rows.instructions))
+            route = torch.tensor(groups.choose(rows.instructions[:n]))
         scores: list[Score] = []
         for number, tuner in enumerate(tuners):
             picked = (route == number).nonzero().flatten()
@@ -102,12 +110,12 @@ def evaluate_task(bench: Workbench, tuners: list[Tuner | None], task: str, group
             Cell(
                 task,
                 split,
-                accuracy=sum(score.accuracy * score.n for score in scores) / len(rows),
-                content_accuracy=sum(score.content_accuracy * score.n for score in scores) / len(rows),
-                n=len(rows),
+                accuracy=sum(score.accuracy * score.n for score in scores) / n,
+                content_accuracy=sum(score.content_accuracy * score.n for score in scores) / n,
+                n=n,
             )
         )
         one = scores[0].chosen if len(tuners) == 1 else None  # choices of different groups cannot be compared
         chosen = None if one is None else one.tolist()
-        routed = torch.bincount(route, minlength=len(tuners)).div(len(rows)).tolist() if groups else None
+        routed = torch.bincount(route, minlength=len(tuners)).div(n).tolist() if groups else None
     return Evaluation(accuracy, chosen, routed, time.perf_counter() - start)

@@ -8,10 +8,10 @@ from mcit_core.data.workbench import SPLITS, Workbench
 from mcit_core.stages.results import Cell
 
 
-def majority_cells(bench: Workbench, task: str) -> list[Cell]:
-    """The scores on a task's validation and test rows of one constant answer for each kind of question that the
-    benchmark tells apart (`content_kind`): the commonest of the task's training rows of that kind, of equals the first
-    in the alphabet; of the whole task where the kind is new."""
+def majority_cells(bench: Workbench, task: str, most: int | None = None) -> list[Cell]:
+    """The scores on a task's validation and test rows (the first `most` of each, None: all) of one constant answer for
+    each kind of question that the benchmark tells apart (`content_kind`): the commonest of the task's training rows of
+    that kind, of equals the first in the alphabet; of the whole task where the kind is new."""
     train = bench.rows(task, "train")
     of_kind: dict[str | None, Counter[str]] = {None: Counter(train.answers)}
     for kind, answer in zip(train.content_kinds, train.answers, strict=True):
@@ -20,10 +20,11 @@ def majority_cells(bench: Workbench, task: str) -> list[Cell]:
     cells = []
     for split in SPLITS:
         rows = bench.rows(task, split)
+        n = min(len(rows), most or len(rows))
         total = content = 0.0
-        for answer, kind in zip(rows.answers, rows.content_kinds, strict=True):
+        for answer, kind in zip(rows.answers[:n], rows.content_kinds[:n], strict=True):
             guess = commonest.get(kind, commonest[None])
             total += bench.benchmark.score(task, guess, answer)
             content += bench.benchmark.content_score(task, guess, answer, kind)
-        cells.append(Cell(task, split, total / len(rows), content / len(rows), len(rows)))
+        cells.append(Cell(task, split, total / n, content / n, n))
     return cells

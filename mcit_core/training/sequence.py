@@ -65,8 +65,10 @@ class Sequence:
         splits = ("retention",) if task == "pretraining" else SPLITS
         data = {split: self.bench.data_digest(task, split) for split in splits}
         code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
+        most = self.experiment.evaluation.rows
         name = digest(
             {
+                **({"rows": most} if most else {}),
                 **self.common,
                 **code,
                 "stage": key.key if key else None,
@@ -80,14 +82,15 @@ class Sequence:
         )
         found = self.store.get_evaluation(name) if self.store else None
         if found is None:
-            found = evaluate_task(self.bench, tuners, task, groups)
+            found = evaluate_task(self.bench, tuners, task, groups, most)
             if self.store:
                 self.store.put_evaluation(name, found)
         return found
 
     def _untouched(self) -> StageResult:
         if self.experiment.protocol == "majority":
-            floors = [cell for task in self.experiment.order for cell in majority_cells(self.bench, task)]
+            most = self.experiment.evaluation.rows
+            floors = [cell for task in self.experiment.order for cell in majority_cells(self.bench, task, most)]
             return StageResult(UNTOUCHED, None, floors)
         torch.set_num_threads(self.experiment.train.threads)
         evaluations = [self._evaluation(None, [None], task) for task in self.experiment.order]

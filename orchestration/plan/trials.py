@@ -66,8 +66,10 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
 def _applies(path: str, reference: Experiment) -> bool:
     """Whether a swept value reaches a reference: it trains, its tuner reads it, nothing is protected by it."""
     section = path.partition(".")[0]
-    if reference.protocol in UNTRAINED or section in ("model", "benchmark"):
-        return section in ("model", "benchmark")
+    if section in ("model", "benchmark", "evaluation"):
+        return True
+    if reference.protocol in UNTRAINED:
+        return False
     part = TUNERS.part(reference.tuner) or TunerPart("")
     return not protects(path) and (section in ("train", "tuner") or bool({section, path} & set(part.reads)))
 

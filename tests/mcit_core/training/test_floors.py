@@ -6,12 +6,14 @@ from collections import Counter
 
 import pyarrow as pa
 import pytest
+import torch
 
 from mcit_core.benchmarks.blind import Blind
 from mcit_core.data.workbench import Workbench, workbench_for
 from mcit_core.methods import build_experiment, reference_experiment
 from mcit_core.stages.keys import stage_chain
 from mcit_core.stages.results import UNTOUCHED, untouched
+from mcit_core.training.evaluation import evaluate
 from mcit_core.training.majority import majority_cells
 from mcit_core.training.sequence import Sequence
 
@@ -102,3 +104,25 @@ def test_what_trains_nothing_is_there_once(name: str) -> None:
     made = [build_experiment("tiny", "tiny", "fwd_prompt", ORDER, seed, SETTINGS) for seed in (3, 4)]
     references = [reference_experiment(config, name, ORDER) for config in made]
     assert references[0] == references[1]
+
+
+def test_fewer_rows_are_the_first_ones_and_train_the_same(bench: Workbench) -> None:
+    settings = {"train.steps": 1, "train.batch_size": 8}
+    whole = build_experiment("tiny", "tiny", "sequential", ORDER, 0, settings)
+    few = build_experiment("tiny", "tiny", "sequential", ORDER, 0, {**settings, "evaluation.rows": 7})
+    assert [s.key for s in stage_chain(whole, {}, {})] == [s.key for s in stage_chain(few, {}, {})]
+    store: dict[str, object] = {}
+    results = {}
+    for config in (whole, few):
+        sequence = Sequence(config, bench)
+        results[config.evaluation.rows] = list(sequence)
+        store |= {stage.key: None for stage in sequence.chain}
+    assert len(store) == len(ORDER)
+    cells = [cell for result in results[7] for cell in result.accuracy]
+    assert {cell.n for cell in cells} == {min(7, len(bench.rows("attribute", s))) for s in ("validation", "test")}
+    assert any(
+        a.accuracy != b.accuracy for a, b in zip(results[7][-1].accuracy, results[None][-1].accuracy, strict=True)
+    )
+    rows = bench.rows("attribute", "test")
+    right = evaluate(bench.model, None, rows, bench.benchmark, "attribute", picked=torch.arange(7))
+    assert next(c for c in cells if c.split == "test").content_accuracy == right.content_accuracy

@@ -7,6 +7,7 @@ the earlier ones ran here or came from a store.
 from __future__ import annotations
 
 import time
+import warnings
 
 import torch
 
@@ -14,7 +15,7 @@ from mcit_core.config import Experiment, Section
 from mcit_core.data.workbench import Workbench
 from mcit_core.protection import Groups, Protection, StageStart, StageView
 from mcit_core.registry import PROTECTIONS, TUNERS
-from mcit_core.stages.keys import JOINT
+from mcit_core.stages.keys import JOINT, stage_steps
 from mcit_core.stages.results import Measured, Trace
 from mcit_core.stages.state import StageState
 from mcit_core.training.batches import batches
@@ -70,7 +71,7 @@ def train_stage(
 ) -> tuple[StageState, Measured]:
     """Train stage `stage` from the state `before` (None: from the pre-trained model). Returns the state it leaves and
     what was measured. Raises FloatingPointError where the loss is not finite."""
-    begun = time.perf_counter()
+    begun, begun_cpu = time.perf_counter(), time.process_time()
     torch.set_num_threads(experiment.train.threads)
     groups = groups_at(experiment, bench, stage)
     group = groups.of(experiment.order[stage]) if groups else 0
@@ -96,13 +97,22 @@ def train_stage(
         metrics |= protection.metrics
         traces |= protection.traces
         carried |= protection.carried
-    state = StageState({**tuner.state().tensors, **carried})
+    trained = tuner.state()
+    began_as = {name: weights.tensors[name] for name in trained.tensors if name in weights.tensors} if weights else {}
+    if weights and trained.equals(StageState(began_as)):
+        warnings.warn(f"stage {stage} ({view.task}) has left its weights as they were", stacklevel=2)
+    if len(losses) < stage_steps(experiment):
+        warnings.warn(
+            f"stage {stage} ({view.task}) took {len(losses)} steps of {stage_steps(experiment)}", stacklevel=2
+        )
+    state = StageState({**trained.tensors, **carried})
     last = losses[-MEASURE:]
     metrics |= {
         "loss/first": losses[0],
         "loss/last": sum(last) / len(last),
         "trained_parameters": float(sum(p.numel() for p in parameters.values())),
         "seconds/train": time.perf_counter() - begun,
+        "seconds/train_cpu": time.process_time() - begun_cpu,
     }
     return (before or StageState()).with_group(group, state), Measured(metrics, traces)
 

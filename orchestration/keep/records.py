@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from mcit_core.config import UNTRAINED
+from mcit_core.config import ALONE, UNTRAINED
 from mcit_core.methods import reference_experiment
 from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, summarise, summarise_protocol
 from mcit_core.stages.results import UNTOUCHED, Column, Matrix, StageResult, matrix, untouched
@@ -79,6 +79,18 @@ class TrialRecord:
         )
 
 
+def _last_metrics(record: TrialRecord) -> dict[str, float]:
+    """What the last stage measured. Where tasks are learned each by itself no stage stands for all of them: what is
+    kept of the pre-trained skills is then the mean."""
+    last = record.stages[-1].metrics if record.stages else {}
+    if record.trial.experiment.protocol in ALONE:
+        kept = [stage.metrics.get("pretrained_retention") for stage in record.trained]
+        known = [value for value in kept if value is not None]
+        if known and len(known) == len(kept):
+            return {**last, "pretrained_retention": sum(known) / len(known)}
+    return last
+
+
 class Records:
     """All trials of a sweep and the RUN folder they are written to."""
 
@@ -129,7 +141,7 @@ class Records:
 
     def trial_row(self, record: TrialRecord) -> Row:
         trial = record.trial
-        last = record.stages[-1].metrics if record.stages else {}
+        last = _last_metrics(record)
         finished = record.status == "FINISHED"
         trains = trial.experiment.protocol not in UNTRAINED
         row: Row = {

@@ -162,7 +162,10 @@ def time_figure(context: Context) -> str | None:
     panel.grid(visible=False, axis="y")
     panel.set_xlabel("seconds per trial, summed over its stages")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", frameon=False)
-    caption = "Mean over finished trials. A stage taken from the store counts with the seconds recorded for it."
+    caption = (
+        "Mean over finished trials of seconds by the clock, on a machine that trials share: no measure of a method's "
+        "cost. A stage taken from the store counts with the seconds recorded for it."
+    )
     return as_html(figure, caption, "Seconds per trial")
 
 

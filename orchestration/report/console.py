@@ -12,6 +12,7 @@ from rich.text import Text
 from orchestration.keep.tables import text_in
 from orchestration.report.context import Context
 from orchestration.report.findings import headline
+from orchestration.results.notices import notices
 from orchestration.results.reading import Results, read_results
 from orchestration.results.settings import SettingSummary, settings_summary
 from orchestration.results.words import format_estimate, setting_label, summary_metrics
@@ -38,6 +39,8 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
         "per cent, mean ± half the 95 % interval, below three seeds their own values; ↑ higher, ↓ lower is better\n"
     )
     console.print(headline(Context.of(results)), markup=False)
+    for text in notices(results):
+        console.print(f"Look into this: {text}", markup=False)
     _print_unfinished(results, console)
 
 

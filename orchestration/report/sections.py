@@ -25,6 +25,7 @@ from orchestration.report.tables import (
     settings_table,
 )
 from orchestration.results.matrices import test_set_error
+from orchestration.results.notices import notices
 from orchestration.results.words import format_number, summary_metrics
 
 #: so many settings are named with their validation figures
@@ -33,6 +34,7 @@ MOST_VALIDATED = 8
 
 def _summary(context: Context) -> Section:
     parts = [paragraph(what_was_run(context)), paragraph(headline(context), "headline")]
+    parts += [paragraph(html.escape(f"Look into this: {text}"), "missing") for text in notices(context.results)]
     for claim, lines in findings(context):
         rows = [(html.escape(title), html.escape(words), _verdict(judged)) for title, words, judged in lines]
         parts.append(html_table([html.escape(claim), "paired difference", ""], rows, "words findings"))
@@ -184,8 +186,8 @@ def _subspaces(context: Context) -> Section:
     lines = stage_lines(
         context,
         ["subspace/rank", "subspace/dims_left", "pretrained_retention"],
-        "Rank is the number of directions a stage claims for itself; dimensions left are those that "
-        "later stages may still use. Means over seeds and orders.",
+        "Rank is the number of directions that a stage claims for itself at its end; dimensions open are those that it "
+        "might move in or claim. Means over seeds and orders.",
     )
     gradient = gradient_figure(context)
     recorded = any(name.startswith("subspace/") for name in context.results.measured)

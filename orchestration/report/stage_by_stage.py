@@ -17,17 +17,18 @@ MOST_LINES = 8
 MOST_BARS = 6
 TITLES = {
     "subspace/rank": "rank claimed by the stage",
-    "subspace/dims_left": "dimensions left for later stages",
+    "subspace/dims_left": "dimensions open to the stage, before its claim",
     "pool/effective_prompts": "prompts in effective use",
     "pool/usage_entropy": "entropy of prompt usage",
     "pool/prompts_used": "prompts used",
     "pool/claimed_before": "prompts claimed by earlier stages",
-    "key_drift": "key drift: share of changed selections",
-    "pretrained_retention": "pre-trained retention",
+    "key_drift": "key drift: changed selections, per cent",
+    "pretrained_retention": "pre-trained retention, per cent",
     "loss/last": "training loss at the end of the stage",
     "ema/mean_weight": "weight on the old average",
 }
 COUNTS = ("subspace/", "pool/")  # drawn from zero
+PERCENT = ("key_drift", "pretrained_retention")  # stored as shares
 SHARES = (("allowed", "#0072B2"), ("occupied", "#D55E00"), ("other", "#BBBBBB"))
 
 
@@ -66,7 +67,7 @@ def stage_lines(context: Context, names: list[str], caption: str) -> str | None:
             if values:
                 panel.plot(
                     [stage + 1 for stage in values],
-                    [estimate(found).mean or 0.0 for found in values.values()],
+                    [(100 if name in PERCENT else 1) * (estimate(found).mean or 0.0) for found in values.values()],
                     color=style.colour,
                     marker=style.marker,
                     linestyle=style.line,
@@ -90,7 +91,10 @@ def exhausted_words(context: Context) -> str:
         if stages:
             words.append(f"{context.label(setting)} (stage {', '.join(stages)})")
     if words:
-        return "The allowed space was exhausted in at least one trial of: " + "; ".join(words) + "."
+        return (
+            "The allowed space was exhausted in at least one trial of: " + "; ".join(words) + ". From there on such a "
+            "stage moves in all that no stage has claimed, so that what is allowed can grow."
+        )
     return "No trial exhausted its allowed space." if "subspace/exhausted" in context.results.measured else ""
 
 

@@ -13,10 +13,11 @@ from orchestration.keep import records as records_module
 from orchestration.keep.journal import Journal, read_journal
 from orchestration.keep.provenance import write_sweep
 from orchestration.keep.records import Records
-from orchestration.plan.sweep_file import resolved
+from orchestration.plan.sweep_file import load_spec, resolved
+from orchestration.plan.trials import make_trials
 from orchestration.results.reading import read_results
 from orchestration.track import main as track
-from tests.orchestration.tracking.test_tracking import fill, make_records, provenance
+from tests.orchestration.tracking.test_tracking import fill, make_records, provenance, stage
 
 
 def again(records: Records) -> Records:
@@ -146,3 +147,20 @@ def test_track_says_that_the_server_is_dead_and_back_fills_elsewhere(
     assert message.startswith("MLflow at http://127.0.0.1:9 cannot be reached")
     assert len(message.splitlines()) == 1
     assert track([str(written.run)]) == 0
+
+
+def test_what_direct_keeps_is_the_mean_over_its_tasks(tmp_path: Path) -> None:
+    records = make_records(tmp_path)
+    path = tmp_path / "tracked.yaml"
+    path.write_text(path.read_text() + "references: [direct]\n")
+    spec = load_spec(path)
+    records = Records(records.run, spec, make_trials(spec))
+    for record in records.records.values():
+        for number, kept in ((0, 0.5), (1, 0.9)):
+            result = stage(records, number)
+            result.metrics["pretrained_retention"] = kept
+            record.stages.append(result)
+        record.status = "FINISHED"
+    found = {row["method"]: row["pretrained_retention"] for row in map(records.trial_row, records.records.values())}
+    assert found["direct"] == pytest.approx(0.7)
+    assert found["fwd_prompt"] == 0.9  # what the last stage leaves

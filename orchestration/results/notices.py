@@ -1,0 +1,53 @@
+"""What in a sweep's numbers is more likely a fault than a finding."""
+
+from __future__ import annotations
+
+from mcit_core.methods import ORDERLESS
+from orchestration.keep.tables import text_in
+from orchestration.results.estimates import present
+from orchestration.results.matrices import accuracy_matrix
+from orchestration.results.reading import Results, finished
+from orchestration.results.settings import rows_by_setting
+from orchestration.results.words import setting_label
+
+#: points by which a task's accuracy right after its own stage may lie below a later one
+BROKEN = 0.2
+
+
+def notices(results: Results) -> list[str]:
+    """One sentence each; none where nothing looks wrong."""
+    return [*_unused_seeds(results), *_broken_stages(results)]
+
+
+def _unused_seeds(results: Results) -> list[str]:
+    """Settings that train and have the same validation and test accuracies with every seed."""
+    found = []
+    for setting, rows in rows_by_setting(results.trials, results.axes).items():
+        by_order: dict[str, list[tuple[float, ...]]] = {}
+        for row in finished(rows):
+            names = ("average_accuracy", "learning_accuracy", "validation/average_accuracy")
+            by_order.setdefault(text_in(row, "order"), []).append(tuple(present(row.get(name) for name in names)))
+        repeated = [values for values in by_order.values() if len(values) > 1]
+        if repeated and all(len(set(values)) == 1 for values in repeated):
+            label = setting_label(setting, results.axes)
+            found.append(f"{label} has the same accuracies with every seed, as if the seed were not used.")
+    return found
+
+
+def _broken_stages(results: Results) -> list[str]:
+    """Trials in which a task is learned far better by a later stage than by its own."""
+    found = []
+    for row in finished(results.trials):
+        if row["method"] in ORDERLESS:
+            continue
+        trial = text_in(row, "trial")
+        matrix = accuracy_matrix(results.stages.get(trial, []), text_in(row, "order").split(">"))
+        for j, task in enumerate(matrix.tasks):
+            later = present(matrix.values[t][j] for t in range(j + 1, len(matrix.tasks)))
+            own = matrix.values[j][j]
+            if own is not None and later and max(later) > own + BROKEN:
+                found.append(
+                    f"in {trial} a later stage brought {task} to {100 * max(later):.1f} per cent, its own to "
+                    f"{100 * own:.1f}: a broken stage rather than transfer."
+                )
+    return found

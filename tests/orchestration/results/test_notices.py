@@ -1,0 +1,31 @@
+"""Numbers that look like faults are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestration.results.notices import notices
+from orchestration.results.reading import read_results
+from tests.orchestration.results.test_results import cells, energy, trial, write_run
+
+
+def test_a_sweep_in_order_has_none(tmp_path: Path) -> None:
+    trials = [energy(f"a{s}", 0.5, s, average_accuracy=0.3 + 0.1 * s) for s in range(2)]
+    trials.append(trial("z", "zero_shot", average_accuracy=0.0))
+    matrix = [[0.5, 0.1, 0.1], [0.4, 0.5, 0.1], [0.6, 0.4, 0.5]]
+    run = write_run(tmp_path / "run", trials, cells(trials[0], matrix))
+    assert notices(read_results(run)) == []
+
+
+def test_a_seed_that_was_not_used(tmp_path: Path) -> None:
+    trials = [energy(f"a{s}", 0.5, s, average_accuracy=0.3) for s in range(2)]
+    trials += [energy(f"b{s}", 0.99, s, average_accuracy=0.3 + 0.1 * s) for s in range(2)]
+    (told,) = notices(read_results(write_run(tmp_path / "run", trials)))
+    assert "task_energy 0.5 has the same accuracies with every seed" in told
+
+
+def test_a_stage_that_learned_nothing_of_its_own_task(tmp_path: Path) -> None:
+    row = energy("a0", 0.5, 0, average_accuracy=0.3)
+    matrix = [[0.5, 0.1, 0.1], [0.4, 0.2, 0.1], [0.6, 0.9, 0.5]]
+    (told,) = notices(read_results(write_run(tmp_path / "run", [row], cells(row, matrix))))
+    assert "brought charts to 90.0 per cent, its own to 20.0" in told

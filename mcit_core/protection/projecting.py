@@ -21,6 +21,12 @@ EnergyOf = Annotated[
 RankBudget = Annotated[
     Literal["equal"] | None, Field(description="equal: at most dims left / stages left per stage; null: no bound")
 ]
+KeyEnergy = Annotated[
+    Energy | None,
+    Field(
+        description="keys of a pool move away from earlier tasks' queries, up to this energy (PGP: 0.97); null: freely"
+    ),
+]
 RowScale = Annotated[
     Literal["unit", "raw"],
     Field(description="rows of the model's input count by direction alone, or with their lengths"),

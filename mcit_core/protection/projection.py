@@ -14,6 +14,7 @@ from mcit_core.protection import S, StageStart, StageView
 from mcit_core.protection.projecting import (
     Center,
     EnergyOf,
+    KeyEnergy,
     PretrainedEnergy,
     Projecting,
     RankBudget,
@@ -23,12 +24,13 @@ from mcit_core.protection.projecting import (
 from mcit_core.registry import TUNERS
 
 if TYPE_CHECKING:
-    from mcit_core.protection.spaces import Space
+    from mcit_core.protection.spaces import Projector, Space
     from mcit_core.stages.state import StageState
 
 
 class ResidualSettings(Section):
     mode: Literal["residual"] = "residual"
+    keys: KeyEnergy = None
     task_energy: TaskEnergy = 0.95
     energy_of: EnergyOf = "remaining"
     rank_budget: RankBudget = None
@@ -49,6 +51,7 @@ class BothSettings(Section):
         "room",
         description="prompts move in all of the pre-trained space that is not claimed yet, or in what the stage claims",
     )
+    keys: KeyEnergy = None
     pretrained_energy: PretrainedEnergy = 0.99
     task_energy: TaskEnergy = 0.95
     energy_of: EnergyOf = "remaining"
@@ -61,7 +64,7 @@ def space_at(settings: Section, view: StageView) -> Space:
     """Where the prompts of a stage may move, from the statistics of its task and of every earlier one."""
     from mcit_core.protection.spaces import SpaceRule, stage_space
 
-    given = settings.model_dump()
+    given = settings.model_dump(exclude={"keys"})
     unit = given.pop("rows") == "unit"
     statistics = [view.bench.statistics(task, unit) for task in (*view.earlier, view.task)]
     pretraining = view.bench.statistics("pretraining", unit)
@@ -86,7 +89,30 @@ class _Projection(Projecting[S]):
         space = space_at(settings, start)
         bounded = space.allowed is not None and space.allowed.shape[1] < len(space.allowed)
         self.projector = Projector(projected, dict.fromkeys(projected, space) if bounded else {})
+        self.keys = self._keys(start, settings.model_dump().get("keys"))
         warn_of_exhaustion(start.number, start.task, self.projector.spaces)
+
+    def _keys(self, start: StageStart, energy: float | None) -> Projector:
+        """Keeps the keys of a pool away from the queries of earlier tasks, where that is asked for."""
+        from mcit_core.protection.key_spaces import key_spaces
+        from mcit_core.protection.spaces import Projector
+        from mcit_core.tuners import ChoosesByKeys
+
+        if energy is None:
+            return Projector({}, {})
+        if not isinstance(start.tuner, ChoosesByKeys):
+            raise ValueError(f"projection.keys: tuner {start.experiment.tuner} has no keys; leave it out")
+        earlier = [start.bench.rows(task, "train") for task in start.earlier]
+        spaces = key_spaces(start.tuner, earlier, energy)
+        return Projector({name: start.tuner.parameters()[name] for name in spaces}, spaces)
+
+    def change_gradients(self, measure: bool) -> None:
+        super().change_gradients(measure)
+        self.keys.change_gradients(measure=False)
+
+    def change_step(self) -> None:
+        super().change_step()
+        self.keys.change_step()
 
     @classmethod
     def check(cls, experiment: Experiment) -> None:
@@ -146,5 +172,5 @@ class Both(_Projection[BothSettings]):
     def active(cls, experiment: Experiment, settings: BothSettings, alone: bool) -> dict[str, Value]:
         # what a first stage claims bounds later ones alone, unless it may move in nothing else
         claims = {"task_energy", "energy_of", "rank_budget"} if alone and settings.allowed == "room" else set()
-        fields = settings.model_dump(exclude=claims)
+        fields = settings.model_dump(exclude=claims | ({"keys"} if alone else set()))
         return fields if claims else _with_budget(experiment, fields)

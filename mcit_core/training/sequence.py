@@ -139,7 +139,8 @@ class Sequence:
 
     def _choices(self, own: str, task: str, chosen: list[list[int]] | None) -> dict[str, float]:
         """Pool usage by the stage's own test rows; for an earlier task, key drift: the fraction of its test rows whose
-        top-K is not what it was right after the task's own stage."""
+        top-K is not what it was right after the task's own stage, in one prompt or more, and the share of prompts that
+        were kept."""
         if chosen is None:
             return {}
         if task == own:
@@ -149,4 +150,8 @@ class Sequence:
         if task not in self._own_choices:
             return {}
         pairs = list(zip(chosen, self._own_choices[task], strict=True))
-        return {f"key_drift/{task}": sum(now != then for now, then in pairs) / len(pairs)}
+        kept = sum(len({*now} & {*then}) / len(then) for now, then in pairs) / len(pairs)
+        return {
+            f"key_drift/{task}": sum(now != then for now, then in pairs) / len(pairs),
+            f"prompts_kept/{task}": kept,
+        }

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self, TypedDict
+from typing import Protocol, Self, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,14 @@ class Site:
     module: nn.Module
     side: Side = "encoder"
     front: bool = False
+
+
+@runtime_checkable
+class ChoosesByKeys(Protocol):
+    """What a tuner has besides that chooses what it trains by comparing queries with keys."""
+
+    def key_queries(self, features: FrozenFeatures) -> dict[str, Tensor]:
+        """Name of a parameter that holds keys, one a row -> the queries that they are compared with, [N, width]."""
 
 
 class ParameterGroup(TypedDict):

@@ -59,15 +59,19 @@ class PromptPool(BaseTuner):
         """Rows that this stage must leave as they are: claimed prompts and their keys under `reuse: freeze`."""
         return self._claimed if self.config.reuse == "freeze" and self._claimed.any() else None
 
-    def scores(self, features: FrozenFeatures) -> Tensor:
-        """w cos(q_v, a_j) + (1 - w) cos(q_t, b_j): [N, M]."""
+    def key_queries(self, features: FrozenFeatures) -> dict[str, Tensor]:
+        """Name of the keys -> what they are compared with, [N, width]."""
         image, text, q = features.query_image, features.query_text, self.queries
         if self.config.standardise:
             image, text = (image - q.image_mean) / q.image_std, (text - q.text_mean) / q.text_std
-        w = self.config.image_weight
+        return {"image_keys": image, "text_keys": text}
+
+    def scores(self, features: FrozenFeatures) -> Tensor:
+        """w cos(q_v, a_j) + (1 - w) cos(q_t, b_j): [N, M]."""
+        queries, w = self.key_queries(features), self.config.image_weight
         return (
-            w * F.normalize(image, dim=-1) @ F.normalize(self.image_keys, dim=-1).T
-            + (1 - w) * F.normalize(text, dim=-1) @ F.normalize(self.text_keys, dim=-1).T
+            w * F.normalize(queries["image_keys"], dim=-1) @ F.normalize(self.image_keys, dim=-1).T
+            + (1 - w) * F.normalize(queries["text_keys"], dim=-1) @ F.normalize(self.text_keys, dim=-1).T
         )
 
     def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
@@ -82,7 +86,7 @@ class PromptPool(BaseTuner):
         return TunerInputs(self._probe(embedded), mask, pull, chosen)
 
     def sites(self) -> dict[str, Site]:
-        return {"tokens": Site(self._probe)}
+        return {"tokens": Site(self._probe, front=True)}
 
     def end_stage(self) -> dict[str, float]:
         self.usage = torch.cat([self.usage, self._counts[None]])

@@ -205,7 +205,7 @@ def _prompts(context: Context) -> Section | None:
     if not recorded & {"pool", "prompt_usage", "key_drift"}:
         return None
     names = sorted(name for name in context.results.measured if name.startswith("pool/"))
-    lines = stage_lines(context, [*names, "key_drift"], "Means over seeds and orders.")
+    lines = stage_lines(context, [*names, "key_drift", "prompts_kept"], "Means over seeds and orders.")
     usage = usage_figure(context) or missing("no finished trial of a sequence recorded prompt usage")
     return "Prompts", usage + (lines or "")
 

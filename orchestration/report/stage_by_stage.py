@@ -23,12 +23,13 @@ TITLES = {
     "pool/prompts_used": "prompts used",
     "pool/claimed_before": "prompts claimed by earlier stages",
     "key_drift": "key drift: changed selections, per cent",
+    "prompts_kept": "prompts kept by earlier tasks' rows, per cent",
     "pretrained_retention": "pre-trained retention, per cent",
     "loss/last": "training loss at the end of the stage",
     "ema/mean_weight": "weight on the old average",
 }
 COUNTS = ("subspace/", "pool/")  # drawn from zero
-PERCENT = ("key_drift", "pretrained_retention")  # stored as shares
+PERCENT = ("key_drift", "prompts_kept", "pretrained_retention")  # stored as shares
 SHARES = (("allowed", "#0072B2"), ("occupied", "#D55E00"), ("other", "#BBBBBB"))
 
 

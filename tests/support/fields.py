@@ -26,7 +26,11 @@ FIELDS_OF: dict[str, dict[str, tuple[object, bool | None]]] = {
     "sequential_adapter": {"adapter.bottleneck": (3, True)},
     "o_lora": {"lora.orthogonality": (50.0, True)},
     "pegp_prompt": {"projection.rows": ("raw", True), "projection.allowed": ("claimed", None)},
-    "fwd_prompt": {"projection.rows": ("raw", True), "projection.allowed": ("claimed", True)},
+    "fwd_prompt": {
+        "projection.rows": ("raw", True),
+        "projection.allowed": ("claimed", True),
+        "projection.keys": (0.97, True),
+    },
     "pegp_prefix": {"prefix.project_values": (True, True), "projection.samples": (9, True)},
     "pegp_lora": {
         "projection.task_energy": (0.3, True),

@@ -20,7 +20,7 @@ from mcit_core.models import FrozenFeatures
 from mcit_core.protection import Protection
 from mcit_core.protection.bases import grow, site_statistics
 from mcit_core.protection.spaces import Projector, Space, SpaceRule, stage_space
-from mcit_core.training.stage import build_tuner
+from mcit_core.training.stage import build_tuner, train_stage
 from mcit_core.training.step import Learner, train_step
 from mcit_core.tuners import TunerInputs
 
@@ -320,3 +320,32 @@ def test_rows_that_do_not_move_have_no_part_in_the_clipped_norm() -> None:
     change = tuner.prompts.detach() - start
     assert change[0].norm() == 0
     assert change.norm() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_keys_move_away_from_the_queries_of_earlier_tasks(bench: Workbench) -> None:
+    """At energy 1 what a key is to an earlier query, but for its length, is what it was; without, it is not."""
+    order = bench.benchmark.tasks[:2]
+    few = {"pool.size": 6, "pool.top_k": 2, "train.steps": 3, "train.batch_size": 8, "pool.standardise": False}
+    moved: dict[object, dict[str, float]] = {}
+    for energy in (1.0, None):
+        settings = {**few, "projection.mode": "residual", "projection.keys": energy}
+        config = build_experiment("tiny", "mini", "sequential", order, 0, settings)
+        first, _ = train_stage(config, bench, 0, None)
+        second, _ = train_stage(config, bench, 1, first)
+        tuner = build_tuner(config, bench, first)
+        rows = bench.rows(order[0], "train")
+        queries = tuner.key_queries(rows[torch.arange(16)])  # type: ignore[attr-defined]
+        moved[energy] = {}
+        for name, query in queries.items():
+            change = second.tensors[name] - first.tensors[name]
+            assert change.norm() > 0
+            moved[energy][name] = float((query @ change.T).norm() / (query.norm() * change.norm()))
+    assert all(moved[1.0][name] < 1e-4 < moved[None][name] for name in moved[None])
+
+
+def test_keys_of_a_tuner_without_any_are_refused(bench: Workbench) -> None:
+    settings = {"projection.mode": "residual", "projection.keys": 0.97, "train.steps": 1}
+    config = build_experiment("tiny", "mini", "sequential_prompt", bench.benchmark.tasks[:2], 0, settings)
+    first, _ = train_stage(config, bench, 0, None)
+    with pytest.raises(ValueError, match="tuner prompt has no keys; leave it out"):
+        train_stage(config, bench, 1, first)

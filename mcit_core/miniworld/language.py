@@ -97,7 +97,7 @@ def read(answer: str, kind: str) -> object | None:
         letters = re.sub(r"[^a-z]", "", bare)
         return letters or None
     pairs = re.findall(rf"({'|'.join(COLOUR_NAMES)}) ({'|'.join(SHAPES)})", text)
-    return tuple(pairs) or None
+    return tuple(sorted(pairs)) or None  # a list of objects says the same in any order
 
 
 def normalise(answer: str) -> str:

@@ -71,3 +71,9 @@ def test_the_mixture_is_disjoint_from_the_tasks() -> None:
 def test_at_least_two_pairs_share_style_and_skill() -> None:
     assert TASKS["attribute"].styles == TASKS["bars"].styles
     assert TASKS["ground"].styles == TASKS["locate"].styles
+
+
+def test_a_list_of_objects_says_the_same_in_any_order() -> None:
+    assert "objects" in STYLES
+    assert read("a red circle , a blue square", "objects") == read("blue square , red circle", "objects")
+    assert read("a red circle , a blue square", "objects") != read("a red square , a blue circle", "objects")

@@ -7,10 +7,13 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from mcit_core.methods import ORDERLESS
 from mcit_core.metrics import CATALOGUE, Metric, headline_names
+from orchestration.keep.tables import text_in
 from orchestration.report.context import Context
 from orchestration.report.markup import html_table
 from orchestration.results.comparisons import Comparison
+from orchestration.results.estimates import estimate
 from orchestration.results.reading import metric_names
 from orchestration.results.settings import SettingSummary, setting_axes
 from orchestration.results.words import format_number, format_value, summary_metrics, units
@@ -171,8 +174,36 @@ def write_latex(context: Context, path: Path) -> None:
             previous = True
         cells = [_latex_cell(summary, metric.name) for metric in metrics]
         lines.append(" & ".join([latex(context.label(summary.setting)), str(summary.finished), *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}", "", *_paper_rows(context)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _paper_rows(context: Context) -> list[str]:
+    """A setting's accuracy on every task after the last stage, their mean and backward transfer, as papers print them:
+    per cent, two decimals, means over its finished sequences."""
+    shown = [
+        (setting, rows)
+        for setting in context.settings
+        if setting.method not in ORDERLESS and (rows := context.rows(setting))
+    ]
+    tasks = context.tasks
+    if not shown or not tasks:
+        return []
+    lines = [
+        "% accuracy on each task after the last stage, its mean, backward transfer (over T - 1): per cent, trials' means",
+        rf"\begin{{tabular}}{{l{'r' * (len(tasks) + 2)}}}",
+        r"\toprule",
+        " & ".join(["setting", *map(latex, tasks), "Avg.", "BWT"]) + r" \\",
+        r"\midrule",
+    ]
+    for setting, rows in shown:
+        stages = [context.results.stages.get(text_in(row, "trial"), []) for row in rows]
+        last = [found[-1] for found in stages if found]
+        cells = [estimate(stage.row(tasks, "test")[i] for stage in last).mean for i in range(len(tasks))]
+        ends = [context.estimate(rows, name).mean for name in ("average_accuracy", "backward_transfer")]
+        words = ["--" if value is None else f"{100 * value:.2f}" for value in (*cells, *ends)]
+        lines.append(" & ".join([latex(context.label(setting)), *words]) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def _latex_cell(summary: SettingSummary, metric: str) -> str:

@@ -152,7 +152,9 @@ def test_tables(full: Path) -> None:
     assert rows[2]["forgetting.mean"] == ""
     latex = (full / "tables.tex").read_text()
     assert r"task\_energy 0.5 & 2 & $66.0$" in latex  # two seeds allow no interval
-    assert latex.count(r"\\") == 6
+    assert latex.count(r"\\") == 6 + 4
+    # as papers print it: the last row of the mean matrix, per cent, two decimals
+    assert r"sequential & 50.00 & 60.00 & 90.00 & 55.00 & -- \\" in latex
 
 
 def test_empty_run(tmp_path: Path) -> None:

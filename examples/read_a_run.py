@@ -23,7 +23,7 @@ def main(run: Path) -> None:
 
     # every setting against `sequential`, paired over seed and order, corrected for their number (Holm)
     results = read_results(run)
-    compared = compare(results.trials, results.axes, results.order_factor, ["average_accuracy", "forgetting"])
+    compared = compare(results.trials, results.axes, results.design, ["average_accuracy", "forgetting"])
     for found in compared.with_sequential:
         values = ", ".join(f"{axis}={value}" for axis, value in found.setting.values)
         difference = found.difference

@@ -111,7 +111,7 @@ class Averager:
         outside: Literal["fallback", "clip"] = "fallback",
     ) -> None:
         self.parameters, self.kind, self.weight, self.outside = dict(parameters), kind, weight, outside
-        self.averaged = self._weights()
+        self.averaged: list[Tensor] = []  # until the first step, so that a tuner may begin its stage first
         self.trace: dict[str, list[float | None]] = {}
         self._grads_before: list[Tensor] | None = None
         self._weights_before: list[Tensor] = []
@@ -135,6 +135,7 @@ class Averager:
         if self.kind == "per_tensor":
             return
         weights = self._weights()
+        self.averaged = self.averaged or self._weights()
         if self.kind == "fixed":
             self._record(weight=self.weight)
         else:

@@ -169,7 +169,8 @@ def forgetting(table: Table) -> float:
 def forgetting_all_rows(table: Table) -> float:
     """mean_{j<T-1} max_l R[l, j] - R[T-1, j], l over all rows: those before the task's own stage and the last one too.
 
-    Mammoth's and CoIN++'s convention; never negative, never below `forgetting`.
+    CoIN++'s convention, and Mammoth's but for cells that it has not evaluated, which count as 0 there. Never
+    negative, never below `forgetting`.
     """
     rows, last = range(table.tasks), table.tasks - 1
     return _mean(max(table.cell(t, j) for t in rows) - table.cell(last, j) for j in table.earlier_tasks())

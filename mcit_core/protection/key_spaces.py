@@ -1,4 +1,5 @@
-"""Where the keys of a prompt pool may move: away from the queries of earlier tasks, so that their choices stay.
+"""Where the keys of a prompt pool may move: away from the queries of earlier tasks, so that a query's product with a
+key stays, up to the energy left out. The key's length may change, and with it the cosine that chooses.
 
 Source: the public code of PGP (Qiao et al., Prompt Gradient Projection), which projects the keys too, with a basis of
 the frozen queries at energy 0.97. Queries count by direction, since they are compared by cosine.

@@ -117,6 +117,8 @@ class _Projection(Projecting[S]):
     @classmethod
     def check(cls, experiment: Experiment) -> None:
         part = TUNERS.part(experiment.tuner)
+        if part is not None and "pool" not in part.reads and experiment.projection.model_dump().get("keys") is not None:
+            raise ValueError(f"projection.keys: tuner {experiment.tuner} has no keys; leave it out")
         if part is not None and part.front is False:
             front = [name for name in TUNERS.built_in if getattr(TUNERS.part(name), "front", False)]
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -65,10 +66,11 @@ class Sequence:
         splits = ("retention",) if task == "pretraining" else SPLITS
         data = {split: self.bench.data_digest(task, split) for split in splits}
         code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
-        most = self.experiment.evaluation.rows
+        most = None if task == "pretraining" else self.experiment.evaluation.rows
         name = digest(
             {
                 **({"rows": most} if most else {}),
+                **({"grouped": True} if groups else {}),  # which tells how the rows were sent
                 **self.common,
                 **code,
                 "stage": key.key if key else None,
@@ -89,9 +91,9 @@ class Sequence:
 
     def _untouched(self) -> StageResult:
         if self.experiment.protocol == "majority":
-            most = self.experiment.evaluation.rows
+            begun, most = time.perf_counter(), self.experiment.evaluation.rows
             floors = [cell for task in self.experiment.order for cell in majority_cells(self.bench, task, most)]
-            return StageResult(UNTOUCHED, None, floors)
+            return StageResult(UNTOUCHED, None, floors, {"seconds/evaluate": time.perf_counter() - begun})
         torch.set_num_threads(self.experiment.train.threads)
         evaluations = [self._evaluation(None, [None], task) for task in self.experiment.order]
         kept = self._evaluation(None, [None], "pretraining")

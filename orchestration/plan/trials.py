@@ -69,7 +69,7 @@ def _applies(path: str, reference: Experiment) -> bool:
     if section in ("model", "benchmark", "evaluation"):
         return True
     if reference.protocol in UNTRAINED:
-        return False
+        return path in ("train.precision", "train.threads", "train.device")
     part = TUNERS.part(reference.tuner) or TunerPart("")
     return not protects(path) and (section in ("train", "tuner") or bool({section, path} & set(part.reads)))
 

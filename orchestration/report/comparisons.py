@@ -10,7 +10,7 @@ from orchestration.keep.tables import Row, text_in
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, fit_limits, new_figure, percent
 from orchestration.results.estimates import Estimate, estimate
-from orchestration.results.settings import Setting
+from orchestration.results.settings import Setting, estimate_rows
 
 MOST_SETTINGS = 24
 Place = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
@@ -36,7 +36,7 @@ def pareto_figure(context: Context) -> str | None:
     panel.set_xlabel("forgetting, points (further left is better)")
     panel.set_ylabel("average accuracy, per cent (further up is better)")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", fontsize=9, frameon=False)
-    caption = "Means with 95 % intervals, which say how much of the differences may be chance."
+    caption = "Means, from three seeds on with 95 % intervals, which say how much of the differences may be chance."
     caption += (
         " The grey line joins the settings that no other one beats in both."
         if len(front) > 1
@@ -96,7 +96,7 @@ def order_figure(context: Context) -> str | None:
     shown: list[Estimate] = []
     for i, setting in enumerate(settings):
         style = context.styles[setting]
-        found = [context.estimate(context.rows(setting, order), "average_accuracy") for order in orders]
+        found = [estimate_rows(context.rows(setting, order), "average_accuracy") for order in orders]
         drawn = [(n + 0.07 * (i - len(settings) / 2), e) for n, e in enumerate(found) if e.mean is not None]
         panel.errorbar(
             percent([e.mean for _, e in drawn]),
@@ -116,7 +116,7 @@ def order_figure(context: Context) -> str | None:
     panel.invert_yaxis()
     panel.set_xlabel("average accuracy, per cent")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", frameon=False)
-    caption = "Means over the seeds with 95 % intervals."
+    caption = "Means over the seeds, from three on with 95 % intervals."
     caption += " Some intervals are cut at the panel's edge." if cut else ""
     return as_html(figure, f"{caption} {html.escape(order_words(context, settings))}", "Average accuracy by order")
 
@@ -125,7 +125,7 @@ def order_words(context: Context, settings: list[Setting]) -> str:
     """How much the order matters beside the seed, for each setting on average."""
     ranges, spreads = [], []
     for setting in settings:
-        found = [context.estimate(context.rows(setting, order), "average_accuracy") for order in context.results.orders]
+        found = [estimate_rows(context.rows(setting, order), "average_accuracy") for order in context.results.orders]
         means = [e.mean for e in found if e.mean is not None]
         ranges += [max(means) - min(means)] if len(means) > 1 else []
         spreads += [e.spread for e in found if e.spread is not None]

@@ -22,7 +22,7 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
     """Print settings x metrics (per cent, mean ± half the 95 % interval), and beneath it what failed."""
     console = console or Console()
     results = read_results(run_dir)
-    summaries = settings_summary(results.trials, results.axes, results.order_factor)
+    summaries = settings_summary(results.trials, results.axes, results.design)
     methods = {summary.setting.method for summary in summaries if not summary.setting.is_reference}
     shown = [metric for metric in summary_metrics(summaries) if metric.place == "headline"]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -58,8 +58,8 @@ class Context:
 
     @classmethod
     def of(cls, results: Results) -> Context:
-        summaries = settings_summary(results.trials, results.axes, results.order_factor)
-        best = best_setting(results.trials, results.axes, results.order_factor)
+        summaries = settings_summary(results.trials, results.axes, results.design)
+        best = best_setting(results.trials, results.axes, results.design)
         settings = [summary.setting for summary in summaries]
         return cls(results, summaries, best.setting if best else None, _styles(settings))
 
@@ -95,16 +95,16 @@ class Context:
 
     def estimate(self, rows: Iterable[Row], metric: str) -> Estimate:
         """Over the seeds and orders of some trials."""
-        return estimate_rows(rows, metric, self.results.order_factor)
+        return estimate_rows(rows, metric, self.results.design)
 
     @cached_property
     def compared(self) -> Compared:
-        return compare(self.results.trials, self.results.axes, self.results.order_factor)
+        return compare(self.results.trials, self.results.axes, self.results.design)
 
     @cached_property
     def choice(self) -> Choice | None:
         """What the choice of a setting is worth; None where there was none to make."""
-        return choice(self.results.trials, self.results.axes, self.results.order_factor)
+        return choice(self.results.trials, self.results.axes, self.results.design)
 
     def rows(self, setting: Setting, order: str | None = None) -> list[Row]:
         """The finished trials of a setting, of one order if given."""

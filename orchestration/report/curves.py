@@ -52,7 +52,7 @@ def _axis_figure(context: Context, axis: str) -> str:
         panel.set_title(title(metric))
     legend_below(figure, panels)
     notes = [
-        f"<b>{html.escape(axis)}.</b> Means in per cent with 95 % intervals over seeds and orders.",
+        f"<b>{html.escape(axis)}.</b> Means in per cent, from three seeds on with 95 % intervals.",
         "Faint dots are single trials.",
         "Values are evenly spaced along the axis, whatever their distance." if axis in context.numeric_axes() else "",
         f"Averaged over {html.escape(', '.join(pooled))} within each seed and order." if pooled else "",

@@ -8,7 +8,8 @@ from mcit_core.metrics import CATALOGUE, reason_undefined
 from mcit_core.stages.results import UNTOUCHED
 from orchestration.report.context import Context
 from orchestration.results.comparisons import Comparison, Contrast
-from orchestration.results.estimates import CONFIDENCE, Difference, more_seeds, present
+from orchestration.results.estimates import CONFIDENCE, LEAST, Difference, more_seeds, present
+from orchestration.results.settings import VALIDATION
 from orchestration.results.words import format_number, format_value, short_axis_names, units
 
 #: verdicts that tell a difference from none
@@ -104,27 +105,36 @@ def verdict(metric: str, difference: Difference, p_holm: float | None) -> str:
     if difference.mean is None:
         return ""
     if difference.interval is None:
-        return "too few seeds to tell"
+        return "too few orders to tell" if 0 < difference.drawn < LEAST <= difference.n else "too few seeds to tell"
+    if not difference.half_width and difference.mean:
+        return "the same with every seed"
     if p_holm is None or p_holm > 1 - CONFIDENCE:
         return "no clear difference"
     return "better" if (difference.mean > 0) == (CATALOGUE[metric].better == "higher") else "worse"
 
 
 def what_would_tell(difference: Difference) -> str:
-    """How many seeds more would tell a difference of this size from none; empty where it is told, or there is none."""
-    if difference.mean is None or (difference.interval is not None and not _holds_zero(difference)):
+    """How many seeds more would tell a difference of this size from none, taken by itself; empty where the seeds'
+    spread is not all that is open."""
+    if difference.mean is None or not difference.mean or difference.drawn:
         return ""
     if difference.spread is None:
         return "two more seeds would give an interval"
-    points = round(100 * abs(difference.mean), 1)
-    if not points:
-        return ""
-    more = more_seeds(points / 100, difference.spread, difference.n)
-    return f"{plural(more, 'more seed')} would tell {points:g} points apart, if they spread as these do"
+    if difference.interval is not None and not difference.interval[0] <= 0 <= difference.interval[1]:
+        return "this is told from zero by itself, but not among all that is compared"
+    more = max(1, more_seeds(abs(difference.mean), difference.spread, difference.n))
+    points = 100 * abs(difference.mean)
+    return (
+        f"{plural(more, 'more seed')} would tell {points:.1f} points apart, if they spread as these do and nothing "
+        "else were compared"
+    )
 
 
-def _holds_zero(difference: Difference) -> bool:
-    return difference.interval is not None and difference.interval[0] <= 0 <= difference.interval[1]
+def why_nothing_is_chosen(context: Context) -> str:
+    """Why no setting has a mean validation accuracy."""
+    if any(present([row.get(VALIDATION)]) for row in context.results.finished if row["method"] not in REFERENCES):
+        return "no seed has finished under every order"
+    return "no finished trial, references aside, has a validation accuracy"
 
 
 def _groups(context: Context) -> dict[str, list[Contrast | Comparison]]:
@@ -160,8 +170,9 @@ def held_out_words(context: Context) -> str:
     name = "average_accuracy"
     return (
         "Judged on seeds that had no part in the choice, what is chosen changes average accuracy against sequential by "
-        f"{in_words(name, found.held_out)}; on the seeds that chose it, by "
-        f"{format_number(name, found.naive.mean, signed=True)}."
+        f"{format_number(name, found.held_out.mean, signed=True)} points (seed by seed "
+        f"{', '.join(format_number(name, value, signed=True) for value in found.held_out.values)}); on the seeds that "
+        f"chose it, by {format_number(name, found.naive.mean, signed=True)}."
     )
 
 
@@ -184,7 +195,7 @@ def headline(context: Context) -> str:
     if not context.results.finished:
         return "No trial has finished, so there is no finding."
     if context.chosen is None:
-        return "There is no setting to compare: no finished trial, references aside, has a validation accuracy."
+        return f"There is no setting to compare: {why_nothing_is_chosen(context)}."
     return (
         f"There is nothing to compare {context.label(context.chosen)} with: no axis has two numeric values and "
         "there is no sequential reference."
@@ -204,6 +215,8 @@ def missing_reason(context: Context, metric: str) -> str:
         if why:
             return f"{why}: {CATALOGUE[metric].title} undefined"
     if any(present([row.get(metric)]) for row in context.results.finished):
+        if len(context.results.orders) > 1:
+            return "no seed has finished under every order with both"
         return "no two finished trials that differ in nothing else"
     return f"{CATALOGUE[metric].title if metric in CATALOGUE else metric} was not measured"
 

@@ -12,7 +12,14 @@ from orchestration.keep.tables import Row, text_in
 from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
-from orchestration.report.findings import findings, headline, held_out_words, missing_reason, what_was_run
+from orchestration.report.findings import (
+    findings,
+    headline,
+    held_out_words,
+    missing_reason,
+    what_was_run,
+    why_nothing_is_chosen,
+)
 from orchestration.report.markup import Builder, Section, html_table, missing, paragraph
 from orchestration.report.matrices import forgetting_curves, heat_maps
 from orchestration.report.stage_by_stage import exhausted_words, gradient_figure, stage_lines, usage_figure
@@ -52,7 +59,7 @@ def _summary(context: Context) -> Section:
 
 def _units_words(context: Context) -> str:
     """What counts as a unit in intervals."""
-    if context.results.order_factor == "random":
+    if context.results.design.orders == "random":
         return (
             "Seeds and orders, which were drawn, are both random: the interval is that of the crossed two-way layout, "
             "and needs three of each."
@@ -72,7 +79,7 @@ def _test_set_words(context: Context) -> str:
     half, count = known[0]
     return (
         f"{text}; its {count:,} rows alone leave an average accuracy uncertain by ± {100 * half:.1f} points (95 %), "
-        "a difference between settings, which see the same rows, by less."
+        "a difference of two by less where they err on the same rows, else by up to 1.4 times that."
     )
 
 
@@ -109,7 +116,7 @@ def _settings(context: Context) -> Section:
 
 def _chosen_words(context: Context) -> str:
     if context.chosen is None:
-        return "No setting could be chosen: none has a validation accuracy."
+        return f"No setting could be chosen: {why_nothing_is_chosen(context)}."
     if len(context.studied) < 2:
         return ""
     text = f"Chosen by average accuracy on the validation split, not the test split: {context.label(context.chosen)}."

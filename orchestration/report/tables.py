@@ -15,7 +15,7 @@ from orchestration.report.markup import html_table
 from orchestration.results.comparisons import Comparison
 from orchestration.results.estimates import estimate
 from orchestration.results.reading import metric_names
-from orchestration.results.settings import SettingSummary, setting_axes
+from orchestration.results.settings import TUNER, SettingSummary, estimate_rows, setting_axes
 from orchestration.results.words import format_number, format_value, summary_metrics, units
 
 
@@ -55,7 +55,7 @@ def orders_table(context: Context) -> str:
             str(number),
             html.escape(order.replace(">", " → ")),
             *(
-                format_number(metric.name, context.estimate(context.rows(setting, order), metric.name).mean)
+                format_number(metric.name, estimate_rows(context.rows(setting, order), metric.name).mean)
                 for setting, metric in columns
             ),
         ]
@@ -137,7 +137,8 @@ def format_p(p: float) -> str:
 
 def write_csv(context: Context, path: Path) -> None:
     """One row a setting: each metric's mean, spread, half width of the 95 % interval and n, on the stored scale."""
-    axes = setting_axes(context.results.axes)
+    told = {name for setting in context.settings for name, _ in setting.values}
+    axes = [*setting_axes(context.results.axes), *(name for name in TUNER if name in told - {*context.results.axes})]
     names = [*metric_names(context.results.trials, context.results.axes), "seconds"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -190,7 +191,7 @@ def _paper_rows(context: Context) -> list[str]:
     if not shown or not tasks:
         return []
     lines = [
-        "% accuracy on each task after the last stage, its mean, backward transfer (over T - 1): per cent, trials' means",
+        "% accuracy on each task after the last stage, its mean, backward transfer (over T - 1): per cent, means",
         rf"\begin{{tabular}}{{l{'r' * (len(tasks) + 2)}}}",
         r"\toprule",
         " & ".join(["setting", *map(latex, tasks), "Avg.", "BWT"]) + r" \\",
@@ -200,7 +201,7 @@ def _paper_rows(context: Context) -> list[str]:
         stages = [context.results.stages.get(text_in(row, "trial"), []) for row in rows]
         last = [found[-1] for found in stages if found]
         cells = [estimate(stage.row(tasks, "test")[i] for stage in last).mean for i in range(len(tasks))]
-        ends = [context.estimate(rows, name).mean for name in ("average_accuracy", "backward_transfer")]
+        ends = [estimate(row.get(name) for row in rows).mean for name in ("average_accuracy", "backward_transfer")]
         words = ["--" if value is None else f"{100 * value:.2f}" for value in (*cells, *ends)]
         lines.append(" & ".join([latex(context.label(setting)), *words]) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}"]

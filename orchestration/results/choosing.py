@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from orchestration.keep.tables import Row
 from orchestration.results.comparisons import baseline_of, paired_difference
-from orchestration.results.estimates import Difference, Estimate, Orders, Unit, difference_of
+from orchestration.results.estimates import LISTED, Design, Difference, Estimate, Unit, estimate_units
 from orchestration.results.reading import finished
 from orchestration.results.settings import VALIDATION, Setting, best_setting, rows_by_setting, settings_summary
 
@@ -21,23 +21,27 @@ from orchestration.results.settings import VALIDATION, Setting, best_setting, ro
 @dataclass(frozen=True)
 class Choice:
     """`chosen`: by all seeds. `naive`: chosen minus its `sequential` over the seeds that chose it; `held_out`: the mean
-    over seeds of what the others chose, minus its sequential, on the seed left out. `times`: how many of the seeds,
+    over seeds, with each seed's value, of what the others chose, minus its sequential, on the seed left out (no
+    interval: what two seeds are judged with is chosen by the same others). `times`: how many of the seeds,
     each left out in turn, would leave which setting chosen. `validation`: the figures that decided."""
 
     chosen: Setting
     naive: Difference
-    held_out: Difference
+    held_out: Estimate
     times: dict[Setting, int]
     validation: dict[Setting, Estimate]
 
 
 def choice(
-    trials: Sequence[Row], axes: Collection[str], orders: Orders = "fixed", metric: str = "average_accuracy"
+    trials: Sequence[Row], axes: Collection[str], design: Design = LISTED, metric: str = "average_accuracy"
 ) -> Choice | None:
-    """None where there is nothing to choose: fewer than two settings or seeds, or no sequential to compare with."""
-    best = best_setting(trials, axes, orders)
+    """None where there is nothing to choose (fewer than two finished settings or seeds, no sequential to compare with),
+    and where halving has chosen already, by all seeds together."""
+    best = best_setting(trials, axes, design)
     rows = rows_by_setting(trials, axes)
-    competing = [setting for setting in rows if not setting.is_reference]
+    competing = [setting for setting in rows if not setting.is_reference and finished(rows[setting])]
+    if any(row["status"] == "STOPPED" for row in trials):
+        return None
     seeds = {row["seed"]: None for setting in competing for row in finished(rows[setting])}
     baseline = baseline_of(best.setting, rows) if best else None
     if best is None or baseline is None or len(competing) < 2 or len(seeds) < 2:
@@ -45,7 +49,7 @@ def choice(
     times: dict[Setting, int] = {}
     units: dict[Unit, float] = {}
     for seed in seeds:
-        others = best_setting([row for row in trials if row["seed"] != seed], axes, orders)
+        others = best_setting([row for row in trials if row["seed"] != seed], axes, design)
         if others is None:
             continue
         times[others.setting] = times.get(others.setting, 0) + 1
@@ -54,11 +58,11 @@ def choice(
             units |= _on_seed(rows, others.setting, against, seed, metric)
     validation = {
         summary.setting: summary.metric(VALIDATION)
-        for summary in settings_summary(trials, axes, orders)
+        for summary in settings_summary(trials, axes, design)
         if not summary.setting.is_reference
     }
-    naive = paired_difference(trials, metric, best.setting, baseline, orders)
-    return Choice(best.setting, naive, difference_of(units, orders), times, validation)
+    naive = paired_difference(trials, metric, best.setting, baseline, design)
+    return Choice(best.setting, naive, estimate_units(units, design), times, validation)
 
 
 def _on_seed(

@@ -12,7 +12,7 @@ from mcit_core.methods import REFERENCES
 from mcit_core.metrics import headline_names
 from mcit_core.registry import plain_tuner
 from orchestration.keep.tables import Row
-from orchestration.results.estimates import Difference, Orders, Unit, difference_of, holm, present
+from orchestration.results.estimates import LISTED, Design, Difference, Unit, difference_of, holm, present
 from orchestration.results.reading import finished
 from orchestration.results.settings import Setting, is_number, rows_by_setting, setting_axes, value_key
 
@@ -49,12 +49,12 @@ class Compared:
 
 
 def paired_difference(
-    trials: Iterable[Row], metric: str, setting_a: Setting, setting_b: Setting, orders: Orders = "fixed"
+    trials: Iterable[Row], metric: str, setting_a: Setting, setting_b: Setting, design: Design = LISTED
 ) -> Difference:
     """setting_a minus setting_b, paired over (seed, order)."""
     done = finished(trials)
     rows_a, rows_b = ([row for row in done if setting.matches(row)] for setting in (setting_a, setting_b))
-    return _difference_of_rows(rows_a, rows_b, metric, (), orders)
+    return _difference_of_rows(rows_a, rows_b, metric, (), design)
 
 
 def axis_contrast(
@@ -65,28 +65,31 @@ def axis_contrast(
     axis: str,
     high: JsonValue,
     low: JsonValue,
-    orders: Orders = "fixed",
+    design: Design = LISTED,
 ) -> Difference:
     """Value `high` of an axis minus value `low`, all else equal, averaged within each (seed, order) first."""
     others = tuple(dict.fromkeys(("method", *(name for name in axes if name not in (axis, "order")))))
     rows = [row for row in finished(trials) if row["method"] not in REFERENCES]
     at_high, at_low = ([row for row in rows if row.get(axis) == value] for value in (high, low))
-    return _difference_of_rows(at_high, at_low, metric, others, orders)
+    return _difference_of_rows(at_high, at_low, metric, others, design)
 
 
 def _difference_of_rows(
-    rows_a: list[Row], rows_b: list[Row], metric: str, others: tuple[str, ...], orders: Orders
+    rows_a: list[Row], rows_b: list[Row], metric: str, others: tuple[str, ...], design: Design
 ) -> Difference:
     """Differences between rows of the same seed and order that agree in the columns `others`, averaged within each
     seed and order."""
     pair = ("seed", "order", *others)
-    values_b = {tuple(row[name] for name in pair): row.get(metric) for row in rows_b}
+    sides: list[dict[tuple[JsonValue, ...], list[float]]] = [{}, {}]
+    for side, rows in zip(sides, (rows_a, rows_b), strict=True):
+        for row in rows:
+            side.setdefault(tuple(row[name] for name in pair), []).extend(present([row.get(metric)]))
     units: dict[Unit, list[float]] = {}
-    for row in rows_a:
-        both = present([row.get(metric), values_b.get(tuple(row[name] for name in pair))])
-        if len(both) == 2:
-            units.setdefault((row["seed"], row["order"]), []).append(both[0] - both[1])
-    return difference_of({unit: float(np.mean(values)) for unit, values in units.items()}, orders)
+    for key, values in sides[0].items():
+        other = sides[1].get(key, [])
+        if values and other:
+            units.setdefault((key[0], key[1]), []).append(float(np.mean(values) - np.mean(other)))
+    return difference_of({unit: float(np.mean(values)) for unit, values in units.items()}, design)
 
 
 def baseline_of(setting: Setting, settings: Iterable[Setting], method: str = "sequential") -> Setting | None:
@@ -116,20 +119,20 @@ def numeric_ends(trials: Iterable[Row], axes: Iterable[str]) -> dict[str, tuple[
 
 
 def compare(
-    trials: Sequence[Row], axes: Collection[str], orders: Orders = "fixed", metrics: Sequence[str] | None = None
+    trials: Sequence[Row], axes: Collection[str], design: Design = LISTED, metrics: Sequence[str] | None = None
 ) -> Compared:
     """Every numeric axis from its lowest value to its highest, and every setting against `sequential`, on the headline
     metrics or those given. Holm over all of it together, so that a p-value is the same wherever it stands."""
     metrics = headline_names() if metrics is None else metrics
     contrasts = [
-        (axis, high, low, name, axis_contrast(trials, axes, name, axis=axis, high=high, low=low, orders=orders))
+        (axis, high, low, name, axis_contrast(trials, axes, name, axis=axis, high=high, low=low, design=design))
         for axis, (low, high) in numeric_ends(trials, axes).items()
         for name in metrics
     ]
     rows = {setting: finished(found) for setting, found in rows_by_setting(trials, axes).items()}
     pairs = [(setting, baseline_of(setting, rows)) for setting in rows if not setting.is_reference]
     comparisons = [
-        (setting, baseline, name, _difference_of_rows(rows[setting], rows[baseline], name, (), orders))
+        (setting, baseline, name, _difference_of_rows(rows[setting], rows[baseline], name, (), design))
         for setting, baseline in pairs
         if baseline is not None
         for name in metrics

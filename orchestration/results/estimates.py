@@ -24,6 +24,20 @@ LEAST = 3
 Unit = tuple[JsonValue, JsonValue]  # seed and order
 #: what orders are: a list of which every one counts, or a draw from all that there are
 Orders = Literal["fixed", "random"]
+#: a spread so small beside the mean is the round-off of none
+ROUND_OFF = 1e-9
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a sweep's orders are, and which they are; none named stands for those that are found."""
+
+    orders: Orders = "fixed"
+    every: tuple[JsonValue, ...] = ()
+
+
+#: the orders that are found, each of which counts
+LISTED = Design()
 
 
 class PairedInterval(NamedTuple):
@@ -92,9 +106,10 @@ def present(values: Iterable[object]) -> list[float]:
     return [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
 
 
-def _mean(values: Mapping[Unit, object], orders: Orders) -> _Mean:
+def _mean(values: Mapping[Unit, object], design: Design) -> _Mean:
+    orders = design.orders
     found = {unit: value for unit, value in values.items() if present([value])}
-    every = list(dict.fromkeys(order for _, order in found))
+    every = design.every or tuple(dict.fromkeys(order for _, order in found))
     seeds = [seed for seed in dict.fromkeys(seed for seed, _ in found) if all((seed, o) in found for o in every)]
     if not seeds:
         return _Mean()
@@ -107,12 +122,14 @@ def _mean(values: Mapping[Unit, object], orders: Orders) -> _Mean:
     if spread is None or n < LEAST or 0 < drawn < LEAST:
         return _Mean(mean, None, n - 1.0, *parts)
     error, freedom = (spread / math.sqrt(n), n - 1.0) if orders == "fixed" else _crossed(table)
+    error = 0.0 if error <= ROUND_OFF * abs(mean) else error
     return _Mean(mean, error, freedom, *parts)
 
 
 def _crossed(table: np.ndarray) -> tuple[float, float]:
     """The standard error of the mean of a table [seeds, orders], both random, and its degrees of freedom. The variance
-    is never below the residual's, which it is where neither factor has an effect of its own."""
+    is never below the residual's, which it is where neither factor has an effect of its own, and the degrees of freedom
+    never below those of the factor with fewer levels (without that bound widths are erratic in small tables)."""
     s, o = table.shape
     rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
     freedom = np.array([s - 1, o - 1, (s - 1) * (o - 1)])
@@ -122,7 +139,8 @@ def _crossed(table: np.ndarray) -> tuple[float, float]:
     together = squares[0] + squares[1] - squares[2]
     if together <= squares[2]:
         return math.sqrt(squares[2] / (s * o)), float(freedom[2])
-    return math.sqrt(together / (s * o)), float(together**2 / (squares**2 / freedom).sum())
+    satterthwaite = float(together**2 / (squares**2 / freedom).sum())
+    return math.sqrt(together / (s * o)), max(satterthwaite, min(s, o) - 1.0)
 
 
 def paired_interval(values: Mapping[Unit, float], orders: Orders) -> PairedInterval:
@@ -133,7 +151,7 @@ def paired_interval(values: Mapping[Unit, float], orders: Orders) -> PairedInter
     """
     if orders not in ("fixed", "random"):
         raise ValueError(f"orders are fixed or random, not {orders!r}")
-    found = _mean(values, orders)
+    found = _mean(values, Design(orders))
     half = found.half_width
     if found.mean is None or half is None:
         return PairedInterval(found.mean, None, None, found.freedom)
@@ -145,14 +163,14 @@ def estimate(values: Iterable[object]) -> Estimate:
     return estimate_units({(unit, None): value for unit, value in enumerate(values)})
 
 
-def estimate_units(values: Mapping[Unit, object], orders: Orders = "fixed") -> Estimate:
-    found = _mean(values, orders)
+def estimate_units(values: Mapping[Unit, object], design: Design = LISTED) -> Estimate:
+    found = _mean(values, design)
     return Estimate(found.mean, found.spread, found.half_width, len(found.values), found.values, found.drawn)
 
 
-def difference_of(values: Mapping[Unit, float], orders: Orders = "fixed") -> Difference:
+def difference_of(values: Mapping[Unit, float], design: Design = LISTED) -> Difference:
     """Of paired differences. Without any variation p is 1 (all zero) or undefined."""
-    found = _mean(values, orders)
+    found = _mean(values, design)
     p = None
     if found.mean is not None and found.error is not None:
         if found.error:

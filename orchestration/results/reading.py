@@ -11,9 +11,10 @@ import pyarrow as pa
 import yaml
 from pydantic import JsonValue
 
+from mcit_core.methods import ORDERLESS
 from mcit_core.stages.results import StageResult
 from orchestration.keep.tables import TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
-from orchestration.results.estimates import Orders
+from orchestration.results.estimates import Design
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,18 @@ class Results:
 
     @property
     def orders(self) -> list[str]:
-        """Every order of the run, the sweep's first one first."""
-        return list(dict.fromkeys(text_in(row, "order") for row in self.trials if row.get("order")))
+        """Every order of the run, the sweep's first one first; those of references in which it plays no part only where
+        there are no others."""
+        found = [(text_in(row, "order"), row["method"] in ORDERLESS) for row in self.trials if row.get("order")]
+        return list(dict.fromkeys(order for order, free in found if not free or all(free for _, free in found)))
 
     @property
-    def order_factor(self) -> Orders:
-        """Whether the orders were listed, so that every one counts, or drawn from all that there are."""
+    def design(self) -> Design:
+        """The orders of the run, and whether they were listed, so that every one counts, or drawn from all."""
         axes = self.sweep.get("axes")
         order = axes.get("order") if isinstance(axes, dict) else None
-        return "random" if isinstance(order, dict) and order.get("drawn") is True else "fixed"
+        drawn = isinstance(order, dict) and order.get("drawn") is True
+        return Design("random" if drawn else "fixed", tuple(self.orders))
 
     @property
     def measured(self) -> set[str]:

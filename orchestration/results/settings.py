@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from mcit_core.methods import ORDERLESS, REFERENCES
 from orchestration.keep.tables import Row, text_in
-from orchestration.results.estimates import Estimate, Orders, Unit, estimate_units, present
+from orchestration.results.estimates import LISTED, Design, Estimate, Unit, estimate_units, present
 from orchestration.results.reading import finished, metric_names
 
 #: columns that are part of a setting where methods are compared
@@ -77,7 +77,7 @@ def setting_of(row: Row, applying: Mapping[str, Sequence[str]]) -> Setting:
     return Setting(method, tuple((name, row.get(name)) for name in applying[method]))
 
 
-def estimate_rows(rows: Iterable[Row], metric: str, orders: Orders = "fixed") -> Estimate:
+def estimate_rows(rows: Iterable[Row], metric: str, design: Design = LISTED) -> Estimate:
     """Estimate over seeds and orders: trials that share both (other axes pooled) count as one value, their mean. Where
     the order plays no part, as for most references, it is no factor."""
     units: dict[Unit, list[float]] = {}
@@ -86,7 +86,7 @@ def estimate_rows(rows: Iterable[Row], metric: str, orders: Orders = "fixed") ->
         free &= row["method"] in ORDERLESS
         units.setdefault((row["seed"], row["order"]), []).extend(present([row.get(metric)]))
     values = {unit: float(np.mean(found)) for unit, found in units.items() if found}
-    return estimate_units(values, "fixed" if free else orders)
+    return estimate_units(values, LISTED if free else design)
 
 
 def rows_by_setting(trials: Sequence[Row], axes: Collection[str]) -> dict[Setting, list[Row]]:
@@ -98,14 +98,14 @@ def rows_by_setting(trials: Sequence[Row], axes: Collection[str]) -> dict[Settin
     return dict(sorted(groups.items(), key=lambda item: _sort_key(item[0])))
 
 
-def settings_summary(trials: Sequence[Row], axes: Iterable[str], orders: Orders = "fixed") -> list[SettingSummary]:
+def settings_summary(trials: Sequence[Row], axes: Iterable[str], design: Design = LISTED) -> list[SettingSummary]:
     """Every setting of the run with the estimates of its finished trials; references last."""
     axes = list(axes)
     names = metric_names(trials, axes)
     summaries = []
     for setting, rows in rows_by_setting(trials, axes).items():
         done = finished(rows)
-        metrics = {name: estimate_rows(done, name, orders) for name in [*names, "seconds"]}
+        metrics = {name: estimate_rows(done, name, design) for name in [*names, "seconds"]}
         seeds = len({row["seed"] for row in done})
         summaries.append(SettingSummary(setting, len(rows), len(done), seeds, metrics))
     return summaries
@@ -128,11 +128,11 @@ def is_number(value: object) -> TypeGuard[int | float]:
 VALIDATION = "validation/average_accuracy"
 
 
-def best_setting(trials: Sequence[Row], axes: Iterable[str], orders: Orders = "fixed") -> SettingSummary | None:
+def best_setting(trials: Sequence[Row], axes: Iterable[str], design: Design = LISTED) -> SettingSummary | None:
     """The setting with the highest mean VALIDATION average accuracy; references do not compete."""
     found = [
         summary
-        for summary in settings_summary(trials, axes, orders)
+        for summary in settings_summary(trials, axes, design)
         if not summary.setting.is_reference and summary.metric(VALIDATION).mean is not None
     ]
     return max(found, key=lambda summary: summary.metric(VALIDATION).mean or 0.0, default=None)

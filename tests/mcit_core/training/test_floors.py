@@ -60,6 +60,7 @@ def test_majority_is_a_result_without_a_stage(bench: Workbench) -> None:
     sequence = Sequence(config, bench)
     (result,) = list(sequence)
     assert result.stage == UNTOUCHED
+    assert result.metrics  # or else its RUN would read back as damaged
     assert sequence.chain == []
     rows = bench.rows("attribute", "test")
     alone = Counter(bench.rows("attribute", "train").answers).most_common(1)[0][0]

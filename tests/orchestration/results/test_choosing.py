@@ -43,6 +43,10 @@ def test_nothing_to_choose() -> None:
     assert choice(rows + plain, [AXIS]) is None
     assert choice([*rows, row("fwd_prompt", "b", 0, 0.5, 0.5)], [AXIS]) is None  # no sequential
     assert choice([], [AXIS]) is None
+    stopped = [{**found, "status": "STOPPED"} for found in rows]
+    two = [row("fwd_prompt", "b", s, 0.5, 0.5) for s in range(3)]
+    assert choice(rows + two + plain, [AXIS]) is not None
+    assert choice(stopped + two + plain, [AXIS]) is None  # halving has looked at every seed
 
 
 def test_among_equals_the_naive_figure_is_too_good_and_the_other_is_not() -> None:

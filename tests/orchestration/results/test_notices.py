@@ -29,3 +29,9 @@ def test_a_stage_that_learned_nothing_of_its_own_task(tmp_path: Path) -> None:
     matrix = [[0.5, 0.1, 0.1], [0.4, 0.2, 0.1], [0.6, 0.9, 0.5]]
     (told,) = notices(read_results(write_run(tmp_path / "run", [row], cells(row, matrix))))
     assert "brought charts to 90.0 per cent, its own to 20.0" in told
+
+
+def test_at_the_floor_every_seed_is_alike(tmp_path: Path) -> None:
+    trials = [energy(f"a{s}", 0.5, s, average_accuracy=0.0) for s in range(2)]
+    trials += [trial(f"z{s}", "majority", s, average_accuracy=0.3) for s in range(2)]
+    assert notices(read_results(write_run(tmp_path / "run", trials))) == []

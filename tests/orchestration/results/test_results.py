@@ -16,7 +16,7 @@ from rich.console import Console
 from orchestration.keep.tables import Row, stage_results, text_in
 from orchestration.report.console import first_line, print_summary
 from orchestration.results.comparisons import axis_contrast, baseline_of, compare, paired_difference
-from orchestration.results.estimates import difference_of, estimate, holm
+from orchestration.results.estimates import Design, difference_of, estimate, holm
 from orchestration.results.matrices import accuracy_matrix, mean_matrix
 from orchestration.results.reading import metric_names, read_results
 from orchestration.results.settings import Setting, best_setting, settings_summary
@@ -184,6 +184,31 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+def test_a_seed_must_have_every_order_of_the_sweep() -> None:
+    """A setting that failed under the hard order of every seed has no mean; it is not averaged over the easy one."""
+    design = Design("fixed", ("easy", "hard"))
+    trials = [energy(f"a{s}", 0.5, s, order="easy", average_accuracy=0.6) for s in range(3)]
+    trials += [energy(f"h{s}", 0.5, s, order="hard", status="FAILED") for s in range(3)]
+    for s in range(3):
+        for order, value in (("easy", 0.65), ("hard", 0.3)):
+            row = energy(f"b{s}{order}", 0.99, s, order=order, average_accuracy=value)
+            trials.append(row | {"validation/average_accuracy": value})
+    for row in trials[:3]:
+        row["validation/average_accuracy"] = 0.6
+    first, second = settings_summary(trials, [AXIS], design)
+    assert first.metric("average_accuracy").mean is None
+    assert second.metric("average_accuracy").mean == pytest.approx(0.475)
+    best = best_setting(trials, [AXIS], design)
+    assert best is not None
+    assert best.setting.value(AXIS) == 0.99
+
+
+def test_round_off_is_no_variation() -> None:
+    """0.3 - 0.2, 0.4 - 0.3 and 0.5 - 0.4 are the same number."""
+    found = difference_of({(0, "a"): 0.3 - 0.2, (1, "a"): 0.4 - 0.3, (2, "a"): 0.5 - 0.4})
+    assert (found.half_width, found.p) == (0.0, None)
+
+
 def test_everything_compared_is_one_family() -> None:
     """Differences 0.99 minus 0.5 are 0.1, 0.2, 0.3, minus sequential 0.1, 0.2, 0.3 and 0.2, 0.4, 0.6: one t for all."""
     found = compare(paired_trials(), [AXIS], metrics=["average_accuracy"])
@@ -219,7 +244,7 @@ def test_a_reference_in_which_the_order_plays_no_part_has_seeds_alone() -> None:
     rows = [
         trial(f"{s}{o}", "multitask", s, o, average_accuracy=0.5 + 0.1 * s) for s in range(3) for o in ("a>b", "b>a")
     ]
-    (summary,) = settings_summary(rows, [], "random")
+    (summary,) = settings_summary(rows, [], Design("random"))
     found = summary.metric("average_accuracy")
     assert (found.n, found.drawn) == (3, 0)
     assert found.half_width == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
@@ -316,7 +341,7 @@ def test_printed_summary(tmp_path: Path) -> None:
     assert "task_energy 0.99 instead of 0.5, average accuracy changed by +25.0 points (2 seeds" in " ".join(
         shown.split()
     )
-    assert "would tell 25 points apart" in " ".join(shown.split())
+    assert "would tell 25.0 points apart" in " ".join(shown.split())
     assert "2/3" in shown
     assert "ValueError: [bold]broken[/bold]" in shown
     assert "second line" not in shown

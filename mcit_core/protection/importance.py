@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+from mcit_core.config import Experiment
 from mcit_core.protection import Protection, S, StageStart
+from mcit_core.registry import TUNERS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,6 +67,15 @@ class QuadraticPenalty(Protection[S]):
             if f"{self.word}.{name}" in before:
                 self.importance[name] = value + before[f"{self.word}.{name}"].to(value.device)
         self.carried = {f"{self.word}.{name}": value for name, value in self.importance.items()}
+
+    @classmethod
+    def check(cls, experiment: Experiment) -> None:
+        part = TUNERS.part(experiment.tuner)
+        if part is not None and part.plain is not None:
+            raise ValueError(
+                f"a penalty on moving weights that mattered has nothing to hold in tuner {experiment.tuner}, which keeps "
+                f"stages apart by itself; use regulariser.kind none, or tuner {part.plain}"
+            )
 
     def loss(self, parameters: dict[str, nn.Parameter], logits: Tensor, labels: Tensor) -> Tensor:
         import torch

@@ -243,3 +243,14 @@ def test_a_stage_leaves_the_average_and_trains_on_from_it(kind: str, bench: Work
     far = sum(float((trained.tensors[name] - first.tensors[name]).norm()) for name in first.tensors)
     assert 0 < near < far
     assert build_tuner(averaged, bench, second).state().equals(second)
+
+
+def test_an_average_begins_when_the_stage_has() -> None:
+    """A tuner may train other tensors in a stage than it was loaded with, as O-LoRA does."""
+    parameter = nn.Parameter(torch.tensor([5.0, 5.0]))
+    averager = Averager({"w": parameter}, "fixed", weight=0.75)
+    with torch.no_grad():
+        parameter.copy_(torch.tensor([1.0, 0.0]))  # the stage begins
+    walk(averager, parameter, GRADS[:2])
+    averager.finish()
+    assert parameter.tolist() == [0.375, 0.15625]

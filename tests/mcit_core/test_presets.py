@@ -93,6 +93,7 @@ REFUSED = {
     "top_k_without_a_pool": ("sequential_lora", {"pool.top_k": 2}, "no pool"),
     "pegp_on_full": ("sequential_full", {"projection.mode": "pegp"}, "projection.mode none"),
     "pegp_on_o_lora": ("o_lora", {"projection.mode": "pegp"}, "by itself"),
+    "ewc_on_o_lora": ("o_lora", {"regulariser.kind": "ewc"}, "nothing to hold in tuner o_lora"),
     "both_on_lora": ("sequential_lora", {"projection.mode": "both"}, "use projection.mode pegp"),
     "rank_without_lora": ("fwd_prompt", {"lora.rank": 4}, "no lora"),
     "options_of_nobody": ("fwd_prompt", {"options": {"experts": 4}}, "options.experts"),

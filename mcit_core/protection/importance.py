@@ -73,8 +73,8 @@ class QuadraticPenalty(Protection[S]):
         part = TUNERS.part(experiment.tuner)
         if part is not None and part.plain is not None:
             raise ValueError(
-                f"a penalty on moving weights that mattered has nothing to hold in tuner {experiment.tuner}, which keeps "
-                f"stages apart by itself; use regulariser.kind none, or tuner {part.plain}"
+                f"a penalty on moving weights that mattered has nothing to hold in tuner {experiment.tuner}, which "
+                f"keeps stages apart by itself; use regulariser.kind none, or tuner {part.plain}"
             )
 
     def loss(self, parameters: dict[str, nn.Parameter], logits: Tensor, labels: Tensor) -> Tensor:

@@ -276,7 +276,7 @@ def test_an_installed_wheel_finds_the_shipped_sweeps(wheel: Path, tmp_path: Path
         PYTHONPATH=str(installed),
     )
     assert done.returncode == 0, done.stderr
-    assert "13 trials" in done.stdout
+    assert "23 trials" in done.stdout
 
 
 # the examples

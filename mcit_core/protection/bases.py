@@ -16,11 +16,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-from mcit_core import subspace
 from mcit_core.data.features import Rows
 from mcit_core.data.statistics import Statistics, row_statistics
 from mcit_core.models import Model
-from mcit_core.protection.spaces import Space, SpaceRule, claim_rank
+from mcit_core.protection.spaces import SpaceRule, grow
 from mcit_core.tuners import Site, Tuner
 
 BATCH = 64
@@ -58,16 +57,6 @@ def _watching(sites: dict[str, Site], seen: list[tuple[str, Tensor]]) -> Iterato
         yield
 
 
-def grow(rule: SpaceRule, basis: Tensor, statistics: Statistics) -> Tensor:
-    """basis [w, k] with the fewest leading directions of what is left of the statistics that reach the threshold."""
-    matrix = statistics.matrix(rule.center)
-    left = subspace.residual(matrix, basis)
-    values, vectors = subspace.spectrum(left)
-    captured = (matrix.diagonal().sum() - left.diagonal().sum()).item()
-    rank = claim_rank(rule, values, matrix.diagonal().sum().item(), captured)
-    return subspace.merge(basis, vectors[:, :rank]) if rank else basis
-
-
 def grown_bases(rule: SpaceRule, before: dict[str, Tensor], statistics: dict[str, Statistics]) -> dict[str, Tensor]:
     """Site -> basis: those of `before` (names `basis.<site>`, missing ones empty) grown by the task's statistics."""
     grown = {}
@@ -75,10 +64,3 @@ def grown_bases(rule: SpaceRule, before: dict[str, Tensor], statistics: dict[str
         width = len(found.gram)
         grown[name] = grow(rule, before.get(f"basis.{name}", torch.zeros(width, 0, dtype=torch.float64)), found)
     return grown
-
-
-def pegp_space(basis: Tensor) -> Space:
-    """Everything outside the basis is allowed. A full basis freezes the tensor, and `exhausted` says so."""
-    room = subspace.complement(basis)
-    empty = basis.new_zeros(len(basis), 0)
-    return Space(room, basis, empty, exhausted=room.shape[1] == 0, dims_left=room.shape[1])

@@ -13,8 +13,7 @@ import torch
 
 from mcit_core.data.features import CHUNK, Rows
 from mcit_core.data.statistics import row_statistics
-from mcit_core.protection.bases import grow, pegp_space
-from mcit_core.protection.spaces import Space, SpaceRule
+from mcit_core.protection.spaces import Space, SpaceRule, grow, space_outside
 from mcit_core.tuners import ChoosesByKeys
 
 
@@ -29,4 +28,4 @@ def key_spaces(tuner: ChoosesByKeys, earlier: Iterable[Rows], energy: float) -> 
         for name in parts[0]:
             found = row_statistics(torch.cat([part[name] for part in parts]), unit=True)
             bases[name] = grow(rule, bases.get(name, found.gram.new_zeros(len(found.gram), 0)), found)
-    return {name: pegp_space(basis) for name, basis in bases.items()}
+    return {name: space_outside(basis) for name, basis in bases.items()}

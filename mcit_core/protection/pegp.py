@@ -34,8 +34,8 @@ class Pegp(Projecting[PegpSettings]):
     Settings = PegpSettings
 
     def __init__(self, settings: PegpSettings, start: StageStart) -> None:
-        from mcit_core.protection.bases import grown_bases, pegp_space, site_statistics
-        from mcit_core.protection.spaces import Projector, SpaceRule, warn_of_exhaustion
+        from mcit_core.protection.bases import grown_bases, site_statistics
+        from mcit_core.protection.spaces import Projector, SpaceRule, space_outside, warn_of_exhaustion
 
         super().__init__(settings, start)
         tuner = start.tuner
@@ -46,7 +46,7 @@ class Pegp(Projecting[PegpSettings]):
         statistics = site_statistics(start.bench.model, tuner, start.last_rows, settings.samples, unit)
         rule = SpaceRule(**settings.model_dump(exclude={"samples", "rows"}))
         bases = grown_bases(rule, start.before.tensors, statistics)
-        found = {site: pegp_space(basis) for site, basis in bases.items()}
+        found = {site: space_outside(basis) for site, basis in bases.items()}
         spaces = {name: found[site] for name, site in tuner.projected.items()}
         self.projector = Projector({name: tuner.parameters()[name] for name in spaces}, spaces)
         self.carried = {f"basis.{site}": basis for site, basis in bases.items()}

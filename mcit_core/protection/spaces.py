@@ -125,6 +125,23 @@ def stage_space(rule: SpaceRule, tasks: list[Statistics], pretraining: Statistic
     return space
 
 
+def grow(rule: SpaceRule, basis: Tensor, statistics: Statistics) -> Tensor:
+    """basis [w, k] with the fewest leading directions of what is left of the statistics that reach the threshold."""
+    matrix = statistics.matrix(rule.center)
+    left = subspace.residual(matrix, basis)
+    values, vectors = subspace.spectrum(left)
+    captured = (matrix.diagonal().sum() - left.diagonal().sum()).item()
+    rank = claim_rank(rule, values, matrix.diagonal().sum().item(), captured)
+    return subspace.merge(basis, vectors[:, :rank]) if rank else basis
+
+
+def space_outside(basis: Tensor) -> Space:
+    """Everything outside the basis is allowed. A full basis freezes the tensor, and `exhausted` says so."""
+    room = subspace.complement(basis)
+    empty = basis.new_zeros(len(basis), 0)
+    return Space(room, basis, empty, exhausted=room.shape[1] == 0, dims_left=room.shape[1])
+
+
 class Projector:
     """Keeps the gradients and the realised changes of `parameters` in their `spaces`; one without a space moves freely.
 

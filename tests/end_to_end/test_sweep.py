@@ -150,7 +150,7 @@ def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     path.write_text(SWEEP.format(axis="projection.task_energy: [0.5, 0.9]"))
     done = sweep(path, tmp_path / "runs", "--dry-run")
     assert done.returncode == 0
-    assert "5 trials, 8 stages, 7 distinct" in done.stdout
+    assert "5 trials, 8 stages, 6 distinct" in done.stdout
     assert not (tmp_path / "runs").exists()
 
 

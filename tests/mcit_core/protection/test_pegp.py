@@ -10,8 +10,8 @@ from mcit_core.config import Experiment
 from mcit_core.data.statistics import Statistics
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import PRESETS, build_experiment
-from mcit_core.protection.bases import grow, grown_bases, pegp_space, site_statistics
-from mcit_core.protection.spaces import SpaceRule
+from mcit_core.protection.bases import grown_bases, site_statistics
+from mcit_core.protection.spaces import SpaceRule, grow, space_outside
 from mcit_core.registry import TUNERS
 from mcit_core.training.stage import build_tuner, train_stage
 from mcit_core.training.step import Learner, train_step
@@ -72,7 +72,7 @@ def trained(bench: Workbench, config: Experiment, gradient_only: bool) -> tuple[
     rows = bench.rows("attribute", "train")
     rule = SpaceRule(**config.projection.model_dump(exclude={"samples", "rows"}))
     bases = grown_bases(rule, {}, site_statistics(bench.model, after, rows, 1, False))
-    spaces = {name: pegp_space(bases[site]) for name, site in after.projected.items()}
+    spaces = {name: space_outside(bases[site]) for name, site in after.projected.items()}
     for name, parameter in after.parameters().items():
         if name in spaces:
             parameter.register_hook(lambda grad, space=spaces[name]: space.project(grad).to(grad.dtype))

@@ -19,8 +19,8 @@ from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.models import FrozenFeatures
 from mcit_core.protection import Protection
-from mcit_core.protection.bases import grow, site_statistics
-from mcit_core.protection.spaces import Projector, Space, SpaceRule, stage_space
+from mcit_core.protection.bases import site_statistics
+from mcit_core.protection.spaces import Projector, Space, SpaceRule, grow, stage_space
 from mcit_core.training.stage import build_tuner, train_stage
 from mcit_core.training.step import Learner, train_step
 from mcit_core.tuners import TunerInputs

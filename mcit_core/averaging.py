@@ -120,8 +120,10 @@ class Averager:
         for name, value in values.items():
             self.trace.setdefault(name, []).append(value)
 
-    def _weights(self) -> list[Tensor]:
-        return [parameter.detach().float().clone() for parameter in self.parameters.values()]
+    def _weights(self, keep: bool = False) -> list[Tensor]:
+        """The weights as they are now, float32; `keep`: copies that the next step leaves alone."""
+        found = [parameter.detach().float() for parameter in self.parameters.values()]
+        return [weights.clone() for weights in found] if keep else found
 
     def _gradients(self) -> list[Tensor]:
         return [
@@ -134,8 +136,8 @@ class Averager:
         """Take the weights that the gradients were taken at into the average."""
         if self.kind == "per_tensor":
             return
-        weights = self._weights()
-        self.averaged = self.averaged or self._weights()
+        weights = self._weights(keep=self.kind == "taylor")
+        self.averaged = self.averaged or self._weights(keep=True)
         if self.kind == "fixed":
             self._record(weight=self.weight)
         else:
@@ -166,7 +168,7 @@ class Averager:
         weights, grads = self._weights(), self._gradients()
         before, self._grads_before = self._grads_before, grads
         if before is None:
-            self.averaged = weights
+            self.averaged = self._weights(keep=True)
             self._record(weight=None, undefined=None, outside=None)
             return
         raws = list(map(_per_tensor_raw, grads, before, weights, self.averaged))

@@ -85,7 +85,8 @@ class Workbench:
         """The same model on the same rows, with every picture mid-grey."""
         other = copy(self)
         other.benchmark = Blind(self.benchmark)
-        other._rows, other._statistics = {}, {}
+        other._rows = {place: found for place, found in self._rows.items() if place[0] == "pretraining"}
+        other._statistics = {}
         return other
 
     def prepare(self, tasks: tuple[str, ...]) -> None:

@@ -20,11 +20,11 @@ def majority_cells(bench: Workbench, task: str, most: int | None = None) -> list
     cells = []
     for split in SPLITS:
         rows = bench.rows(task, split)
-        n = min(len(rows), most or len(rows))
+        asked = list(zip(rows.answers, rows.content_kinds, strict=True))[:most]
         total = content = 0.0
-        for answer, kind in zip(rows.answers[:n], rows.content_kinds[:n], strict=True):
+        for answer, kind in asked:
             guess = commonest.get(kind, commonest[None])
             total += bench.benchmark.score(task, guess, answer)
             content += bench.benchmark.content_score(task, guess, answer, kind)
-        cells.append(Cell(task, split, total / n, content / n, n))
+        cells.append(Cell(task, split, total / len(asked), content / len(asked), len(asked)))
     return cells

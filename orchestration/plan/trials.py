@@ -31,7 +31,9 @@ class Trial:
 
     @property
     def stages(self) -> int:
-        return {"zero_shot": 0, "majority": 0, "multitask": 1}.get(self.experiment.protocol, len(self.experiment.order))
+        if self.experiment.protocol in UNTRAINED:
+            return 0
+        return 1 if self.experiment.protocol == "multitask" else len(self.experiment.order)
 
 
 def make_trials(spec: SweepSpec) -> list[Trial]:

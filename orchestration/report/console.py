@@ -14,31 +14,29 @@ from orchestration.report.context import Context
 from orchestration.report.findings import headline
 from orchestration.results.notices import notices
 from orchestration.results.reading import Results, read_results
-from orchestration.results.settings import SettingSummary, settings_summary
-from orchestration.results.words import format_estimate, setting_label, summary_metrics
+from orchestration.results.settings import SettingSummary
+from orchestration.results.words import format_estimate, summary_metrics
 
 
 def print_summary(run_dir: Path, console: Console | None = None) -> None:
     """Print settings x metrics (per cent, mean ± half the 95 % interval), and beneath it what failed."""
     console = console or Console()
     results = read_results(run_dir)
-    summaries = settings_summary(results.trials, results.axes, results.design)
-    methods = {summary.setting.method for summary in summaries if not summary.setting.is_reference}
-    shown = [metric for metric in summary_metrics(summaries) if metric.place == "headline"]
+    context = Context.of(results)
+    shown = [metric for metric in summary_metrics(context.summaries) if metric.place == "headline"]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("setting", vertical="bottom", no_wrap=True, overflow="fold")
     table.add_column("trials", justify="right")
     for metric in shown:
         table.add_column(metric.title.replace(" ", "\n", 1) + metric.arrow, justify="right", no_wrap=True)
-    for summary in summaries:
+    for summary in context.summaries:
         cells = [_estimate_with_n(metric.name, summary) for metric in shown]
-        label = setting_label(summary.setting, results.axes, method=len(methods) > 1)
-        table.add_row(Text(label), f"{summary.finished}/{summary.trials}", *cells)
+        table.add_row(Text(context.label(summary.setting)), f"{summary.finished}/{summary.trials}", *cells)
     console.print(table)
     console.print(
         "per cent, mean ± half the 95 % interval, below three seeds their own values; ↑ higher, ↓ lower is better\n"
     )
-    console.print(headline(Context.of(results)), markup=False)
+    console.print(headline(context), markup=False)
     for text in notices(results):
         console.print(f"Look into this: {text}", markup=False)
     _print_unfinished(results, console)

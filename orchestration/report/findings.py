@@ -8,7 +8,7 @@ from mcit_core.metrics import CATALOGUE, reason_undefined
 from mcit_core.stages.results import UNTOUCHED
 from orchestration.report.context import Context
 from orchestration.results.comparisons import Comparison, Contrast
-from orchestration.results.estimates import CONFIDENCE, LEAST, Difference, more_seeds, present
+from orchestration.results.estimates import CONFIDENCE, LEAST, Estimate, more_seeds, present
 from orchestration.results.settings import VALIDATION
 from orchestration.results.words import format_number, format_value, short_axis_names, units
 
@@ -89,7 +89,7 @@ def _how_it_ended(context: Context) -> str:
     return text + (f", {rest} did not get to the end." if rest else ".")
 
 
-def in_words(metric: str, difference: Difference) -> str:
+def in_words(metric: str, difference: Estimate) -> str:
     """A paired difference as a clause: points, interval, units."""
     if difference.mean is None:
         return "no pair of finished trials"
@@ -100,7 +100,7 @@ def in_words(metric: str, difference: Difference) -> str:
     return f"{text} (95 % interval {low} to {high}, {units(difference)})"
 
 
-def verdict(metric: str, difference: Difference, p_holm: float | None) -> str:
+def verdict(metric: str, difference: Estimate, p_holm: float | None) -> str:
     """better, worse, or no clear difference: decided by the p-value corrected over all that the report compares."""
     if difference.mean is None:
         return ""
@@ -113,7 +113,7 @@ def verdict(metric: str, difference: Difference, p_holm: float | None) -> str:
     return "better" if (difference.mean > 0) == (CATALOGUE[metric].better == "higher") else "worse"
 
 
-def what_would_tell(difference: Difference) -> str:
+def what_would_tell(difference: Estimate) -> str:
     """How many seeds more would tell a difference of this size from none, taken by itself; empty where the seeds'
     spread is not all that is open."""
     if difference.mean is None or not difference.mean or difference.drawn:

@@ -161,22 +161,30 @@ def write_latex(context: Context, path: Path) -> None:
     metrics = [metric for metric in summary_metrics(context.summaries) if metric.unit == "percent"]
     arrow = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
     head = ["setting", "$n$", *(latex(metric.title) + arrow[metric.better] for metric in metrics)]
-    lines = [
-        "% mean and half the 95 % interval, per cent; needs \\usepackage{booktabs}",
-        rf"\begin{{tabular}}{{lr{'r' * len(metrics)}}}",
-        r"\toprule",
-        " & ".join(head) + r" \\",
-        r"\midrule",
-    ]
+    lines: list[str] = []
     previous = False
     for summary in context.summaries:
         if summary.setting.is_reference and not previous:
-            lines += [r"\midrule"] if lines[-1] != r"\midrule" else []
+            lines += [r"\midrule"] if lines else []
             previous = True
         cells = [_latex_cell(summary, metric.name) for metric in metrics]
         lines.append(" & ".join([latex(context.label(summary.setting)), str(summary.finished), *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", "", *_paper_rows(context)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    table = _tabular("mean and half the 95 % interval, per cent; needs \\usepackage{booktabs}", "lr", head, lines)
+    path.write_text("\n".join([*table, "", *_paper_rows(context)]) + "\n", encoding="utf-8")
+
+
+def _tabular(comment: str, left: str, head: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """A table of booktabs; `left` aligns its first columns, the others are numbers."""
+    return [
+        f"% {comment}",
+        rf"\begin{{tabular}}{{{left.ljust(len(head), 'r')}}}",
+        r"\toprule",
+        " & ".join(head) + r" \\",
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def _paper_rows(context: Context) -> list[str]:
@@ -190,13 +198,7 @@ def _paper_rows(context: Context) -> list[str]:
     tasks = context.tasks
     if not shown or not tasks:
         return []
-    lines = [
-        "% accuracy on each task after the last stage, its mean, backward transfer (over T - 1): per cent, means",
-        rf"\begin{{tabular}}{{l{'r' * (len(tasks) + 2)}}}",
-        r"\toprule",
-        " & ".join(["setting", *map(latex, tasks), "Avg.", "BWT"]) + r" \\",
-        r"\midrule",
-    ]
+    lines = []
     for setting, rows in shown:
         stages = [context.results.stages.get(text_in(row, "trial"), []) for row in rows]
         last = [found[-1] for found in stages if found]
@@ -204,7 +206,8 @@ def _paper_rows(context: Context) -> list[str]:
         ends = [estimate(row.get(name) for row in rows).mean for name in ("average_accuracy", "backward_transfer")]
         words = ["--" if value is None else f"{100 * value:.2f}" for value in (*cells, *ends)]
         lines.append(" & ".join([latex(context.label(setting)), *words]) + r" \\")
-    return [*lines, r"\bottomrule", r"\end{tabular}"]
+    comment = "accuracy on each task after the last stage, its mean, backward transfer (over T - 1): per cent, means"
+    return _tabular(comment, "l", ["setting", *map(latex, tasks), "Avg.", "BWT"], lines)
 
 
 def _latex_cell(summary: SettingSummary, metric: str) -> str:

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from pydantic import JsonValue
-
 from orchestration.keep.tables import Row
-from orchestration.results.comparisons import baseline_of, paired_difference
-from orchestration.results.estimates import LISTED, Design, Difference, Estimate, Unit, estimate_units
+from orchestration.results.comparisons import baseline_of, paired_values
+from orchestration.results.estimates import LISTED, Design, Estimate, Unit, estimate_units
 from orchestration.results.reading import finished
 from orchestration.results.settings import VALIDATION, Setting, best_setting, rows_by_setting, settings_summary
 
@@ -26,7 +24,7 @@ class Choice:
     each left out in turn, would leave which setting chosen. `validation`: the figures that decided."""
 
     chosen: Setting
-    naive: Difference
+    naive: Estimate
     held_out: Estimate
     times: dict[Setting, int]
     validation: dict[Setting, Estimate]
@@ -37,12 +35,12 @@ def choice(
 ) -> Choice | None:
     """None where there is nothing to choose (fewer than two finished settings or seeds, no sequential to compare with),
     and where halving has chosen already, by all seeds together."""
-    best = best_setting(trials, axes, design)
-    rows = rows_by_setting(trials, axes)
-    competing = [setting for setting in rows if not setting.is_reference and finished(rows[setting])]
     if any(row["status"] == "STOPPED" for row in trials):
         return None
-    seeds = {row["seed"]: None for setting in competing for row in finished(rows[setting])}
+    best = best_setting(trials, axes, design)
+    rows = {setting: finished(found) for setting, found in rows_by_setting(trials, axes).items()}
+    competing = [setting for setting in rows if not setting.is_reference and rows[setting]]
+    seeds = {row["seed"]: None for setting in competing for row in rows[setting]}
     baseline = baseline_of(best.setting, rows) if best else None
     if best is None or baseline is None or len(competing) < 2 or len(seeds) < 2:
         return None
@@ -55,27 +53,14 @@ def choice(
         times[others.setting] = times.get(others.setting, 0) + 1
         against = baseline_of(others.setting, rows)
         if against is not None:
-            units |= _on_seed(rows, others.setting, against, seed, metric)
+            mine, theirs = (
+                [row for row in rows[setting] if row["seed"] == seed] for setting in (others.setting, against)
+            )
+            units |= paired_values(mine, theirs, metric)
     validation = {
         summary.setting: summary.metric(VALIDATION)
-        for summary in settings_summary(trials, axes, design)
+        for summary in settings_summary(trials, axes, design, [VALIDATION])
         if not summary.setting.is_reference
     }
-    naive = paired_difference(trials, metric, best.setting, baseline, design)
+    naive = estimate_units(paired_values(rows[best.setting], rows[baseline], metric), design)
     return Choice(best.setting, naive, estimate_units(units, design), times, validation)
-
-
-def _on_seed(
-    rows: dict[Setting, list[Row]], setting: Setting, against: Setting, seed: JsonValue, metric: str
-) -> dict[Unit, float]:
-    """A setting minus another on one seed, by order."""
-    here, there = (
-        {row["order"]: row.get(metric) for row in finished(rows[found]) if row["seed"] == seed}
-        for found in (setting, against)
-    )
-    found: dict[Unit, float] = {}
-    for order, value in here.items():
-        other = there.get(order)
-        if isinstance(value, int | float) and isinstance(other, int | float):
-            found[seed, order] = value - other
-    return found

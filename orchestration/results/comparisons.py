@@ -1,4 +1,4 @@
-"""Settings against one another: differences paired over seed and order, and what the choice of one is worth."""
+"""Settings against one another: differences paired over seed and order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mcit_core.methods import REFERENCES
 from mcit_core.metrics import headline_names
 from mcit_core.registry import plain_tuner
 from orchestration.keep.tables import Row
-from orchestration.results.estimates import LISTED, Design, Difference, Unit, difference_of, holm, present
+from orchestration.results.estimates import LISTED, Design, Estimate, Unit, estimate_units, holm, present
 from orchestration.results.reading import finished
 from orchestration.results.settings import Setting, is_number, rows_by_setting, setting_axes, value_key
 
@@ -24,7 +24,7 @@ class Comparison:
     setting: Setting
     baseline: Setting
     metric: str
-    difference: Difference
+    difference: Estimate
     p_holm: float | None
 
 
@@ -36,7 +36,7 @@ class Contrast:
     high: JsonValue
     low: JsonValue
     metric: str
-    difference: Difference
+    difference: Estimate
     p_holm: float | None
 
 
@@ -50,11 +50,11 @@ class Compared:
 
 def paired_difference(
     trials: Iterable[Row], metric: str, setting_a: Setting, setting_b: Setting, design: Design = LISTED
-) -> Difference:
+) -> Estimate:
     """setting_a minus setting_b, paired over (seed, order)."""
     done = finished(trials)
     rows_a, rows_b = ([row for row in done if setting.matches(row)] for setting in (setting_a, setting_b))
-    return _difference_of_rows(rows_a, rows_b, metric, (), design)
+    return estimate_units(paired_values(rows_a, rows_b, metric), design)
 
 
 def axis_contrast(
@@ -66,19 +66,18 @@ def axis_contrast(
     high: JsonValue,
     low: JsonValue,
     design: Design = LISTED,
-) -> Difference:
+) -> Estimate:
     """Value `high` of an axis minus value `low`, all else equal, averaged within each (seed, order) first."""
     others = tuple(dict.fromkeys(("method", *(name for name in axes if name not in (axis, "order")))))
     rows = [row for row in finished(trials) if row["method"] not in REFERENCES]
     at_high, at_low = ([row for row in rows if row.get(axis) == value] for value in (high, low))
-    return _difference_of_rows(at_high, at_low, metric, others, design)
+    return estimate_units(paired_values(at_high, at_low, metric, others), design)
 
 
-def _difference_of_rows(
-    rows_a: list[Row], rows_b: list[Row], metric: str, others: tuple[str, ...], design: Design
-) -> Difference:
-    """Differences between rows of the same seed and order that agree in the columns `others`, averaged within each
-    seed and order."""
+def paired_values(
+    rows_a: Iterable[Row], rows_b: Iterable[Row], metric: str, others: tuple[str, ...] = ()
+) -> dict[Unit, float]:
+    """(seed, order) -> a minus b, between rows that agree in the columns `others` too, averaged over those."""
     pair = ("seed", "order", *others)
     sides: list[dict[tuple[JsonValue, ...], list[float]]] = [{}, {}]
     for side, rows in zip(sides, (rows_a, rows_b), strict=True):
@@ -89,7 +88,7 @@ def _difference_of_rows(
         other = sides[1].get(key, [])
         if values and other:
             units.setdefault((key[0], key[1]), []).append(float(np.mean(values) - np.mean(other)))
-    return difference_of({unit: float(np.mean(values)) for unit, values in units.items()}, design)
+    return {unit: float(np.mean(values)) for unit, values in units.items()}
 
 
 def baseline_of(setting: Setting, settings: Iterable[Setting], method: str = "sequential") -> Setting | None:
@@ -132,7 +131,7 @@ def compare(
     rows = {setting: finished(found) for setting, found in rows_by_setting(trials, axes).items()}
     pairs = [(setting, baseline_of(setting, rows)) for setting in rows if not setting.is_reference]
     comparisons = [
-        (setting, baseline, name, _difference_of_rows(rows[setting], rows[baseline], name, (), design))
+        (setting, baseline, name, estimate_units(paired_values(rows[setting], rows[baseline], name), design))
         for setting, baseline in pairs
         if baseline is not None
         for name in metrics

@@ -51,39 +51,11 @@ class PairedInterval(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean over n seeds, the standard deviation of the seeds' means (n > 1), and half the width of the 95 % interval
-    of the mean (None below three units). `values`: the seeds' means. `drawn`: how many orders were drawn, 0 where
-    orders are fixed."""
+    """A mean over seeds, of values or of differences paired over seed and order; what it cannot know is None.
 
-    mean: float | None
-    spread: float | None
-    half_width: float | None
-    n: int
-    values: tuple[float, ...] = ()
-    drawn: int = 0
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of differences paired over seed and order, as an Estimate, with the two-sided p-value of the same t."""
-
-    mean: float | None
-    half_width: float | None
-    n: int
-    p: float | None
-    spread: float | None = None
-    drawn: int = 0
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        if self.mean is None or self.half_width is None:
-            return None
-        return self.mean - self.half_width, self.mean + self.half_width
-
-
-@dataclass(frozen=True)
-class _Mean:
-    """A mean, its standard error (None where undefined), and what they come from."""
+    `error`: the standard error of the mean, None below three units, with its degrees of freedom; `spread`: the standard
+    deviation of `values`, the seeds' means; `drawn`: how many orders were drawn, 0 where orders are fixed.
+    """
 
     mean: float | None = None
     error: float | None = None
@@ -93,8 +65,27 @@ class _Mean:
     drawn: int = 0
 
     @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
     def half_width(self) -> float | None:
+        """Half the width of the 95 % interval of the mean."""
         return None if self.error is None else _quantile((1 + CONFIDENCE) / 2, self.freedom) * self.error
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        half = self.half_width
+        return None if self.mean is None or half is None else (self.mean - half, self.mean + half)
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided, of the t that belongs to the interval. Without any variation it is 1 (all zero) or undefined."""
+        if self.mean is None or self.error is None:
+            return None
+        if self.error:
+            return 2 * float(special.stdtr(self.freedom, -abs(self.mean) / self.error))
+        return None if self.mean else 1.0
 
 
 def _quantile(share: float, freedom: float) -> float:
@@ -106,13 +97,14 @@ def present(values: Iterable[object]) -> list[float]:
     return [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
 
 
-def _mean(values: Mapping[Unit, object], design: Design) -> _Mean:
+def estimate_units(values: Mapping[Unit, object], design: Design = LISTED) -> Estimate:
+    """Of (seed, order) -> value."""
     orders = design.orders
     found = {unit: value for unit, value in values.items() if present([value])}
     every = design.every or tuple(dict.fromkeys(order for _, order in found))
     seeds = [seed for seed in dict.fromkeys(seed for seed, _ in found) if all((seed, o) in found for o in every)]
     if not seeds:
-        return _Mean()
+        return Estimate()
     table = np.array([present(found[seed, order] for order in every) for seed in seeds])  # [seeds, orders]
     of_seeds = table.mean(1)
     mean, n = float(of_seeds.mean()), len(seeds)
@@ -120,10 +112,10 @@ def _mean(values: Mapping[Unit, object], design: Design) -> _Mean:
     drawn = len(every) if orders == "random" else 0
     parts = (spread, tuple(of_seeds.tolist()), drawn)
     if spread is None or n < LEAST or 0 < drawn < LEAST:
-        return _Mean(mean, None, n - 1.0, *parts)
+        return Estimate(mean, None, n - 1.0, *parts)
     error, freedom = (spread / math.sqrt(n), n - 1.0) if orders == "fixed" else _crossed(table)
     error = 0.0 if error <= ROUND_OFF * abs(mean) else error
-    return _Mean(mean, error, freedom, *parts)
+    return Estimate(mean, error, freedom, *parts)
 
 
 def _crossed(table: np.ndarray) -> tuple[float, float]:
@@ -151,33 +143,14 @@ def paired_interval(values: Mapping[Unit, float], orders: Orders) -> PairedInter
     """
     if orders not in ("fixed", "random"):
         raise ValueError(f"orders are fixed or random, not {orders!r}")
-    found = _mean(values, Design(orders))
-    half = found.half_width
-    if found.mean is None or half is None:
-        return PairedInterval(found.mean, None, None, found.freedom)
-    return PairedInterval(found.mean, found.mean - half, found.mean + half, found.freedom)
+    found = estimate_units(values, Design(orders))
+    low, high = found.interval or (None, None)
+    return PairedInterval(found.mean, low, high, found.freedom)
 
 
 def estimate(values: Iterable[object]) -> Estimate:
     """Of values that each are a unit."""
     return estimate_units({(unit, None): value for unit, value in enumerate(values)})
-
-
-def estimate_units(values: Mapping[Unit, object], design: Design = LISTED) -> Estimate:
-    found = _mean(values, design)
-    return Estimate(found.mean, found.spread, found.half_width, len(found.values), found.values, found.drawn)
-
-
-def difference_of(values: Mapping[Unit, float], design: Design = LISTED) -> Difference:
-    """Of paired differences. Without any variation p is 1 (all zero) or undefined."""
-    found = _mean(values, design)
-    p = None
-    if found.mean is not None and found.error is not None:
-        if found.error:
-            p = 2 * float(special.stdtr(found.freedom, -abs(found.mean) / found.error))
-        elif not found.mean:
-            p = 1.0
-    return Difference(found.mean, found.half_width, len(found.values), p, found.spread, found.drawn)
 
 
 def more_seeds(points: float, spread: float, n: int) -> int:

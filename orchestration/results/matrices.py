@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from mcit_core.stages.results import Matrix, StageResult, matrix, untouched
-from orchestration.results.estimates import estimate
+from orchestration.results.estimates import CONFIDENCE, estimate
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def test_set_error(stages: Sequence[StageResult]) -> tuple[float, int] | None:
     if not cells:
         return None
     variance = sum(cell.accuracy * (1 - cell.accuracy) / cell.n for cell in cells) / len(cells) ** 2
-    return 1.959964 * math.sqrt(variance), sum(cell.n for cell in cells)
+    return NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(variance), sum(cell.n for cell in cells)
 
 
 def mean_matrix(matrices: Sequence[AccuracyMatrix]) -> AccuracyMatrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mcit_core.config import UNTRAINED
 from mcit_core.methods import ORDERLESS
 from orchestration.keep.tables import text_in
 from orchestration.results.estimates import present
@@ -10,8 +11,6 @@ from orchestration.results.reading import Results, finished
 from orchestration.results.settings import rows_by_setting
 from orchestration.results.words import setting_label
 
-#: methods in which nothing is random
-UNSEEDED = ("zero_shot", "majority")
 #: points by which a task's accuracy right after its own stage may lie below a later one
 BROKEN = 0.2
 
@@ -25,7 +24,7 @@ def _unused_seeds(results: Results) -> list[str]:
     """Settings that train and have the same validation and test accuracies with every seed."""
     found = []
     for setting, rows in rows_by_setting(results.trials, results.axes).items():
-        if setting.method in UNSEEDED:
+        if setting.method in UNTRAINED:
             continue
         by_order: dict[str, list[tuple[float, ...]]] = {}
         for row in finished(rows):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,14 +33,15 @@ class Results:
     def finished(self) -> list[Row]:
         return finished(self.trials)
 
-    @property
+    @cached_property
     def orders(self) -> list[str]:
         """Every order of the run, the sweep's first one first; those of references in which it plays no part only where
         there are no others."""
         found = [(text_in(row, "order"), row["method"] in ORDERLESS) for row in self.trials if row.get("order")]
-        return list(dict.fromkeys(order for order, free in found if not free or all(free for _, free in found)))
+        bound = [order for order, free in found if not free]
+        return list(dict.fromkeys(bound or (order for order, _ in found)))
 
-    @property
+    @cached_property
     def design(self) -> Design:
         """The orders of the run, and whether they were listed, so that every one counts, or drawn from all."""
         axes = self.sweep.get("axes")

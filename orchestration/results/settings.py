@@ -45,7 +45,7 @@ class SettingSummary:
     metrics: dict[str, Estimate]
 
     def metric(self, name: str) -> Estimate:
-        return self.metrics.get(name, Estimate(None, None, None, 0))
+        return self.metrics.get(name, Estimate())
 
 
 def setting_axes(axes: Iterable[str]) -> list[str]:
@@ -98,16 +98,19 @@ def rows_by_setting(trials: Sequence[Row], axes: Collection[str]) -> dict[Settin
     return dict(sorted(groups.items(), key=lambda item: _sort_key(item[0])))
 
 
-def settings_summary(trials: Sequence[Row], axes: Iterable[str], design: Design = LISTED) -> list[SettingSummary]:
-    """Every setting of the run with the estimates of its finished trials; references last."""
+def settings_summary(
+    trials: Sequence[Row], axes: Iterable[str], design: Design = LISTED, metrics: Sequence[str] | None = None
+) -> list[SettingSummary]:
+    """Every setting of the run with the estimates of its finished trials, of all metrics or of those named; references
+    last."""
     axes = list(axes)
-    names = metric_names(trials, axes)
+    names = [*metric_names(trials, axes), "seconds"] if metrics is None else metrics
     summaries = []
     for setting, rows in rows_by_setting(trials, axes).items():
         done = finished(rows)
-        metrics = {name: estimate_rows(done, name, design) for name in [*names, "seconds"]}
+        estimates = {name: estimate_rows(done, name, design) for name in names}
         seeds = len({row["seed"] for row in done})
-        summaries.append(SettingSummary(setting, len(rows), len(done), seeds, metrics))
+        summaries.append(SettingSummary(setting, len(rows), len(done), seeds, estimates))
     return summaries
 
 
@@ -129,10 +132,11 @@ VALIDATION = "validation/average_accuracy"
 
 
 def best_setting(trials: Sequence[Row], axes: Iterable[str], design: Design = LISTED) -> SettingSummary | None:
-    """The setting with the highest mean VALIDATION average accuracy; references do not compete."""
+    """The setting with the highest mean VALIDATION average accuracy, with that estimate alone; references do not
+    compete."""
     found = [
         summary
-        for summary in settings_summary(trials, axes, design)
+        for summary in settings_summary(trials, axes, design, [VALIDATION])
         if not summary.setting.is_reference and summary.metric(VALIDATION).mean is not None
     ]
     return max(found, key=lambda summary: summary.metric(VALIDATION).mean or 0.0, default=None)

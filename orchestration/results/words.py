@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mcit_core.metrics import CATALOGUE, Metric
-from orchestration.results.estimates import Difference, Estimate
+from orchestration.results.estimates import Estimate
 from orchestration.results.settings import TUNER, Setting, SettingSummary
 
 
@@ -34,7 +34,7 @@ def format_estimate(metric: str, found: Estimate) -> str:
     return f"{mean} ({', '.join(format_number(metric, value) for value in found.values)})" if found.n > 1 else mean
 
 
-def units(found: Estimate | Difference) -> str:
+def units(found: Estimate) -> str:
     """What an estimate counts as its units."""
     seeds = f"{found.n} seed{'s' * (found.n != 1)}"
     return f"{seeds} × {found.drawn} drawn order{'s' * (found.drawn != 1)}" if found.drawn else seeds

@@ -16,7 +16,7 @@ from rich.console import Console
 from orchestration.keep.tables import Row, stage_results, text_in
 from orchestration.report.console import first_line, print_summary
 from orchestration.results.comparisons import axis_contrast, baseline_of, compare, paired_difference
-from orchestration.results.estimates import Design, difference_of, estimate, holm
+from orchestration.results.estimates import Design, estimate, estimate_units, holm
 from orchestration.results.matrices import accuracy_matrix, mean_matrix
 from orchestration.results.reading import metric_names, read_results
 from orchestration.results.settings import Setting, best_setting, settings_summary
@@ -152,13 +152,13 @@ def test_pairs_need_the_same_seed_and_order_and_both_values() -> None:
 
 
 def test_differences_without_variation() -> None:
-    assert difference_of({(seed, "a"): 0.0 for seed in range(3)}).p == 1.0
-    found = difference_of({(seed, "a"): 0.25 for seed in range(3)})
+    assert estimate_units({(seed, "a"): 0.0 for seed in range(3)}).p == 1.0
+    found = estimate_units({(seed, "a"): 0.25 for seed in range(3)})
     assert (found.mean, found.half_width, found.p) == (0.25, 0.0, None)
 
 
 def test_below_three_seeds_there_is_no_interval_and_no_p_value() -> None:
-    found = difference_of({(0, "a"): 0.25, (1, "a"): 0.75})
+    found = estimate_units({(0, "a"): 0.25, (1, "a"): 0.75})
     assert (found.mean, found.half_width, found.n, found.p) == (0.5, None, 2, None)
     assert estimate([0.25, 0.75]).values == (0.25, 0.75)
 
@@ -205,7 +205,7 @@ def test_a_seed_must_have_every_order_of_the_sweep() -> None:
 
 def test_round_off_is_no_variation() -> None:
     """0.3 - 0.2, 0.4 - 0.3 and 0.5 - 0.4 are the same number."""
-    found = difference_of({(0, "a"): 0.3 - 0.2, (1, "a"): 0.4 - 0.3, (2, "a"): 0.5 - 0.4})
+    found = estimate_units({(0, "a"): 0.3 - 0.2, (1, "a"): 0.4 - 0.3, (2, "a"): 0.5 - 0.4})
     assert (found.half_width, found.p) == (0.0, None)
 
 

@@ -98,6 +98,11 @@ class EvaluationSettings(Section):
     rows: int | None = Field(
         None, ge=1, description="the first so many rows of each validation and test split; null: all of them"
     )
+    cells: Literal["used", "all"] = Field(
+        "used",
+        description="used: what a metric reads, that is test rows up to the next task, validation rows of the tasks so "
+        "far where a sequence is learned, and the pre-training sample at the end; all: everything after every stage",
+    )
 
 
 class Train(Section):

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from orchestration.keep.records import Records
     from orchestration.tracking.background import BackgroundTracker
 
-#: seconds of an optimizer step and of a task's evaluation, measured with the embedded model, two workers on two cores
-STEP_SECONDS, EVALUATION_SECONDS = 0.17, 1.8
+#: seconds of an optimizer step and of an evaluated row, measured with the embedded model, two workers on two cores
+STEP_SECONDS, ROW_SECONDS = 0.17, 0.0026
+#: rows of a task's splits in the embedded benchmark
+ROWS = {"validation": 200, "test": 500, "retention": 300}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,11 +69,14 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
     for trial in trials:
         settings = ", ".join(f"{key}={value}" for key, value in trial.settings.items() if value is not None)
         console.print(f"  {trial.id}  seed {trial.experiment.seed}  {trial.order}  {settings}", markup=False)
-    evaluations = counted.stages * (len(spec.tasks) + 1)
-    seconds = (sum(counted.distinct.values()) * STEP_SECONDS + evaluations * EVALUATION_SECONDS) / workers
+    most = {trial.experiment.evaluation.rows or max(ROWS.values()) for trial in trials}
+    rows = {split: n if split == "retention" else min(n, max(most)) for split, n in ROWS.items()}
+    evaluated = sum(rows[split] * times for split, times in counted.evaluated.items())
+    seconds = (sum(counted.distinct.values()) * STEP_SECONDS + evaluated * ROW_SECONDS) / workers
     console.print(
         f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
-        f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps"
+        f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps, "
+        f"{evaluated} rows evaluated"
     )
     halving = race(spec, trials)
     if halving:
@@ -83,7 +88,7 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
         console.print(f"halving: {', '.join(plan)}; the counts are those without it, so at most")
     console.print(f"estimated time {_clock(seconds)} on {_count(workers, 'worker')}; nothing was trained")
     console.print(
-        f"(from {STEP_SECONDS:g} s a step and {EVALUATION_SECONDS:g} s a task's evaluation, measured for model mini "
+        f"(from {STEP_SECONDS:g} s a step and {1000 * ROW_SECONDS:g} ms an evaluated row, measured for model mini "
         "with two workers on two cores)"
     )
 

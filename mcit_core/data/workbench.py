@@ -19,8 +19,9 @@ from mcit_core.data.features import CHUNK, Rows, open_rows
 from mcit_core.data.statistics import QueryStatistics, Statistics, token_statistics
 from mcit_core.models import TellsSample, load_model
 from mcit_core.stages.fingerprint import feature_code
+from mcit_core.stages.looks import TEST, VALIDATION
 
-SPLITS = ("validation", "test")
+SPLITS = (VALIDATION, TEST)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -45,11 +45,11 @@ class Cell(_Json):
 
 @dataclass(frozen=True)
 class Evaluation(_Json):
-    """What one stage's weights make of one task."""
+    """What one stage's weights make of a split of a task."""
 
     accuracy: list[Cell]
-    chosen: list[list[int]] | None  # the tuner's choices for each test row
-    routed: list[float] | None  # share of the test rows that each instruction group took
+    chosen: list[list[int]] | None  # the tuner's choices for each row
+    routed: list[float] | None  # share of the rows that each instruction group took
     seconds: float
 
 

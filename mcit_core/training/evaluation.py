@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mcit_core.benchmarks import Benchmark
 from mcit_core.data.features import Rows
-from mcit_core.data.workbench import SPLITS, Workbench
+from mcit_core.data.workbench import Workbench
 from mcit_core.models import Encoded, FrozenFeatures, Model
 from mcit_core.protection import Groups
 from mcit_core.stages.results import Cell, Evaluation
@@ -87,35 +87,30 @@ def evaluate_task(
     bench: Workbench,
     tuners: list[Tuner | None],
     task: str,
+    split: str,
     groups: Groups | None = None,
     most: int | None = None,
 ) -> Evaluation:
-    """Scores on a task's validation and test rows, the first `most` of each (None: all), of `tuners`, one per
-    instruction group (None: the untouched model); the instruction alone decides which group answers. Task `pretraining`
-    is the model's own held-out sample."""
+    """Scores on a split of a task, its first `most` rows (None: all), of `tuners`, one per instruction group (None: the
+    untouched model); the instruction alone decides which group answers."""
     start = time.perf_counter()
-    accuracy, chosen, routed = [], None, None
-    for split in ("retention",) if task == "pretraining" else SPLITS:
-        rows = bench.rows(task, split)
-        n = min(len(rows), most or len(rows))
-        route = torch.zeros(n, dtype=torch.long)
-        if groups is not None and len(tuners) > 1:
-            route = torch.tensor(groups.choose(rows.instructions[:n]))
-        scores: list[Score] = []
-        for number, tuner in enumerate(tuners):
-            picked = (route == number).nonzero().flatten()
-            if len(picked):
-                scores.append(evaluate(bench.model, tuner, rows, bench.benchmark, task, picked=picked))
-        accuracy.append(
-            Cell(
-                task,
-                split,
-                accuracy=sum(score.accuracy * score.n for score in scores) / n,
-                content_accuracy=sum(score.content_accuracy * score.n for score in scores) / n,
-                n=n,
-            )
-        )
-        one = scores[0].chosen if len(tuners) == 1 else None  # choices of different groups cannot be compared
-        chosen = None if one is None else one.tolist()
-        routed = torch.bincount(route, minlength=len(tuners)).div(n).tolist() if groups else None
-    return Evaluation(accuracy, chosen, routed, time.perf_counter() - start)
+    rows = bench.rows(task, split)
+    n = min(len(rows), most or len(rows))
+    route = torch.zeros(n, dtype=torch.long)
+    if groups is not None and len(tuners) > 1:
+        route = torch.tensor(groups.choose(rows.instructions[:n]))
+    scores: list[Score] = []
+    for number, tuner in enumerate(tuners):
+        picked = (route == number).nonzero().flatten()
+        if len(picked):
+            scores.append(evaluate(bench.model, tuner, rows, bench.benchmark, task, picked=picked))
+    cell = Cell(
+        task,
+        split,
+        accuracy=sum(score.accuracy * score.n for score in scores) / n,
+        content_accuracy=sum(score.content_accuracy * score.n for score in scores) / n,
+        n=n,
+    )
+    chosen = scores[0].chosen if len(tuners) == 1 else None  # choices of different groups cannot be compared
+    routed = torch.bincount(route, minlength=len(tuners)).div(n).tolist() if groups else None
+    return Evaluation([cell], None if chosen is None else chosen.tolist(), routed, time.perf_counter() - start)

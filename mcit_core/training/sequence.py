@@ -8,12 +8,13 @@ from typing import Protocol
 
 import torch
 
-from mcit_core.config import ALONE, Experiment, Value
-from mcit_core.data.workbench import SPLITS, Workbench
+from mcit_core.config import Experiment, Value
+from mcit_core.data.workbench import Workbench
 from mcit_core.protection import Groups
 from mcit_core.stages.digest import digest
 from mcit_core.stages.fingerprint import stage_code, untouched_code
 from mcit_core.stages.keys import StageKey, stage_chain
+from mcit_core.stages.looks import RETENTION, TEST, looks
 from mcit_core.stages.results import UNTOUCHED, Cell, Evaluation, Measured, StageResult
 from mcit_core.stages.state import StageState
 from mcit_core.training.evaluation import evaluate_task
@@ -61,10 +62,8 @@ class Sequence:
             yield result
 
     def _evaluation(
-        self, key: StageKey | None, tuners: list[Tuner | None], task: str, groups: Groups | None = None
+        self, key: StageKey | None, tuners: list[Tuner | None], task: str, split: str, groups: Groups | None = None
     ) -> Evaluation:
-        splits = ("retention",) if task == "pretraining" else SPLITS
-        data = {split: self.bench.data_digest(task, split) for split in splits}
         code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
         most = None if task == "pretraining" else self.experiment.evaluation.rows
         name = digest(
@@ -77,14 +76,14 @@ class Sequence:
                 "benchmark": self.experiment.benchmark,
                 "model": self.experiment.model,
                 "task": task,
-                "data": data,
+                "data": {split: self.bench.data_digest(task, split)},
                 "threads": self.experiment.train.threads,
                 "precision": self.experiment.train.precision,
             }
         )
         found = self.store.get_evaluation(name) if self.store else None
         if found is None:
-            found = evaluate_task(self.bench, tuners, task, groups, most)
+            found = evaluate_task(self.bench, tuners, task, split, groups, most)
             if self.store:
                 self.store.put_evaluation(name, found)
         return found
@@ -95,8 +94,7 @@ class Sequence:
             floors = [cell for task in self.experiment.order for cell in majority_cells(self.bench, task, most)]
             return StageResult(UNTOUCHED, None, floors, {"seconds/evaluate": time.perf_counter() - begun})
         torch.set_num_threads(self.experiment.train.threads)
-        evaluations = [self._evaluation(None, [None], task) for task in self.experiment.order]
-        kept = self._evaluation(None, [None], "pretraining")
+        *evaluations, kept = [self._evaluation(None, [None], *place) for place in looks(self.experiment, UNTOUCHED)]
         self._pretraining = kept.accuracy[0].accuracy
         seconds = sum(evaluation.seconds for evaluation in (*evaluations, kept))
         accuracy = [cell for evaluation in evaluations for cell in evaluation.accuracy]
@@ -124,19 +122,21 @@ class Sequence:
         metrics["memory_bytes"] += state.bytes
         accuracy: list[Cell] = []
         evaluating = 0.0
-        for task in (key.task,) if experiment.protocol in ALONE else experiment.order:
-            evaluation = self._evaluation(key, tuners, task, groups)
-            accuracy += evaluation.accuracy
+        for task, split in looks(experiment, stage):
+            evaluation = self._evaluation(key, tuners, task, split, groups)
             evaluating += evaluation.seconds
-            metrics |= self._choices(key.task, task, evaluation.chosen)
-            if groups and evaluation.routed and task in experiment.order[: stage + 1]:
-                metrics[f"grouping/accuracy/{task}"] = evaluation.routed[groups.of(task)]
+            if (task, split) == RETENTION:
+                if self._pretraining:
+                    metrics["pretrained_retention"] = evaluation.accuracy[0].accuracy / self._pretraining
+                continue
+            accuracy += evaluation.accuracy
+            if split == TEST:
+                metrics |= self._choices(key.task, task, evaluation.chosen)
+                if groups and evaluation.routed and task in experiment.order[: stage + 1]:
+                    metrics[f"grouping/accuracy/{task}"] = evaluation.routed[groups.of(task)]
         if groups:
             metrics["grouping/groups"] = float(len(numbers))
-        kept = self._evaluation(key, tuners, "pretraining", groups)
-        if self._pretraining:
-            metrics["pretrained_retention"] = kept.accuracy[0].accuracy / self._pretraining
-        metrics["seconds/evaluate"] = evaluating + kept.seconds
+        metrics["seconds/evaluate"] = evaluating
         return state, StageResult(stage, key.task, accuracy, metrics, measured.traces, reused)
 
     def _choices(self, own: str, task: str, chosen: list[list[int]] | None) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from mcit_core.stages.keys import stage_chain, stage_steps
+from mcit_core.stages.looks import looks
 from orchestration.plan.trials import Trial
 
 
@@ -34,9 +36,17 @@ class Costs:
     stages: int  # of all trials, without sharing
     steps: int  # of all those
     distinct: dict[str, int]  # stage key -> its optimizer steps, every shared beginning once
+    evaluated: dict[str, int]  # split -> how often one of a task is evaluated, what is shared once
 
 
 def costs(trials: list[Trial]) -> Costs:
     tree = stage_tree(trials)
     stages = [key for chain in tree.chains.values() for key in chain]
-    return Costs(len(trials), len(stages), sum(tree.steps[key] for key in stages), tree.steps)
+    evaluated = {
+        (key, *place)
+        for trial in trials
+        for stage, key in enumerate(tree.chains[trial.id])
+        for place in looks(trial.experiment, stage)
+    }
+    splits = Counter(split for *_, split in evaluated)
+    return Costs(len(trials), len(stages), sum(tree.steps[key] for key in stages), tree.steps, splits)

@@ -14,7 +14,7 @@ from mcit_core.training.sequence import Sequence
 PRESETS = ("fwd_prompt", "pegp_lora", "llaca", "ema_taylor")
 ORDER = ("attribute", "ground", "bars")
 #: a rate at which three steps move every preset's answers
-SETTINGS = {"train.steps": 3, "train.batch_size": 8, "train.lr": 0.03}
+SETTINGS = {"train.steps": 3, "train.batch_size": 8, "train.lr": 0.03, "evaluation.cells": "all"}
 FOLDER = Path(__file__).parent
 LOSSES = "losses of the steps of every stage"
 ACCURACY = "test accuracy in percent after every stage"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mcit_core.models import FrozenFeatures, Model
+from mcit_core.models import FrozenFeatures, Model, TellsFirstAttention
+
+#: how rows of the model's input count: by direction, with their lengths, or as its first attention reads them
+RowView = Literal["unit", "raw", "attention"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,24 @@ def row_statistics(rows: Tensor, unit: bool = False) -> Statistics:
 
 
 @torch.no_grad()
-def token_statistics(model: Model, features: FrozenFeatures, unit: bool) -> Statistics:
+def input_statistics(model: Model, rows: Tensor, view: RowView) -> Statistics:
+    """Of rows [N, d] of the model's input; under "attention" each gives a direction a head, as long as it weighs there.
+    Raises ValueError where the model does not tell what its first attention reads."""
+    if view != "attention":
+        return row_statistics(rows, view == "unit")
+    if not isinstance(model, TellsFirstAttention):
+        raise ValueError(
+            f"projection.condition: attention: model {model.name} does not tell what its first attention reads "
+            "(`first_attention`); use projection.condition: input"
+        )
+    return row_statistics(model.first_attention(rows).flatten(0, -2))
+
+
+@torch.no_grad()
+def token_statistics(model: Model, features: FrozenFeatures, view: RowView) -> Statistics:
     """Over ALL tokens that the frozen model feeds its language model: visual and instruction, padding left out."""
     words = model.embeddings(features.instruction)[features.instruction_mask.bool()]
-    return row_statistics(torch.cat([features.visual.flatten(0, 1), words]), unit)
+    return input_statistics(model, torch.cat([features.visual.flatten(0, 1), words]), view)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mcit_core.benchmarks.blind import Blind
 from mcit_core.choices import Choice
 from mcit_core.config import Experiment
 from mcit_core.data.features import CHUNK, Rows, open_rows
-from mcit_core.data.statistics import QueryStatistics, Statistics, token_statistics
+from mcit_core.data.statistics import QueryStatistics, RowView, Statistics, token_statistics
 from mcit_core.models import TellsSample, load_model
 from mcit_core.stages.fingerprint import feature_code
 from mcit_core.stages.looks import TEST, VALIDATION
@@ -39,7 +39,7 @@ class Workbench:
         self.features = features
         self._code = feature_code(model)
         self._rows: dict[tuple[str, str], tuple[Rows, str]] = {}
-        self._statistics: dict[tuple[str, str, bool], Statistics] = {}
+        self._statistics: dict[tuple[str, str, RowView], Statistics] = {}
 
     def _open(self, task: str, split: str) -> tuple[Rows, str]:
         """Task `pretraining` is the model's own sample, its splits "statistics" and "retention"."""
@@ -60,18 +60,17 @@ class Workbench:
     def data_digest(self, task: str, split: str = "train") -> str:
         return self._open(task, split)[1]
 
-    def statistics(self, task: str, unit: bool) -> Statistics:
-        """Token statistics of a task's training split, or of the model's pre-training sample for `pretraining`; `unit`:
-        of the tokens' directions."""
+    def statistics(self, task: str, view: RowView) -> Statistics:
+        """Token statistics of a task's training split, or of the model's pre-training sample for `pretraining`."""
         split = "statistics" if task == "pretraining" else "train"
-        if (task, split, unit) not in self._statistics:
+        if (task, split, view) not in self._statistics:
             rows = self.rows(task, split)
             parts = [
-                token_statistics(self.model, rows[torch.arange(s, min(s + 8 * CHUNK, len(rows)))], unit)
+                token_statistics(self.model, rows[torch.arange(s, min(s + 8 * CHUNK, len(rows)))], view)
                 for s in range(0, len(rows), 8 * CHUNK)
             ]
-            self._statistics[task, split, unit] = sum(parts[1:], parts[0])
-        return self._statistics[task, split, unit]
+            self._statistics[task, split, view] = sum(parts[1:], parts[0])
+        return self._statistics[task, split, view]
 
     @cached_property
     def queries(self) -> QueryStatistics:

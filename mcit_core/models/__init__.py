@@ -128,6 +128,15 @@ class TellsSample(Protocol):
         without this method is always hashed."""
 
 
+@runtime_checkable
+class TellsFirstAttention(Protocol):
+    """What a model may have besides: it tells how its first self-attention compares two rows of its input."""
+
+    def first_attention(self, rows: Tensor) -> Tensor:
+        """Rows x of the input [..., d] -> [..., H, d], for each of H heads the direction y with which x, normed as the
+        layer does it, is compared: its score with a row p is y · p, divided by what the layer norms p by."""
+
+
 def load_model(choice: Choice, device: torch.device) -> Model:
     """The model of an experiment, with its settings where any are set. Raises KeyError for an unknown name, and what
     the model raises where it cannot be loaded."""

@@ -213,6 +213,16 @@ class MiniModel:
         )
         return self.tokenizer.batch_decode(out, skip_special_tokens=True)
 
+    @torch.no_grad()
+    def first_attention(self, rows: Tensor) -> Tensor:
+        """x W_q W_kᵀ of each head, with the norm's learnt scale on both sides; see TellsFirstAttention. The score's
+        relative position bias does not depend on content and is left out."""
+        layer = self.network.language_model.encoder.block[0].layer[0]
+        attention, scale = layer.SelfAttention, layer.layer_norm.weight
+        heads, width = attention.n_heads, attention.key_value_proj_dim
+        queries = attention.q(layer.layer_norm(rows)).unflatten(-1, (heads, width))
+        return torch.einsum("...hw,hwd->...hd", queries, attention.k.weight.unflatten(0, (heads, width))) * scale
+
     @property
     def language_model(self) -> PreTrainedModel:
         return self.network.language_model

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mcit_core.data.features import Rows
-from mcit_core.data.statistics import Statistics, row_statistics
+from mcit_core.data.statistics import RowView, Statistics, input_statistics, row_statistics
 from mcit_core.models import Model
 from mcit_core.protection.spaces import SpaceRule, grow
 from mcit_core.tuners import Site, Tuner
@@ -26,9 +26,11 @@ BATCH = 64
 
 
 @torch.no_grad()
-def site_statistics(model: Model, tuner: Tuner, rows: Rows, samples: int, unit: bool) -> dict[str, Statistics]:
+def site_statistics(
+    model: Model, tuner: Tuner, rows: Rows, samples: int, view: RowView = "raw"
+) -> dict[str, Statistics]:
     """Statistics of every site's inputs over the first `samples` rows of a task, tuner attached, teacher-forced,
-    padding left out; `unit`: of a site in front of the model, of the directions of its inputs."""
+    padding left out; `view`: how those of a site in front of the model count, since they are normed by none yet."""
     found: dict[str, Statistics] = {}
     sites = tuner.sites()
     for start in range(0, min(samples, len(rows)), BATCH):
@@ -40,7 +42,8 @@ def site_statistics(model: Model, tuner: Tuner, rows: Rows, samples: int, unit: 
             model.logits(model.encoder(inputs.embedded, inputs.mask), labels)
         masks = {"encoder": inputs.mask.bool(), "decoder": labels != -100}
         for name, values in seen:
-            new = row_statistics(values[masks[sites[name].side]], unit and sites[name].front)
+            rows_seen = values[masks[sites[name].side]]
+            new = input_statistics(model, rows_seen, view) if sites[name].front else row_statistics(rows_seen)
             found[name] = found[name] + new if name in found else new
     return found
 

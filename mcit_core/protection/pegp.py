@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mcit_core.config import Experiment, Section, Value
 from mcit_core.protection import StageStart, StageView
-from mcit_core.protection.projecting import Center, EnergyOf, Projecting, RowScale, TaskEnergy
+from mcit_core.protection.projecting import Center, Condition, EnergyOf, Projecting, RowScale, TaskEnergy, row_view
 from mcit_core.registry import TUNERS
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class PegpSettings(Section):
     task_energy: TaskEnergy = 0.95
     energy_of: EnergyOf = "remaining"
     rows: RowScale = "unit"
+    condition: Condition = "input"
     center: Center = False
     samples: int = Field(256, ge=1, description="rows of the task before whose inputs span its basis")
 
@@ -42,9 +43,9 @@ class Pegp(Projecting[PegpSettings]):
         if not tuner.projected:
             raise ValueError(f"projection.mode pegp: tuner {start.experiment.tuner} names no site to project")
         assert start.before is not None
-        unit = settings.rows == "unit"
-        statistics = site_statistics(start.bench.model, tuner, start.last_rows, settings.samples, unit)
-        rule = SpaceRule(**settings.model_dump(exclude={"samples", "rows"}))
+        seen = row_view(settings.rows, settings.condition)
+        statistics = site_statistics(start.bench.model, tuner, start.last_rows, settings.samples, seen)
+        rule = SpaceRule(**settings.model_dump(exclude={"samples", "rows", "condition"}))
         bases = grown_bases(rule, start.before.tensors, statistics)
         found = {site: space_outside(basis) for site, basis in bases.items()}
         spaces = {name: found[site] for name, site in tuner.projected.items()}
@@ -56,7 +57,8 @@ class Pegp(Projecting[PegpSettings]):
     def active(cls, experiment: Experiment, settings: PegpSettings, alone: bool) -> dict[str, Value]:
         part = TUNERS.part(experiment.tuner)
         inside = part is not None and part.front is False  # behind the layers' norms, where rows are as they are
-        return {} if alone else settings.model_dump(exclude={"rows"} if inside else set())
+        unread = {"rows", "condition"} if inside else {"rows"} if settings.condition == "attention" else set()
+        return {} if alone else settings.model_dump(exclude=unread)
 
     @classmethod
     def check(cls, experiment: Experiment) -> None:

@@ -10,6 +10,7 @@ from mcit_core.config import Energy
 from mcit_core.protection import Protection, S
 
 if TYPE_CHECKING:
+    from mcit_core.data.statistics import RowView
     from mcit_core.protection.spaces import Projector
 
 PretrainedEnergy = Annotated[Energy, Field(description="energy threshold of the pre-trained space")]
@@ -31,9 +32,21 @@ RowScale = Annotated[
     Literal["unit", "raw"],
     Field(description="rows of the model's input count by direction alone, or with their lengths"),
 ]
+Condition = Annotated[
+    Literal["input", "attention"],
+    Field(
+        description="old rows of the model's input are left alone themselves (x · change = 0), or what the first "
+        "attention compares with a prompt (x W_q W_kᵀ · change = 0, by head, with the lengths that they have there)"
+    ),
+]
 Center = Annotated[
     bool, Field(description="centre features before their spectrum; changes ranks by orders of magnitude")
 ]
+
+
+def row_view(rows: RowScale, condition: Condition) -> RowView:
+    """How rows of the model's input enter the statistics of what earlier tasks claim."""
+    return "attention" if condition == "attention" else rows
 
 
 class Projecting(Protection[S]):

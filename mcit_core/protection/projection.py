@@ -13,6 +13,7 @@ from mcit_core.config import Experiment, Section, Value
 from mcit_core.protection import S, StageStart, StageView
 from mcit_core.protection.projecting import (
     Center,
+    Condition,
     EnergyOf,
     KeyEnergy,
     PretrainedEnergy,
@@ -20,6 +21,7 @@ from mcit_core.protection.projecting import (
     RankBudget,
     RowScale,
     TaskEnergy,
+    row_view,
 )
 from mcit_core.registry import TUNERS
 
@@ -35,6 +37,7 @@ class ResidualSettings(Section):
     energy_of: EnergyOf = "remaining"
     rank_budget: RankBudget = None
     rows: RowScale = "unit"
+    condition: Condition = "input"
     center: Center = False
 
 
@@ -57,6 +60,7 @@ class BothSettings(Section):
     energy_of: EnergyOf = "remaining"
     rank_budget: RankBudget = None
     rows: RowScale = "unit"
+    condition: Condition = "input"
     center: Center = False
 
 
@@ -65,9 +69,10 @@ def space_at(settings: Section, view: StageView) -> Space:
     from mcit_core.protection.spaces import SpaceRule, stage_space
 
     given = settings.model_dump(exclude={"keys"})
-    unit = given.pop("rows") == "unit"
-    statistics = [view.bench.statistics(task, unit) for task in (*view.earlier, view.task)]
-    pretraining = view.bench.statistics("pretraining", unit)
+    rows = given.pop("rows")
+    claimed = row_view(rows, given.pop("condition", "input"))
+    statistics = [view.bench.statistics(task, claimed) for task in (*view.earlier, view.task)]
+    pretraining = view.bench.statistics("pretraining", rows)
     return stage_space(SpaceRule(**given), statistics, pretraining, len(view.experiment.order))
 
 
@@ -152,7 +157,9 @@ class Residual(_Projection[ResidualSettings]):
 
     @classmethod
     def active(cls, experiment: Experiment, settings: ResidualSettings, alone: bool) -> dict[str, Value]:
-        return {} if alone else _with_budget(experiment, settings.model_dump())
+        # the only space is that of claims, whose rows come as the first attention has them
+        unread = {"rows"} if settings.condition == "attention" else set()
+        return {} if alone else _with_budget(experiment, settings.model_dump(exclude=unread))
 
 
 class Pretrained(_Projection[PretrainedSettings]):
@@ -173,6 +180,8 @@ class Both(_Projection[BothSettings]):
     @classmethod
     def active(cls, experiment: Experiment, settings: BothSettings, alone: bool) -> dict[str, Value]:
         # what a first stage claims bounds later ones alone, unless it may move in nothing else
-        claims = {"task_energy", "energy_of", "rank_budget"} if alone and settings.allowed == "room" else set()
+        claims = (
+            {"task_energy", "energy_of", "rank_budget", "condition"} if alone and settings.allowed == "room" else set()
+        )
         fields = settings.model_dump(exclude=claims | ({"keys"} if alone else set()))
         return fields if claims else _with_budget(experiment, fields)

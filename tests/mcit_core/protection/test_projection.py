@@ -172,7 +172,7 @@ def test_words_and_old_prompts_are_inside_the_protected_space(energy: float, ben
     prompts = prompts / prompts.norm(dim=1, keepdim=True)
     kept = {}
     for unit in (True, False):
-        seen = site_statistics(bench.model, tuner, bench.rows(task, "train"), 16, unit)[site]
+        seen = site_statistics(bench.model, tuner, bench.rows(task, "train"), 16, "unit" if unit else "raw")[site]
         rule = SpaceRule(mode="pegp", task_energy=energy, energy_of="total")
         basis = grow(rule, torch.zeros(len(seen.gram), 0, dtype=torch.float64), seen)
         kept[unit] = float(subspace.project(prompts, basis).square().sum() / len(prompts))

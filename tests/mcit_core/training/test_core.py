@@ -103,7 +103,7 @@ def test_the_model_answers_its_own_mixture(features: Path) -> None:
 def test_statistics_are_those_of_all_unpadded_tokens(bench: Workbench) -> None:
     rows = bench.rows("attribute", "train")
     features = rows[torch.arange(10)]
-    made = token_statistics(bench.model, features, False)
+    made = token_statistics(bench.model, features, "raw")
     tokens = 10 * features.visual.shape[1] + int(features.instruction_mask.sum())
     assert made.count == tokens
     assert made.gram.dtype == torch.float64

@@ -8,6 +8,7 @@ settings, whatever the workers' speed. Decided on the validation split.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from statistics import fmean
 
@@ -18,8 +19,10 @@ from orchestration.plan.trials import Trial
 
 
 def score(accuracy: Iterable[Cell], learned: tuple[str, ...]) -> float:
-    """Mean validation accuracy over the tasks learned so far, from a stage's accuracy cells."""
-    return fmean(cell.accuracy for cell in accuracy if cell.split == "validation" and cell.task in learned)
+    """Mean validation accuracy over the tasks learned so far, from a stage's accuracy cells; NaN where none of them is
+    there, as for what does not race."""
+    values = [cell.accuracy for cell in accuracy if cell.split == "validation" and cell.task in learned]
+    return fmean(values) if values else math.nan
 
 
 def best(scores: dict[str, float], rule: HalvingRule) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ def test_the_score_is_of_the_tasks_learned_so_far_in_validation() -> None:
         ]
     ]
     assert score([*cells, Cell("c", "validation", 1.0, 1.0, 10)], ("b", "a")) == 0.4
+    assert math.isnan(score([cell for cell in cells if cell.split == "test"], ("b", "a")))
 
 
 def test_a_trial_at_a_rung_gives_up_its_worker() -> None:

@@ -302,6 +302,21 @@ def test_the_example_of_one_sequence(features: Path, capsys: pytest.CaptureFixtu
     assert "average_accuracy" in said
 
 
+PAIR = ["--benchmark", "tiny", "--first", "attribute", "--second", "ground"]
+
+
+def test_the_example_of_what_protects(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*PAIR, "--steps", "2", "--rows", "6", "--seeds", "0", "--features"]
+    ways = ["share", "attention 0.8", "freeze"]
+    example("what_protects").main([*words, str(features), "--ways", *ways])
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert " ".join(heading.split()) == "kept scores attended layer 1 layer 2 layer 3 KL KL* accuracy*"
+    found = {line[:22].strip(): [float(word) for word in line[22:].split()] for line in lines}
+    assert list(found) == ["as it was", *ways]
+    assert found["as it was"][:-1] == [1.0] + [0.0] * 7
+    assert found["share"][1] > found["freeze"][1]
+
+
 def test_the_example_of_reading_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

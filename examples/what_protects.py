@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in args.seeds:
         first: StageState | None = None
         for way in args.ways:
-            settings: dict[str, Value] = {"pool.size": 60, "train.steps": args.steps, **WAYS[way]}
+            settings: dict[str, Value] = {"train.steps": args.steps, **WAYS[way]}
             experiment = mcit_core.build_experiment(
                 args.benchmark, "mini", "sequential", (args.first, args.second), seed, settings
             )

@@ -45,7 +45,7 @@ class Section(BaseModel):
 class PoolSettings(Section):
     """The prompt pool: M prompts of L tokens, the K best chosen per instance by image and instruction."""
 
-    size: int = Field(20, ge=1, description="prompts in the pool, M")
+    size: int = Field(60, ge=1, description="prompts in the pool, M")
     length: int = Field(10, ge=1, description="tokens of one prompt, L")
     top_k: int = Field(4, ge=1, description="prompts chosen per instance, K")
     image_weight: Share = Field(0.5, description="weight w of the image's cosine against the instruction's")

@@ -57,8 +57,8 @@ PRESETS: dict[str, Preset] = {
         "usage counts; a Gram matrix a task",
     ),
     "fwd_prompt_freeze": Preset(
-        {**_tuned("prompt_pool"), "pool.reuse": "freeze", "pool.size": 60},
-        "Fwd-Prompt's pool, large, with nothing projected: claimed prompts and keys stay as their stage left them",
+        {**_tuned("prompt_pool"), "pool.reuse": "freeze"},
+        "Fwd-Prompt's pool with nothing projected: claimed prompts and keys stay as their stage left them",
         "this project; see docs/findings.md",
         "not in the paper: the switch that the diagnosis of forgetting led to",
         "usage counts",

@@ -85,8 +85,8 @@ TASKS: dict[str, TaskSpec] = {
             "larger": ("of the two digits , which one is larger ?", "say the larger one of the digits ."),
         },
         {"digit": "digits"},
-        Look(dark=1.0),
-        summary="name real handwritten digits, as digits",
+        Look(dark=1.0, fonts=TASK_FONTS),
+        summary="name printed digits in unseen fonts, as digits",
     ),
     "chart": TaskSpec(
         "chart",
@@ -153,7 +153,7 @@ def rows(task: str, split: str) -> Iterator[dict[str, object]]:
     spec = TASKS[task]
     rng = np.random.default_rng(_seed(task, split))
     look = spec.look
-    if spec.kind == "digit":
+    if spec.kind == "digit" and not look.fonts:
         look = Look(dark=look.dark, handwritten=HANDWRITTEN[split])
     questions = tuple(spec.wordings)
     made = 0

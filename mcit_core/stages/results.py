@@ -51,6 +51,7 @@ class Evaluation(_Json):
     chosen: list[list[int]] | None  # the tuner's choices for each row
     routed: list[float] | None  # share of the rows that each instruction group took
     seconds: float
+    distinct: int | None = None  # how many different answers were given; None where an earlier version did not count
 
 
 @dataclass(frozen=True)

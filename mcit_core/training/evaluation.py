@@ -26,6 +26,7 @@ class Score:
     content_accuracy: float  # right in content, whatever the demanded style
     n: int
     chosen: Tensor | None  # [n, K] the tuner's choices, for key drift and usage
+    answers: frozenset[str]  # what was said, each answer once
 
 
 def encode(model: Model, tuner: Tuner | None, features: FrozenFeatures) -> tuple[Encoded, Tensor | None]:
@@ -62,6 +63,7 @@ def evaluate(
     """
     total = content = 0.0
     choices: list[Tensor] = []
+    said: set[str] = set()
     picked = torch.arange(len(rows)) if picked is None else picked
     with nullcontext() if tuner is None else tuner.attached():
         for index in picked.split(BATCH):
@@ -75,12 +77,14 @@ def evaluate(
             answers = model.generate(encoded[open_rows.to(model.device)]) if len(open_rows) else []
             total += float(exact.sum())
             content += float(exact.sum())
+            said.update(rows.answers[i] for i in index[exact].tolist())
+            said.update(answers)
             for i, answer in zip((index[open_rows]).tolist(), answers, strict=True):
                 # scored even where teacher forcing said no: two spellings in tokens can be one answer in text
                 total += benchmark.score(task, answer, rows.answers[i])
                 content += benchmark.content_score(task, answer, rows.answers[i], rows.content_kinds[i])
     n = len(picked)
-    return Score(total / n, content / n, n, torch.cat(choices) if choices else None)
+    return Score(total / n, content / n, n, torch.cat(choices) if choices else None, frozenset(said))
 
 
 def evaluate_task(
@@ -113,4 +117,10 @@ def evaluate_task(
     )
     chosen = scores[0].chosen if len(tuners) == 1 else None  # choices of different groups cannot be compared
     routed = torch.bincount(route, minlength=len(tuners)).div(n).tolist() if groups else None
-    return Evaluation([cell], None if chosen is None else chosen.tolist(), routed, time.perf_counter() - start)
+    return Evaluation(
+        [cell],
+        None if chosen is None else chosen.tolist(),
+        routed,
+        time.perf_counter() - start,
+        distinct=len(frozenset[str]().union(*(score.answers for score in scores))),
+    )

@@ -132,6 +132,8 @@ class Sequence:
             accuracy += evaluation.accuracy
             if split == TEST:
                 metrics |= self._choices(key.task, task, evaluation.chosen)
+                if evaluation.distinct is not None:
+                    metrics[f"distinct_answers/{task}"] = float(evaluation.distinct)
                 if groups and evaluation.routed and task in experiment.order[: stage + 1]:
                     metrics[f"grouping/accuracy/{task}"] = evaluation.routed[groups.of(task)]
         if groups:

@@ -20,6 +20,7 @@ from mcit_core.stages.results import UNTOUCHED, Column, Matrix, StageResult, mat
 from orchestration.keep.journal import Journal, read_journal
 from orchestration.keep.tables import (
     ACCURACY_SCHEMA,
+    PARTIAL,
     STAGES_SCHEMA,
     STEPS_SCHEMA,
     Row,
@@ -162,9 +163,16 @@ class Records:
         row |= {
             name: last.get(name) if finished else None for name, metric in CATALOGUE.items() if metric.formula is None
         }
+        row |= {f"{PARTIAL}{name}": value for name, value in self._so_far(record).items()}
         row["stages_trained"] = sum(not stage.reused for stage in record.trained)
         row["stages_reused"] = sum(stage.reused for stage in record.trained)
         return row
+
+    def _so_far(self, record: TrialRecord) -> dict[str, float | None]:
+        """Of a sequence that has no end yet, the metrics as they stand after the last stage that it has."""
+        if record.status == "FINISHED" or record.trial.experiment.protocol != "sequence" or not record.trained:
+            return dict.fromkeys(METRICS)
+        return self.metrics_at(record, record.trained[-1].stage)
 
     def _content_metrics(self, record: TrialRecord) -> dict[str, float | None]:
         """The metrics over content accuracy, each None where undefined."""

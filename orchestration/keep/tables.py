@@ -32,6 +32,9 @@ TRIAL_COLUMNS: dict[str, pa.DataType] = {
     "stages_reused": pa.int64(),
 }
 
+#: before the name of a metric of a trial that is not finished, as it stands after the stages that it has
+PARTIAL = "partial/"
+
 #: the columns of an accuracy cell: those of mcit_core, in Parquet's types
 CELL_COLUMNS: dict[str, pa.DataType] = {
     name: {str: pa.string(), float: pa.float64(), int: pa.int64()}[kind] for name, kind in get_type_hints(Cell).items()

@@ -15,7 +15,7 @@ from orchestration.report.findings import headline
 from orchestration.results.notices import notices
 from orchestration.results.reading import Results, read_results
 from orchestration.results.settings import SettingSummary
-from orchestration.results.words import format_estimate, summary_metrics
+from orchestration.results.words import format_estimate, so_far, summary_metrics
 
 
 def print_summary(run_dir: Path, console: Console | None = None) -> None:
@@ -53,10 +53,13 @@ def _print_unfinished(results: Results, console: Console) -> None:
     if not rows:
         return
     console.print("Trials without a final result:")
-    table = Table("trial", "status", "why", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table("trial", "status", "why", "so far, not final", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(
-            Text(text_in(row, "trial")), Text(text_in(row, "status")), Text(first_line(text_in(row, "error")))
+            Text(text_in(row, "trial")),
+            Text(text_in(row, "status")),
+            Text(first_line(text_in(row, "error"))),
+            Text(so_far(row)),
         )
     console.print(table)
 

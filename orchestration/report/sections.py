@@ -33,7 +33,7 @@ from orchestration.report.tables import (
 )
 from orchestration.results.matrices import test_set_error
 from orchestration.results.notices import notices
-from orchestration.results.words import format_number, summary_metrics
+from orchestration.results.words import format_number, so_far, summary_metrics
 
 #: so many settings are named with their validation figures
 MOST_VALIDATED = 8
@@ -242,13 +242,14 @@ def _failures(context: Context) -> Section:
     if not rows:
         text = "Every trial finished." if context.results.trials else "There is no trial yet."
         return "Trials without a final result", paragraph(text)
-    head = ["trial", "method", "seed", "order", "status", "why"]
+    head = ["trial", "method", "seed", "order", "status", "so far, not final", "why"]
     return "Trials without a final result", html_table(head, [_failure(row) for row in rows], "words")
 
 
 def _failure(row: Row) -> list[str]:
     order = text_in(row, "order").replace(">", " → ")
     cells = [html.escape(str(cell)) for cell in (row["trial"], row["method"], row["seed"], order, row["status"])]
+    cells.append(so_far(row) or "–")
     return [*cells, f"<pre>{html.escape(text_in(row, 'error'))}</pre>" if row["error"] else "–"]
 
 

@@ -17,7 +17,7 @@ BROKEN = 0.2
 
 def notices(results: Results) -> list[str]:
     """One sentence each; none where nothing looks wrong."""
-    return [*_unused_seeds(results), *_broken_stages(results)]
+    return [*_unused_seeds(results), *_broken_stages(results), *_constant_answers(results)]
 
 
 def _unused_seeds(results: Results) -> list[str]:
@@ -56,3 +56,21 @@ def _broken_stages(results: Results) -> list[str]:
                     f"{100 * own:.1f}: a broken stage rather than transfer."
                 )
     return found
+
+
+def _constant_answers(results: Results) -> list[str]:
+    """Tasks to which everything gets one answer right after their own stage, where more than one is right."""
+    found: dict[tuple[str, str], int] = {}
+    for row in finished(results.trials):
+        if row["method"] in UNTRAINED:
+            continue
+        for stage in results.stages.get(text_in(row, "trial"), []):
+            (own,) = stage.row([stage.task or ""], "test")
+            if stage.metrics.get(f"distinct_answers/{stage.task}") == 1 and own is not None and own < 1:
+                place = text_in(row, "method"), str(stage.task)
+                found[place] = found.get(place, 0) + 1
+    return [
+        f"{method} gives one and the same answer to all of {task} right after learning it, in {count} "
+        f"stage{'s' * (count != 1)}: it has not learned to look."
+        for (method, task), count in found.items()
+    ]

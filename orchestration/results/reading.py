@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from mcit_core.methods import ORDERLESS
 from mcit_core.stages.results import StageResult
-from orchestration.keep.tables import TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
+from orchestration.keep.tables import PARTIAL, TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
 from orchestration.results.estimates import Design
 
 
@@ -90,7 +90,9 @@ def finished(trials: Iterable[Row]) -> list[Row]:
 
 
 def metric_names(trials: Sequence[Row], axes: Iterable[str]) -> list[str]:
-    """Names of the metric columns: everything numeric that is not an axis and describes no trial."""
+    """Names of the metric columns: everything numeric that is not an axis, describes no trial and is final."""
     skipped = {*TRIAL_COLUMNS, *axes}
-    names = dict.fromkeys(name for row in trials for name in row if name not in skipped)
+    names = dict.fromkeys(
+        name for row in trials for name in row if name not in skipped and not name.startswith(PARTIAL)
+    )
     return [name for name in names if not any(isinstance(row.get(name), str | list | dict) for row in trials)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mcit_core.metrics import CATALOGUE, Metric
+from mcit_core.metrics import CATALOGUE, Metric, headline_names
+from orchestration.keep.tables import PARTIAL, Row, number_in, text_in
 from orchestration.results.estimates import Estimate
 from orchestration.results.settings import TUNER, Setting, SettingSummary
 
@@ -32,6 +33,19 @@ def format_estimate(metric: str, found: Estimate) -> str:
     if found.half_width is not None:
         return f"{mean} ± {format_number(metric, found.half_width)}"
     return f"{mean} ({', '.join(format_number(metric, value) for value in found.values)})" if found.n > 1 else mean
+
+
+def so_far(row: Row) -> str:
+    """What a trial without a final result shows after the stages that it has, its headline metrics; "" for nothing."""
+    known = [
+        f"{CATALOGUE[name].title} {format_number(name, value)}"
+        for name in headline_names()
+        if (value := number_in(row, PARTIAL + name) if PARTIAL + name in row else None) is not None
+    ]
+    if not known:
+        return ""
+    done = int((number_in(row, "stages_trained") or 0) + (number_in(row, "stages_reused") or 0))
+    return f"after {done} of {len(text_in(row, 'order').split('>'))} tasks: {', '.join(known)}"
 
 
 def units(found: Estimate) -> str:

@@ -78,8 +78,8 @@ def test_the_parquet_files_have_what_they_promise(finished) -> None:
     assert {"zero_shot", "direct", "sequential", "fwd_prompt"} == {method for method, _ in rows}
     accuracy = pq.read_table(storage / "tiny" / "accuracy.parquet").to_pylist()
     mine = [row for row in accuracy if row["trial"] == good["trial"]]
-    # 3 stages (the untouched model's too) x 2 tasks x 2 splits
-    assert len(mine) == 12
+    # the untouched model on 2 test splits; then validation of the tasks so far, and test of those and of the next
+    assert [sum(row["stage"] == stage for row in mine) for stage in (-1, 0, 1)] == [2, 1 + 2, 2 + 2]
     assert {row["stage"] for row in mine} == {-1, 0, 1}
     assert all(0 <= row["accuracy"] <= 1 for row in mine)
     last = [row["accuracy"] for row in mine if row["stage"] == 1 and row["split"] == "test"]
@@ -100,7 +100,7 @@ def test_mlflow_has_one_parent_and_one_child_a_trial(finished) -> None:
         assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
         if row["status"] == "FINISHED":
             assert run.data.metrics["average_accuracy"] == pytest.approx(row["average_accuracy"])
-            assert run.data.params["pool.size"] in ("6", "20")
+            assert run.data.params["pool.size"] in ("6", "60")
 
 
 def test_the_same_command_again_trains_nothing_finished_and_doubles_nothing(finished) -> None:

@@ -88,6 +88,7 @@ def test_teacher_forcing_gives_the_verdict_of_greedy_generation(task: str, bench
         quick = evaluate(bench.model, through, rows, bench.benchmark, task)
         slow = evaluate(bench.model, through, rows, bench.benchmark, task, teacher_forcing=False)
         assert (quick.accuracy, quick.content_accuracy) == (slow.accuracy, slow.content_accuracy)
+        assert quick.answers == slow.answers
 
 
 def test_the_model_answers_its_own_mixture(features: Path) -> None:

@@ -15,7 +15,9 @@ from orchestration.keep.provenance import write_sweep
 from orchestration.keep.records import Records
 from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import make_trials
-from orchestration.results.reading import read_results
+from orchestration.report import write_report
+from orchestration.results.reading import metric_names, read_results
+from orchestration.results.words import so_far
 from orchestration.track import main as track
 from tests.orchestration.tracking.test_tracking import fill, make_records, provenance, stage
 
@@ -164,3 +166,24 @@ def test_what_direct_keeps_is_the_mean_over_its_tasks(tmp_path: Path) -> None:
     found = {row["method"]: row["pretrained_retention"] for row in map(records.trial_row, records.records.values())}
     assert found["direct"] == pytest.approx(0.7)
     assert found["fwd_prompt"] == 0.9  # what the last stage leaves
+
+
+def test_a_half_finished_trial_has_its_metrics_so_far_and_no_final_ones(tmp_path: Path) -> None:
+    records = make_records(tmp_path)
+    one, other = records.records.values()
+    one.stages, one.status, one.error = [stage(records, 0)], "FAILED", "OSError: disk full"
+    other.stages, other.status = [stage(records, 0), stage(records, 1)], "FINISHED"
+    records.write()
+    rows = {row["trial"]: row for row in pq.read_table(records.run / "trials.parquet").to_pylist()}
+    half, whole = rows[one.trial.id], rows[other.trial.id]
+    assert half["average_accuracy"] is None
+    assert half["partial/average_accuracy"] == records.metrics_at(one, 0)["average_accuracy"] is not None
+    assert whole["partial/average_accuracy"] is None
+    assert whole["average_accuracy"] is not None
+    assert so_far(half).startswith("after 1 of 2 tasks: average accuracy ")
+    assert so_far(whole) == ""
+    write_sweep(records.run, resolved(records.spec), provenance())
+    results = read_results(records.run)
+    assert not [name for name in metric_names(results.trials, results.axes) if name.startswith("partial/")]
+    write_report(records.run)
+    assert so_far(half) in (records.run / "report.html").read_text()

@@ -35,3 +35,19 @@ def test_at_the_floor_every_seed_is_alike(tmp_path: Path) -> None:
     trials = [energy(f"a{s}", 0.5, s, average_accuracy=0.0) for s in range(2)]
     trials += [trial(f"z{s}", "majority", s, average_accuracy=0.3) for s in range(2)]
     assert notices(read_results(write_run(tmp_path / "run", trials))) == []
+
+
+def test_one_constant_answer_right_after_a_stage(tmp_path: Path) -> None:
+    row = energy("a0", 0.5, 0, average_accuracy=0.3)
+    matrix = [[0.5, 0.1, 0.1], [0.4, 0.3, 0.1], [0.4, 0.3, 1.0]]
+    tasks = ("digits", "charts", "scenes")
+    stages = [
+        {"trial": "a0", "stage": t, "task": task, "name": f"distinct_answers/{asked}", "value": value}
+        for t, task in enumerate(tasks)
+        for asked, value in zip(tasks, [[9, 1, 1], [1, 1, 4], [1, 1, 1]][t], strict=True)
+    ]
+    (told,) = notices(read_results(write_run(tmp_path / "run", [row], cells(row, matrix), stages)))
+    # not of a task that has no stage yet or was forgotten, and not where the one answer is always right
+    assert told.startswith(
+        "fwd_prompt gives one and the same answer to all of charts right after learning it, in 1 stage"
+    )

@@ -133,7 +133,7 @@ def test_every_point_stands_once(storage: Path) -> None:
         tags, params, points, status, files = found[record.trial.id]
         assert status == "FINISHED"
         assert tags["commit"] == "one"
-        assert params["pool.size"] == "20"
+        assert params["pool.size"] == "60"
         assert files == ["accuracy_matrix.csv", "accuracy_matrix.png", "experiment.yaml"]
         accuracy = [(name, step, value) for name, step, value in points if name.startswith("accuracy/")]
         wanted = [("accuracy/attribute", 0, 0.1), ("accuracy/attribute", 1, 0.15)]

@@ -46,19 +46,35 @@ _PEGP_GIVEN = (
     "conditions and energy threshold from the paper; energy on squared singular values, realised change projected"
 )
 _LLACA = "Qiao et al., LLaCA, arXiv 2410.10868"
+_FWD_PROMPT = "Zheng et al., Fwd-Prompt, arXiv 2401.09181"
+_FWD_PROMPT_GIVEN = "two spaces and joint selection from the paper; ranks, score and starting values reconstructed"
 _BASIS = "a basis of earlier inputs per site"
 
 PRESETS: dict[str, Preset] = {
     "fwd_prompt": Preset(
+        {
+            **_tuned("prompt_pool"),
+            "pool.reuse": "freeze",
+            "projection.mode": "both",
+            "projection.task_energy": 0.8,
+        },
+        "prompt pool chosen by image and instruction; prompts that earlier stages claimed stay as they are, the others "
+        "move in the pre-trained space outside what is claimed",
+        _FWD_PROMPT,
+        f"{_FWD_PROMPT_GIVEN}; that claimed prompts stay is this project's reading of the residual space, since "
+        "directions alone do not protect (docs/findings.md)",
+        "usage counts; a Gram matrix a task",
+    ),
+    "fwd_prompt_directions": Preset(
         {**_tuned("prompt_pool"), "projection.mode": "both"},
-        "prompt pool chosen by image and instruction; updates kept in the pre-trained and residual space",
-        "Zheng et al., Fwd-Prompt, arXiv 2401.09181",
-        "two spaces and joint selection from the paper; ranks, score and starting values reconstructed",
+        "as fwd_prompt, the residual space read as directions alone: every stage may move every prompt",
+        _FWD_PROMPT,
+        _FWD_PROMPT_GIVEN,
         "usage counts; a Gram matrix a task",
     ),
     "fwd_prompt_freeze": Preset(
         {**_tuned("prompt_pool"), "pool.reuse": "freeze"},
-        "Fwd-Prompt's pool with nothing projected: claimed prompts and keys stay as their stage left them",
+        "as fwd_prompt with nothing projected: claimed prompts and keys stay as their stage left them",
         "this project; see docs/findings.md",
         "not in the paper: the switch that the diagnosis of forgetting led to",
         "usage counts",

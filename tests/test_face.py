@@ -302,6 +302,27 @@ def test_the_example_of_one_sequence(features: Path, capsys: pytest.CaptureFixtu
     assert "average_accuracy" in said
 
 
+def test_the_example_of_floors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def cell(
+        method: str, seed: int, stage_task: str | None, task: str, split: str, accuracy: float
+    ) -> dict[str, object]:
+        about = {"method": method, "seed": seed, "stage_task": stage_task, "task": task, "split": split}
+        return {**about, "accuracy": accuracy, "content_accuracy": accuracy + 0.1}
+
+    cells = [cell("direct", seed, "bars", "bars", "test", value) for seed, value in enumerate((0.5, 0.6, 0.7))]
+    cells += [cell("direct", 0, "ocr", "bars", "test", 0.1), cell("direct", 0, None, "bars", "test", 0.2)]
+    cells += [cell("direct", 0, "bars", "bars", "validation", 0.3)]
+    cells += [cell(name, 0, None, "bars", "test", value) for name, value in (("zero_shot", 0.0), ("majority", 0.2))]
+    cells += [cell("blind", 0, "bars", "bars", "test", 0.25)]
+    pq.write_table(pa.Table.from_pylist(cells), tmp_path / "accuracy.parquet")
+    example("floors").main(tmp_path)
+    (row,) = capsys.readouterr().out.splitlines()[2:]
+    assert row == "| bars | 0.0 | 20.0 | 25.0 | 60.0 ± 24.8 | +35.0 | 70.0 ± 24.8 |"
+
+
 PAIR = ["--benchmark", "tiny", "--first", "attribute", "--second", "ground"]
 
 

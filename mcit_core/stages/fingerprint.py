@@ -9,9 +9,9 @@ from mcit_core.config import Experiment, Value
 from mcit_core.registry import BENCHMARKS, MODELS, PROTECTIONS, TUNERS
 from mcit_core.stages.sources import SOURCES, Fingerprint
 
-#: modules that no stage runs, though others import them: a line more in the catalogue leaves finished stages valid, and
-#: the parts that a stage runs are named in its key
-TABLES = ("mcit_core", "mcit_core.registry")
+#: modules that nothing stored runs, though others import them: a line more in the catalogue leaves finished stages
+#: valid, and the parts that a stage runs are named in its key; the majority floor is never stored
+TABLES = ("mcit_core", "mcit_core.registry", "mcit_core.training.majority")
 
 
 def _code(roots: Iterable[str | None]) -> Fingerprint:

@@ -11,7 +11,7 @@ from mcit_core.methods import build_experiment
 from mcit_core.stages.results import StageResult
 from mcit_core.training.sequence import Sequence
 
-PRESETS = ("fwd_prompt", "pegp_lora", "llaca", "ema_taylor")
+PRESETS = ("fwd_prompt", "fwd_prompt_directions", "pegp_lora", "llaca", "ema_taylor")
 ORDER = ("attribute", "ground", "bars")
 #: a rate at which three steps move every preset's answers
 SETTINGS = {"train.steps": 3, "train.batch_size": 8, "train.lr": 0.03, "evaluation.cells": "all"}

@@ -136,6 +136,7 @@ NEVER_RUN = (
     "methods",
     "metrics",
     "registry",
+    "training/majority",  # whose figures are not stored
     "yaml_document",
     "experiment_file",
     "models/mini_pretraining",

@@ -131,12 +131,24 @@ def is_number(value: object) -> TypeGuard[int | float]:
 VALIDATION = "validation/average_accuracy"
 
 
-def best_setting(trials: Sequence[Row], axes: Iterable[str], design: Design = LISTED) -> SettingSummary | None:
+def best_setting(trials: Sequence[Row], axes: Collection[str], design: Design = LISTED) -> SettingSummary | None:
     """The setting with the highest mean VALIDATION average accuracy, with that estimate alone; references do not
-    compete."""
-    found = [
+    compete. Compared on the seeds and orders that all competing settings have finished (where there is none, each on
+    what it has), so that no setting wins because its hard seed failed."""
+    found = _competing(trials, axes, design)
+    rows = rows_by_setting(finished(trials), axes)
+    units = [
+        {(row["seed"], row["order"]) for row in rows[summary.setting] if row.get(VALIDATION) is not None}
+        for summary in found
+    ]
+    shared = set[Unit]().union(*units).intersection(*units)
+    found = _competing([row for row in trials if (row["seed"], row["order"]) in shared], axes, design) or found
+    return max(found, key=lambda summary: summary.metric(VALIDATION).mean or 0.0, default=None)
+
+
+def _competing(trials: Sequence[Row], axes: Collection[str], design: Design) -> list[SettingSummary]:
+    return [
         summary
         for summary in settings_summary(trials, axes, design, [VALIDATION])
         if not summary.setting.is_reference and summary.metric(VALIDATION).mean is not None
     ]
-    return max(found, key=lambda summary: summary.metric(VALIDATION).mean or 0.0, default=None)

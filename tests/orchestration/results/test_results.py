@@ -286,6 +286,23 @@ def test_orders_are_repetitions_of_a_setting(axes: list[str]) -> None:
     assert (found.mean, found.n) == (pytest.approx(-0.1), 1)
 
 
+def test_no_setting_is_chosen_because_its_hard_seed_failed() -> None:
+    figures = {0.5: {0: 0.6, 1: 0.2}, 0.99: {0: 0.5, 1: None}}
+    trials = [
+        energy(f"{value}-{seed}", value, seed) | {"validation/average_accuracy": figure}
+        for value, seeds in figures.items()
+        for seed, figure in seeds.items()
+    ]
+    trials[3]["status"] = "FAILED"
+    best = best_setting(trials, [AXIS])
+    assert best is not None
+    assert best.setting.value(AXIS) == 0.5  # 0.6 against 0.5 on the seed that both have; its own mean is 0.4
+    trials[0]["status"] = "FAILED"  # no seed in common: each on what it has
+    best = best_setting(trials, [AXIS])
+    assert best is not None
+    assert best.setting.value(AXIS) == 0.99
+
+
 def test_best_setting_looks_at_validation_alone() -> None:
     trials = [
         energy("a", 0.5, 0, average_accuracy=0.9) | {"validation/average_accuracy": 0.4},

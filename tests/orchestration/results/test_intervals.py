@@ -103,21 +103,24 @@ def test_95_per_cent_intervals_hold_the_truth(
         assert held / DRAWS >= least, (seeds, orders, held / DRAWS)
 
 
-@pytest.mark.parametrize("settings", [4, 16])
-def test_a_sweep_without_differences_is_told_so(settings: int) -> None:
-    """2,000 sweeps in which no setting differs from sequential, though each has effects of its own with seed and order:
-    a verdict is given in at most 5 % of them, and two standard errors more."""
-    sweeps, seeds, orders = 2000, 5, 2
+@pytest.mark.parametrize(
+    ("settings", "kind", "sweeps", "orders"), [(4, "fixed", 2000, 2), (16, "fixed", 2000, 2), (4, "random", 1000, 4)]
+)
+def test_a_sweep_without_differences_is_told_so(settings: int, kind: Kind, sweeps: int, orders: int) -> None:
+    """Sweeps in which no setting differs from sequential or another, though each has effects of its own with seed and
+    order: a verdict, on a setting or along the axis, is given in at most 5 % of them, and two standard errors more."""
+    seeds = 5
+    design = Design(kind, tuple(str(order) for order in range(orders)))
     rng = np.random.default_rng(1)
     metric = headline_names()[0]
     told = 0
     for _ in range(sweeps):
-        common = drawn(rng, seeds, orders, (0.4, 0.4, 0.2), "fixed")
-        own = [common + drawn(rng, seeds, orders, (0.5, 0.2, 0.3), "fixed") for _ in range(settings + 1)]
+        common = drawn(rng, seeds, orders, (0.4, 0.4, 0.2), kind)
+        own = [common + drawn(rng, seeds, orders, (0.5, 0.2, 0.3), kind) for _ in range(settings + 1)]
         rows: list[Row] = [
             {
                 "method": "sequential" if i == settings else "fwd_prompt",
-                "pool.kind": None if i == settings else f"s{i}",
+                "pool.size": None if i == settings else i,
                 "seed": seed,
                 "order": str(order),
                 "status": "FINISHED",
@@ -127,9 +130,10 @@ def test_a_sweep_without_differences_is_told_so(settings: int) -> None:
             for seed in range(seeds)
             for order in range(orders)
         ]
-        compared = compare(rows, ["pool.kind"], metrics=[metric])
-        assert len(compared.with_sequential) == settings
-        told += any(found.p_holm is not None and found.p_holm <= 0.05 for found in compared.with_sequential)
+        compared = compare(rows, ["pool.size"], design, [metric])
+        assert (len(compared.with_sequential), len(compared.contrasts)) == (settings, 1)
+        every = [found.p_holm for found in (*compared.with_sequential, *compared.contrasts)]
+        told += any(p is not None and p <= 0.05 for p in every)
     assert told / sweeps <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / sweeps)
     assert told  # the test can fail
 

@@ -41,8 +41,8 @@ def what_was_run(context: Context) -> str:
     parts = [
         f"A vision-language model (“{_choice(sweep.get('model'))}”) learned {plural(len(tasks), 'task')} of the "
         f"benchmark “{_choice(sweep.get('benchmark'))}” one after another ({', '.join(tasks)}). After every stage, "
-        "that is after each task learned, it was tested on all of them again, which shows what it keeps of the earlier "
-        "ones.",
+        "that is after each task learned, it was tested again on those learned so far, which shows what it keeps of "
+        "them, and on the next one, which shows what they give it.",
         _what_varied(context),
     ]
     references = [method for method in REFERENCES if any(row["method"] == method for row in results.trials)]

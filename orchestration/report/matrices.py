@@ -139,7 +139,7 @@ def _order_curves(context: Context, order: str, settings: list[Setting]) -> str 
     number = f"Order {context.results.orders.index(order) + 1}: " if len(context.results.orders) > 1 else ""
     words = html.escape(number + " → ".join(tasks))
     caption = (
-        f"{words}. One panel a task, after each stage (0: the untouched model); the "
+        f"{words}. One panel a task, after each stage that evaluated it (0: the untouched model); the "
         "shaded stage learns the task, and what is lost to its right is forgetting. Means over seeds."
     )
     return as_html(figure, caption, f"Accuracy of each task over the stages, {order}")

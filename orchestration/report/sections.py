@@ -171,9 +171,9 @@ def _matrices(context: Context) -> Section:
     if not figures:
         return "Accuracy matrices", missing("no finished trial of a sequence has accuracies")
     text = (
-        "Test accuracy in per cent on every task (columns) after every stage (rows), averaged over seeds. A frame "
-        "marks the task that the stage has just learned; beneath a frame one reads forgetting, above it forward "
-        "transfer."
+        "Test accuracy in per cent on the tasks (columns) after every stage (rows), averaged over seeds; blank cells "
+        "enter no metric and were not evaluated (evaluation.cells: all evaluates them). A frame marks the task that "
+        "the stage has just learned; beneath a frame one reads forgetting, directly above it forward transfer."
     )
     return (
         "Accuracy matrices",
@@ -192,7 +192,7 @@ def _forgetting(context: Context) -> Section:
 def _subspaces(context: Context) -> Section:
     lines = stage_lines(
         context,
-        ["subspace/rank", "subspace/dims_left", "pretrained_retention"],
+        ["subspace/rank", "subspace/dims_left"],
         "Rank is the number of directions that a stage claims for itself at its end; dimensions open are those that it "
         "might move in or claim. Means over seeds and orders.",
     )

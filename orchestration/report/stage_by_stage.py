@@ -24,12 +24,11 @@ TITLES = {
     "pool/claimed_before": "prompts claimed by earlier stages",
     "key_drift": "key drift: changed selections, per cent",
     "prompts_kept": "prompts kept by earlier tasks' rows, per cent",
-    "pretrained_retention": "pre-trained retention, per cent",
     "loss/last": "training loss at the end of the stage",
     "ema/mean_weight": "weight on the old average",
 }
 COUNTS = ("subspace/", "pool/")  # drawn from zero
-PERCENT = ("key_drift", "prompts_kept", "pretrained_retention")  # stored as shares
+PERCENT = ("key_drift", "prompts_kept")  # stored as shares
 SHARES = (("allowed", "#0072B2"), ("occupied", "#D55E00"), ("other", "#BBBBBB"))
 
 
@@ -94,7 +93,8 @@ def exhausted_words(context: Context) -> str:
     if words:
         return (
             "The allowed space was exhausted in at least one trial of: " + "; ".join(words) + ". From there on such a "
-            "stage moves in all that no stage has claimed, so that what is allowed can grow."
+            "stage moves in all that no stage has claimed, so that what is allowed can grow, or, where nothing is left "
+            "at all, not."
         )
     return "No trial exhausted its allowed space." if "subspace/exhausted" in context.results.measured else ""
 

@@ -13,7 +13,7 @@ from orchestration.keep.tables import Row
 from orchestration.results.comparisons import baseline_of, paired_values
 from orchestration.results.estimates import LISTED, Design, Estimate, Unit, estimate_units
 from orchestration.results.reading import finished
-from orchestration.results.settings import VALIDATION, Setting, best_setting, rows_by_setting, settings_summary
+from orchestration.results.settings import VALIDATION, Setting, best_setting, candidates, rows_by_setting
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,6 @@ def choice(
                 [row for row in rows[setting] if row["seed"] == seed] for setting in (others.setting, against)
             )
             units |= paired_values(mine, theirs, metric)
-    validation = {
-        summary.setting: summary.metric(VALIDATION)
-        for summary in settings_summary(trials, axes, design, [VALIDATION])
-        if not summary.setting.is_reference
-    }
+    validation = {summary.setting: summary.metric(VALIDATION) for summary in candidates(trials, axes, design)}
     naive = estimate_units(paired_values(rows[best.setting], rows[baseline], metric), design)
     return Choice(best.setting, naive, estimate_units(units, design), times, validation)

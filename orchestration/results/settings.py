@@ -132,21 +132,31 @@ VALIDATION = "validation/average_accuracy"
 
 
 def best_setting(trials: Sequence[Row], axes: Collection[str], design: Design = LISTED) -> SettingSummary | None:
-    """The setting with the highest mean VALIDATION average accuracy, with that estimate alone; references do not
-    compete. Compared on the seeds and orders that all competing settings have finished (where there is none, each on
-    what it has), so that no setting wins because its hard seed failed."""
-    found = _competing(trials, axes, design)
-    rows = rows_by_setting(finished(trials), axes)
-    units = [
-        {(row["seed"], row["order"]) for row in rows[summary.setting] if row.get(VALIDATION) is not None}
-        for summary in found
-    ]
-    shared = set[Unit]().union(*units).intersection(*units)
-    found = _competing([row for row in trials if (row["seed"], row["order"]) in shared], axes, design) or found
+    """The setting with the highest mean VALIDATION average accuracy, with that estimate alone."""
+    found = candidates(trials, axes, design)
     return max(found, key=lambda summary: summary.metric(VALIDATION).mean or 0.0, default=None)
 
 
-def _competing(trials: Sequence[Row], axes: Collection[str], design: Design) -> list[SettingSummary]:
+def candidates(trials: Sequence[Row], axes: Collection[str], design: Design = LISTED) -> list[SettingSummary]:
+    """The settings that compete, each with its estimate of VALIDATION alone; references do not. A setting with fewer
+    finished trials than another does not either, so that none wins because its hard seed failed; those with equally
+    many are compared on the seeds and orders that all of them have, where there are any."""
+    there = _validated(trials, axes, design)
+    rows = rows_by_setting(finished(trials), axes)
+    units = {
+        summary.setting: {
+            (row["seed"], row["order"]) for row in rows[summary.setting] if row.get(VALIDATION) is not None
+        }
+        for summary in there
+    }
+    most = max(map(len, units.values()), default=0)
+    whole = {setting: found for setting, found in units.items() if len(found) == most}
+    shared = set[Unit]().union(*whole.values()).intersection(*whole.values())
+    common = [row for row in trials if (row["seed"], row["order"]) in shared]
+    return [summary for summary in _validated(common, axes, design) or there if summary.setting in whole]
+
+
+def _validated(trials: Sequence[Row], axes: Collection[str], design: Design) -> list[SettingSummary]:
     return [
         summary
         for summary in settings_summary(trials, axes, design, [VALIDATION])

@@ -19,7 +19,7 @@ from orchestration.results.comparisons import axis_contrast, baseline_of, compar
 from orchestration.results.estimates import Design, estimate, estimate_units, holm
 from orchestration.results.matrices import accuracy_matrix, mean_matrix
 from orchestration.results.reading import metric_names, read_results
-from orchestration.results.settings import Setting, best_setting, settings_summary
+from orchestration.results.settings import VALIDATION, Setting, best_setting, candidates, settings_summary
 from orchestration.results.words import format_number, setting_label
 
 AXIS = "projection.task_energy"
@@ -286,21 +286,24 @@ def test_orders_are_repetitions_of_a_setting(axes: list[str]) -> None:
     assert (found.mean, found.n) == (pytest.approx(-0.1), 1)
 
 
-def test_no_setting_is_chosen_because_its_hard_seed_failed() -> None:
-    figures = {0.5: {0: 0.6, 1: 0.2}, 0.99: {0: 0.5, 1: None}}
+def competing(figures: dict[float, list[float | None]]) -> dict[object, float | None]:
+    """Axis value -> the mean that it competes with, of validation figures over seeds, None for a trial that failed."""
     trials = [
-        energy(f"{value}-{seed}", value, seed) | {"validation/average_accuracy": figure}
-        for value, seeds in figures.items()
-        for seed, figure in seeds.items()
+        energy(f"{value}-{seed}", value, seed, status="FINISHED" if figure is not None else "FAILED")
+        | {"validation/average_accuracy": figure}
+        for value, over_seeds in figures.items()
+        for seed, figure in enumerate(over_seeds)
     ]
-    trials[3]["status"] = "FAILED"
-    best = best_setting(trials, [AXIS])
-    assert best is not None
-    assert best.setting.value(AXIS) == 0.5  # 0.6 against 0.5 on the seed that both have; its own mean is 0.4
-    trials[0]["status"] = "FAILED"  # no seed in common: each on what it has
-    best = best_setting(trials, [AXIS])
-    assert best is not None
-    assert best.setting.value(AXIS) == 0.99
+    return {found.setting.value(AXIS): found.metric(VALIDATION).mean for found in candidates(trials, [AXIS])}
+
+
+def test_no_setting_is_chosen_because_its_hard_seed_failed() -> None:
+    assert competing({0.5: [0.6, 0.2], 0.99: [0.5, None]}) == {0.5: pytest.approx(0.4)}
+    # one that has hardly begun decides nothing for the others
+    assert competing({0.5: [0.2, 0.6], 0.9: [0.3, 0.4], 0.99: [0.1, None]}) == {0.5: 0.4, 0.9: pytest.approx(0.35)}
+    # as many, not of the same seeds: on those that all have
+    assert competing({0.5: [0.2, 0.6, None], 0.99: [None, 0.5, 0.5]}) == {0.5: 0.6, 0.99: 0.5}
+    assert competing({0.5: [0.2, None], 0.99: [None, 0.5]}) == {0.5: 0.2, 0.99: 0.5}
 
 
 def test_best_setting_looks_at_validation_alone() -> None:

@@ -14,7 +14,7 @@ from orchestration.results.settings import estimate_rows
 from orchestration.results.words import format_estimate, format_number
 
 ROOT = Path(__file__).parent.parent
-TRIALS: list[Row] = pq.read_table(ROOT / "docs" / "runs" / "fwd_prompt" / "trials.parquet").to_pylist()
+TRIALS: list[Row] = pq.read_table(ROOT / "docs" / "data" / "fwd_prompt" / "trials.parquet").to_pylist()
 AXES = ("pool.reuse", "projection.mode")
 #: how a row of the two tables begins -> method and axes of its trials
 ROWS: dict[str, tuple[str, ...]] = {

@@ -97,3 +97,13 @@ def test_differences_that_are_published() -> None:
         assert told
         for difference in told:
             assert difference in known, (name, difference)
+
+
+def test_the_table_of_what_protects() -> None:
+    """Its cells are those that the example printed."""
+    printed = (ROOT / "docs" / "data" / "what_protects.txt").read_text().splitlines()[2:]
+    kept = [[line[22 + 15 * i : 37 + 15 * i].strip() for i in range(9)] for line in printed]
+    text = (ROOT / "docs" / "findings.md").read_text().split("| way | kept |")[1].split("\n\n")[0]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in text.splitlines()[2:]]
+    assert len(shown) == 10
+    assert shown == kept

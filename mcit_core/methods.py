@@ -66,7 +66,7 @@ PRESETS: dict[str, Preset] = {
         "usage counts; a Gram matrix a task",
     ),
     "fwd_prompt_directions": Preset(
-        {**_tuned("prompt_pool"), "projection.mode": "both"},
+        {**_tuned("prompt_pool"), "projection.mode": "both", "projection.task_energy": 0.8},
         "as fwd_prompt, the residual space read as directions alone: every stage may move every prompt",
         _FWD_PROMPT,
         _FWD_PROMPT_GIVEN,

@@ -69,14 +69,14 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
     for trial in trials:
         settings = ", ".join(f"{key}={value}" for key, value in trial.settings.items() if value is not None)
         console.print(f"  {trial.id}  seed {trial.experiment.seed}  {trial.order}  {settings}", markup=False)
-    most = {trial.experiment.evaluation.rows or max(ROWS.values()) for trial in trials}
-    rows = {split: n if split == "retention" else min(n, max(most)) for split, n in ROWS.items()}
+    most = max(trial.experiment.evaluation.rows or max(ROWS.values()) for trial in trials)
+    rows = {split: n if split == "retention" else min(n, most) for split, n in ROWS.items()}
     evaluated = sum(rows[split] * times for split, times in counted.evaluated.items())
     seconds = (sum(counted.distinct.values()) * STEP_SECONDS + evaluated * ROW_SECONDS) / workers
     console.print(
         f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
         f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps, "
-        f"{evaluated} rows evaluated"
+        f"{evaluated} rows evaluated after stages"
     )
     halving = race(spec, trials)
     if halving:

@@ -39,15 +39,17 @@ def choice(
         return None
     best = best_setting(trials, axes, design)
     rows = {setting: finished(found) for setting, found in rows_by_setting(trials, axes).items()}
-    competing = [setting for setting in rows if not setting.is_reference and rows[setting]]
-    seeds = {row["seed"]: None for setting in competing for row in rows[setting]}
+    validation = {summary.setting: summary.metric(VALIDATION) for summary in candidates(trials, axes, design)}
+    seeds = {row["seed"]: None for setting in validation for row in rows[setting]}
     baseline = baseline_of(best.setting, rows) if best else None
-    if best is None or baseline is None or len(competing) < 2 or len(seeds) < 2:
+    if best is None or baseline is None or len(validation) < 2 or len(seeds) < 2:
         return None
+    # who does not compete does not without a seed either, though it may be the one that it lacks
+    entered = [row for setting, found in rows.items() if setting.is_reference or setting in validation for row in found]
     times: dict[Setting, int] = {}
     units: dict[Unit, float] = {}
     for seed in seeds:
-        others = best_setting([row for row in trials if row["seed"] != seed], axes, design)
+        others = best_setting([row for row in entered if row["seed"] != seed], axes, design)
         if others is None:
             continue
         times[others.setting] = times.get(others.setting, 0) + 1
@@ -57,6 +59,5 @@ def choice(
                 [row for row in rows[setting] if row["seed"] == seed] for setting in (others.setting, against)
             )
             units |= paired_values(mine, theirs, metric)
-    validation = {summary.setting: summary.metric(VALIDATION) for summary in candidates(trials, axes, design)}
     naive = estimate_units(paired_values(rows[best.setting], rows[baseline], metric), design)
     return Choice(best.setting, naive, estimate_units(units, design), times, validation)

@@ -62,16 +62,16 @@ def _constant_answers(results: Results) -> list[str]:
     """Tasks to which everything gets one answer right after their own stage, where more than one is right. To a blind
     model one answer can be the best."""
     found: dict[tuple[str, str], int] = {}
-    for row in finished(results.trials):
-        if row["method"] in (*UNTRAINED, "blind"):
+    for setting, rows in rows_by_setting(finished(results.trials), results.axes).items():
+        if setting.method in (*UNTRAINED, "blind"):
             continue
-        for stage in results.stages.get(text_in(row, "trial"), []):
+        for stage in (stage for row in rows for stage in results.stages.get(text_in(row, "trial"), [])):
             (own,) = stage.row([stage.task or ""], "test")
             if stage.metrics.get(f"distinct_answers/{stage.task}") == 1 and own is not None and own < 1:
-                place = text_in(row, "method"), str(stage.task)
+                place = setting_label(setting, results.axes), str(stage.task)
                 found[place] = found.get(place, 0) + 1
     return [
-        f"{method} gives one and the same answer to all of {task} right after learning it, in {count} "
+        f"{label} gives one and the same answer to all of {task} right after learning it, in {count} "
         f"stage{'s' * (count != 1)}: it has not learned to look."
-        for (method, task), count in found.items()
+        for (label, task), count in found.items()
     ]

@@ -151,7 +151,7 @@ def candidates(trials: Sequence[Row], axes: Collection[str], design: Design = LI
     }
     most = max(map(len, units.values()), default=0)
     whole = {setting: found for setting, found in units.items() if len(found) == most}
-    shared = set[Unit]().union(*whole.values()).intersection(*whole.values())
+    shared = set.intersection(*whole.values()) if whole else set()
     common = [row for row in trials if (row["seed"], row["order"]) in shared]
     return [summary for summary in _validated(common, axes, design) or there if summary.setting in whole]
 

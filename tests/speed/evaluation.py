@@ -1,7 +1,8 @@
 """What evaluation takes of a sequence, all cells against those that a metric reads: `python tests/speed/evaluation.py`.
 
 Trains one sequence of four tasks, then evaluates its stages in turns, everything and what is used, in one process.
-Prints seconds, their ratio, the share of training and evaluation together, and whether the cells of both are equal.
+Prints seconds, their ratio, the share of training and evaluation together, and whether
+the cells used are among all, unchanged.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ def main() -> None:
     for name, median in medians.items():
         share = median / (median + training)
         print(f"{name:5} {median:6.1f} s of evaluation, {100 * share:.0f} % of both, {len(cells[name])} cells")
-    print(f"ratio {medians['all'] / medians['used']:.2f}; the cells of both are equal: {cells['used'] <= cells['all']}")
+    print(
+        f"ratio {medians['all'] / medians['used']:.2f}; "
+        f"those used are among all, unchanged: {cells['used'] <= cells['all']}"
+    )
 
 
 if __name__ == "__main__":

@@ -37,6 +37,18 @@ def test_by_hand() -> None:
     assert found.validation[setting("a")].mean == pytest.approx(0.5)
 
 
+def test_a_setting_that_lacks_a_seed_does_not_compete_without_that_seed_either() -> None:
+    rows = [row("fwd_prompt", "a", s, 0.3, 0.3) for s in range(3)]
+    rows += [row("fwd_prompt", "c", s, 0.2, 0.2) for s in range(3)]
+    rows += [row("fwd_prompt", "b", s, 0.9, 0.9) for s in range(2)]
+    rows += [{**row("fwd_prompt", "b", 2, 0.1, 0.1), "status": "FAILED"}]
+    rows += [row("sequential", None, s, 0.1, 0.9) for s in range(3)]
+    found = choice(rows, [AXIS])
+    assert found is not None
+    assert found.times == {setting("a"): 3}
+    assert (set(found.validation), found.held_out.n) == ({setting("a"), setting("c")}, 3)
+
+
 def test_nothing_to_choose() -> None:
     rows = [row("fwd_prompt", "a", s, 0.5, 0.5) for s in range(3)]
     plain = [row("sequential", None, s, 0.1, 0.1) for s in range(3)]

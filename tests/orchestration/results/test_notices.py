@@ -48,6 +48,4 @@ def test_one_constant_answer_right_after_a_stage(tmp_path: Path) -> None:
     ]
     (told,) = notices(read_results(write_run(tmp_path / "run", [row], cells(row, matrix), stages)))
     # not of a task that has no stage yet or was forgotten, and not where the one answer is always right
-    assert told.startswith(
-        "fwd_prompt gives one and the same answer to all of charts right after learning it, in 1 stage"
-    )
+    assert told.startswith("fwd_prompt, task_energy 0.5 gives one and the same answer to all of charts right after")

@@ -70,7 +70,7 @@ def trained(bench: Workbench, config: Experiment, gradient_only: bool) -> tuple[
     after = build_tuner(config, bench, first.group(0))
     after.begin_stage()
     rows = bench.rows("attribute", "train")
-    rule = SpaceRule(**config.projection.model_dump(exclude={"samples", "rows"}))
+    rule = SpaceRule(**config.projection.model_dump(exclude={"samples", "rows", "condition"}))
     bases = grown_bases(rule, {}, site_statistics(bench.model, after, rows, 1, False))
     spaces = {name: space_outside(bases[site]) for name, site in after.projected.items()}
     for name, parameter in after.parameters().items():

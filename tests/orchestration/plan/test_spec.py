@@ -130,7 +130,12 @@ BROKEN = {
         6,
         ["projection.samples", "projection.task_energy"],
     ),
-    "reuse_shares": ("train.steps: 5", "pool.reuse_penalty: 0.5", 6, ["pool.reuse_penalty", "nothing here reads it"]),
+    "reuse_shares": (
+        "train.steps: 5",
+        "pool.reuse: share, pool.reuse_penalty: 0.5",
+        6,
+        ["pool.reuse_penalty", "nothing here reads it"],
+    ),
     "axis_that_nothing_reads": (
         "  projection.task_energy: [0.5, 0.99]",
         "  replay.rows: [5, 9]",
@@ -287,9 +292,9 @@ def test_a_reference_protects_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_tuner_has_other_than_its_defaults_in_words() -> None:
-    settings = {"pool.size": 60, "pool.reuse": "freeze", "pool.top_k": 5}
+    settings = {"pool.size": 30, "pool.reuse": "freeze", "pool.top_k": 5}
     config = build_experiment("tiny", "mini", "fwd_prompt", ("attribute",), 0, settings)
-    assert tuner_settings(config) == "size 60, top_k 5"
+    assert tuner_settings(config) == "size 30, top_k 5"
     assert tuner_settings(config, ["pool.size"]) == "top_k 5"
     assert tuner_settings(build_experiment("tiny", "mini", "llaca", ("attribute",))) is None
 

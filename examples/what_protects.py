@@ -37,10 +37,11 @@ from mcit_core.data.features import Rows
 from mcit_core.data.workbench import Workbench, workbench_for
 from mcit_core.models import FrozenFeatures, TellsFirstAttention
 from mcit_core.stages.state import StageState
+from mcit_core.training.evaluation import encode, teacher_forced_exact
 from mcit_core.training.stage import build_tuner, train_stage
 from mcit_core.tuners import plain_inputs
 from mcit_core.tuners.prompt_pool import PromptPool
-from orchestration.results.estimates import paired_interval
+from orchestration.results.estimates import estimate
 
 #: what each way sets; the first stage is the same for all, since nothing protects there
 WAYS: dict[str, dict[str, Value]] = {
@@ -115,7 +116,8 @@ def changes(bench: Workbench, before: PromptPool, after: PromptPool, rows: Rows,
     """The columns, for the first `count` rows."""
     index = torch.arange(min(count, len(rows)))
     features, labels = rows[index], rows.labels[index]
-    chosen, now = (pool.inputs(features, training=False).chosen for pool in (before, after))
+    _, chosen = encode(bench.model, before, features)
+    encoded, now = encode(bench.model, after, features)
     assert chosen is not None
     assert now is not None
     was, moved = (look(bench, pool, features, labels, chosen) for pool in (before, after))
@@ -128,9 +130,7 @@ def changes(bench: Workbench, before: PromptPool, after: PromptPool, rows: Rows,
     for name, values in (("KL", moved), ("KL*", free)):
         told = F.log_softmax(values["logits"], -1)
         found[name] = float(F.kl_div(told, truth, reduction="batchmean", log_target=True))
-    right = free["logits"].argmax(-1) == labels[labels != -100]
-    answers = right.split((labels != -100).sum(1).tolist())
-    found["accuracy*"] = 100 * sum(bool(answer.all()) for answer in answers) / len(answers)
+    found["accuracy*"] = 100 * float(teacher_forced_exact(bench.model, encoded, labels).float().mean())
     return found
 
 
@@ -168,9 +168,9 @@ def main(arguments: list[str] | None = None) -> None:
     for way, values in found.items():
         cells = []
         for name in COLUMNS:
-            mean, low, high, _ = paired_interval({(i, ""): value[name] for i, value in enumerate(values)}, "fixed")
-            width = "" if low is None or high is None else f" ± {(high - low) / 2:.2f}"
-            cells.append(f"{mean or 0.0:.2f}{width}")
+            known = estimate(value[name] for value in values)
+            width = "" if known.half_width is None else f" ± {known.half_width:.2f}"
+            cells.append(f"{known.mean or 0.0:.2f}{width}")
         print(f"{way:22}" + "".join(f"{cell:>15}" for cell in cells))
 
 

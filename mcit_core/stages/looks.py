@@ -20,12 +20,13 @@ def looks(experiment: Experiment, stage: int) -> list[tuple[str, str]]:
     order, protocol = experiment.order, experiment.protocol
     every = experiment.evaluation.cells == "all"
     sequence = protocol == "sequence" and stage != UNTOUCHED
+    tested = order
     if protocol in ALONE and stage != UNTOUCHED:
         tested = order[stage : stage + 1]
-        validated = tested if every else ()
     elif sequence and not every:
-        tested, validated = order[: stage + 2], order[: stage + 1]
-    else:
-        tested, validated = order, order if every else ()
+        tested = order[: stage + 2]
+    validated = tested if every else order[: stage + 1] if sequence else ()
     found = [(task, VALIDATION) for task in validated] + [(task, TEST) for task in tested]
-    return found + [RETENTION] * (every or not sequence or stage == len(order) - 1)
+    if every or not sequence or stage == len(order) - 1:
+        found.append(RETENTION)
+    return found

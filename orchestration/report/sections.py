@@ -121,14 +121,10 @@ def _chosen_words(context: Context) -> str:
         return ""
     text = f"Chosen by average accuracy on the validation split, not the test split: {context.label(context.chosen)}."
     found = context.choice
-    left = (
-        []
-        if found is None
-        else [context.label(setting) for setting in context.studied if setting not in found.validation]
-    )
-    text += f" Not in the choice, with fewer finished trials: {'; '.join(left)}." if left else ""
     if found is None:
         return text
+    left = [context.label(setting) for setting in context.studied if setting not in found.validation]
+    text += f" Not in the choice, with fewer finished trials: {'; '.join(left)}." if left else ""
     deciding = sorted(found.validation.items(), key=lambda item: -(item[1].mean or 0.0))[:MOST_VALIDATED]
     figures = ", ".join(f"{context.label(s)} {format_number('average_accuracy', e.mean)}" for s, e in deciding)
     times = ", ".join(f"{context.label(setting)} {count}×" for setting, count in found.times.items())

@@ -13,7 +13,7 @@ from orchestration.keep.tables import Row
 from orchestration.results.comparisons import baseline_of, paired_values
 from orchestration.results.estimates import LISTED, Design, Estimate, Unit, estimate_units
 from orchestration.results.reading import finished
-from orchestration.results.settings import VALIDATION, Setting, best_setting, candidates, rows_by_setting
+from orchestration.results.settings import VALIDATION, Setting, best_of, best_setting, candidates, rows_by_setting
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ def choice(
     and where halving has chosen already, by all seeds together."""
     if any(row["status"] == "STOPPED" for row in trials):
         return None
-    best = best_setting(trials, axes, design)
+    competing = candidates(trials, axes, design)
+    best = best_of(competing)
+    validation = {summary.setting: summary.metric(VALIDATION) for summary in competing}
     rows = {setting: finished(found) for setting, found in rows_by_setting(trials, axes).items()}
-    validation = {summary.setting: summary.metric(VALIDATION) for summary in candidates(trials, axes, design)}
     seeds = {row["seed"]: None for setting in validation for row in rows[setting]}
     baseline = baseline_of(best.setting, rows) if best else None
     if best is None or baseline is None or len(validation) < 2 or len(seeds) < 2:

@@ -133,7 +133,11 @@ VALIDATION = "validation/average_accuracy"
 
 def best_setting(trials: Sequence[Row], axes: Collection[str], design: Design = LISTED) -> SettingSummary | None:
     """The setting with the highest mean VALIDATION average accuracy, with that estimate alone."""
-    found = candidates(trials, axes, design)
+    return best_of(candidates(trials, axes, design))
+
+
+def best_of(found: Iterable[SettingSummary]) -> SettingSummary | None:
+    """The candidate with the highest mean, of equals the first; None where there is none."""
     return max(found, key=lambda summary: summary.metric(VALIDATION).mean or 0.0, default=None)
 
 

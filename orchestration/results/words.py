@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from mcit_core.metrics import CATALOGUE, Metric, headline_names
 from orchestration.keep.tables import PARTIAL, Row, number_in, text_in
-from orchestration.results.estimates import Estimate
+from orchestration.results.estimates import Estimate, present
 from orchestration.results.settings import TUNER, Setting, SettingSummary
 
 
@@ -40,7 +40,7 @@ def so_far(row: Row) -> str:
     known = [
         f"{CATALOGUE[name].title} {format_number(name, value)}"
         for name in headline_names()
-        if (value := number_in(row, PARTIAL + name) if PARTIAL + name in row else None) is not None
+        for value in present([row.get(PARTIAL + name)])
     ]
     if not known:
         return ""

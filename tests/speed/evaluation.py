@@ -1,8 +1,8 @@
 """What evaluation takes of a sequence, all cells against those that a metric reads: `python tests/speed/evaluation.py`.
 
 Trains one sequence of four tasks, then evaluates its stages in turns, everything and what is used, in one process.
-Prints seconds, their ratio, the share of training and evaluation together, and whether
-the cells used are among all, unchanged.
+Prints seconds, their ratio, the share of training and evaluation together, and whether the cells
+used are among all, unchanged.
 """
 
 from __future__ import annotations
@@ -10,31 +10,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from mcit_core.config import Value
 from mcit_core.data.workbench import workbench_for
 from mcit_core.methods import build_experiment
-from mcit_core.stages.keys import StageKey
-from mcit_core.stages.results import Evaluation, Measured
-from mcit_core.stages.state import StageState
+from mcit_core.stages.results import Evaluation
 from mcit_core.training.sequence import Sequence
 from orchestration.keep.stage_store import StageStore
 
 ORDER = ("ground", "locate", "attribute", "bars")
 
 
-class StagesAlone:
-    """A store that keeps no evaluation, so that each is made again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._store = StageStore(folder)
-
-    def stage(
-        self, key: StageKey, train: Callable[[], tuple[StageState, Measured]]
-    ) -> tuple[StageState, Measured, bool]:
-        return self._store.stage(key, train)
+class StagesAlone(StageStore):
+    """Keeps no evaluation, so that each is made again."""
 
     def get_evaluation(self, key: str) -> Evaluation | None:
         return None
@@ -61,7 +50,7 @@ def main() -> None:
                     "evaluation.rows": args.rows,
                 }
                 experiment = build_experiment("mini", "mini", "fwd_prompt", ORDER, 0, settings)
-                sequence = Sequence(experiment, workbench_for(experiment, Path(folder)), StagesAlone(Path(folder)))
+                sequence = Sequence(experiment, workbench_for(experiment, Path(folder)), StagesAlone(folder))
                 results = list(sequence)
                 taken.append(sum(result.metrics["seconds/evaluate"] for result in results))
                 training = sum(result.metrics.get("seconds/train", 0.0) for result in results)

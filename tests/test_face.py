@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import json
 import os
 import pkgutil
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -23,6 +21,7 @@ from mcit_core import run as one_sequence
 from orchestration import mcit, sweep
 from orchestration.arguments import NO_SWEEP, SHIPPED, find_sweep, fitting, read_command, shipped_names
 from orchestration.plan.sweep_file import load_spec
+from tests.support.examples import example
 
 ROOT = Path(mcit_core.__file__).parent.parent
 HEAVY = {"torch", "ray", "mlflow", "transformers"}
@@ -282,15 +281,6 @@ def test_an_installed_wheel_finds_the_shipped_sweeps(wheel: Path, tmp_path: Path
 # the examples
 
 
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_example_of_one_sequence(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example("one_sequence").main(["--benchmark", "tiny", "--steps", "1", "--features", str(features)])
     said = capsys.readouterr().out
@@ -336,6 +326,17 @@ def test_the_example_of_what_protects(features: Path, capsys: pytest.CaptureFixt
     assert list(found) == ["as it was", *ways]
     assert found["as it was"][:-1] == [1.0] + [0.0] * 7
     assert found["share"][1] > found["freeze"][1]
+
+
+def test_the_example_of_what_pegp_keeps(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At an energy of 1.0 the answers to the rows whose inputs were collected stay; unprotected they do not."""
+    words = [*PAIR, "--steps", "2", "--rows", "6", "--seeds", "0", "--tuners", "lora", "--features"]
+    with pytest.warns(UserWarning, match="the space asked for is used up"):
+        example("what_pegp_keeps").main([*words, str(features)])
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [line[0] for line in lines] == ["lora, unprotected", "lora, 0.99", "lora, 1"]
+    unprotected, _, whole = (float(line[1].split()[0]) for line in lines)
+    assert whole < 0.001 < unprotected
 
 
 def test_the_example_of_reading_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

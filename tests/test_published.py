@@ -1,99 +1,76 @@
-"""The figures of README.md and docs/findings.md are those of the stored trials that they are said to come from."""
+"""The figures of README.md and docs are those of the stored trials that they are said to come from.
+
+A table below `<!-- python examples/markdown.py ... -->` is what that command prints, or, where the comment begins with
+`rows of`, some of its rows. Differences with an interval in a section with such a comment are of its trials.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import cache
+from itertools import permutations
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from orchestration.keep.tables import Row
-from orchestration.results.comparisons import paired_values
-from orchestration.results.estimates import Design, estimate_units
-from orchestration.results.settings import estimate_rows
-from orchestration.results.words import format_estimate, format_number
+from mcit_core.metrics import CATALOGUE
+from orchestration.results.comparisons import paired_difference
+from orchestration.results.reading import read_results
+from orchestration.results.settings import VALIDATION, rows_by_setting
+from orchestration.results.words import format_number
+from tests.support.examples import example
 
 ROOT = Path(__file__).parent.parent
-TRIALS: list[Row] = pq.read_table(ROOT / "docs" / "data" / "fwd_prompt" / "trials.parquet").to_pylist()
-DESIGN = Design("fixed", tuple(dict.fromkeys(row["order"] for row in TRIALS if row["method"] == "sequential")))
-AXES = ("pool.reuse", "projection.mode")
-#: how a row of the two tables begins -> method and axes of its trials
-ROWS: dict[str, tuple[str, ...]] = {
-    "direct": ("direct",),
-    "fwd_prompt_freeze: prompts": ("fwd_prompt", "freeze", "none"),
-    "fwd_prompt: prompts and directions": ("fwd_prompt", "freeze", "both"),
-    "fwd_prompt_directions, task_energy 0.8": ("fwd_prompt", "share", "both"),
-    "sequential": ("sequential",),
-    "claimed ones left alone | V_pre outside C (`fwd_prompt`)": ("fwd_prompt", "freeze", "both"),
-    "claimed ones left alone | all (`fwd_prompt_freeze`)": ("fwd_prompt", "freeze", "none"),
-    "shared | V_pre outside C": ("fwd_prompt", "share", "both"),
-    "shared (`sequential`) | all": ("sequential",),
-    "`direct` |": ("direct",),
-}
-HEADINGS = {
-    "validation average": "validation/average_accuracy",
-    "average accuracy": "average_accuracy",
-    "learning accuracy": "learning_accuracy",
-    "forgetting": "forgetting",
-    "forward transfer": "forward_transfer",
-    "content forward transfer": "content_forward_transfer",
-    "pre-trained retention": "pretrained_retention",
-}
+COMMAND = re.compile(r"<!-- (rows of )?python examples/markdown\.py (\w+) (\S+) ?(.*?) -->\n((?:\|.*\n)*)")
+DIFFERENCE = re.compile(r"([+−]?[\d.]+)\s+\[([+−]?[\d.]+),\s+([+−]?[\d.]+)\]")
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+TABLES = [(page, *found) for page in PAGES for found in COMMAND.findall((ROOT / page).read_text())]
+SECTIONS = [
+    (page, section)
+    for page in PAGES
+    for section in re.split(r"^(?=## )", (ROOT / page).read_text(), flags=re.MULTILINE)
+    if COMMAND.search(section) and DIFFERENCE.search(section)
+]
 
 
-def trials(method: str, *values: str) -> list[Row]:
-    return [
-        row
-        for row in TRIALS
-        if row["method"] == method and all(row[axis] == value for axis, value in zip(AXES, values, strict=False))
-    ]
+@pytest.mark.parametrize(("page", "part", "kind", "run", "metrics", "shown"), TABLES)
+def test_a_table_is_what_its_command_prints(
+    page: str, part: str, kind: str, run: str, metrics: str, shown: str
+) -> None:
+    printed = example("markdown").table(kind, ROOT / run, metrics.split()).splitlines()
+    lines = shown.splitlines()
+    assert len(lines) > 2
+    if part:
+        assert lines[:2] == printed[:2]
+        assert [line for line in printed if line in lines] == lines
+    else:
+        assert lines == printed
 
 
-def tables(path: Path) -> list[tuple[str, str, str]]:
-    """(row, metric, printed) of every cell of the tables whose rows are in ROWS, headings of this sweep only."""
-    found = []
-    for block in re.findall(r"(?:^\|.*\n)+", path.read_text(), re.MULTILINE):
-        heading, _, *lines = (line.strip("|").split("|") for line in block.splitlines())
-        names = [re.sub("[↑↓*]", "", cell).strip() for cell in heading]
-        for line in lines:
-            label = next((row for row in ROWS if " | ".join(cell.strip() for cell in line[:2]).startswith(row)), None)
-            if label is None:
-                continue
-            for name, cell in zip(names, line, strict=True):
-                printed = cell.strip().replace("*", "")
-                if name in HEADINGS and printed not in ("", "–"):
-                    found.append((label, HEADINGS[name], printed))
-    return found
+def test_there_are_tables() -> None:
+    assert {page for page, *_ in TABLES} >= {"README.md", "docs/findings.md"}
+    assert SECTIONS
 
 
-@pytest.mark.parametrize(("name", "least"), [("README.md", 18), ("docs/findings.md", 30)])
-def test_tables_of_the_sweep_fwd_prompt(name: str, least: int) -> None:
-    cells = tables(ROOT / name)
-    assert len(cells) >= least
-    for label, metric, printed in cells:
-        known = estimate_rows(trials(*ROWS[label]), metric, DESIGN)
-        assert printed == format_estimate(metric, known), (label, metric)
-
-
-def test_differences_that_are_published() -> None:
-    """Every difference with an interval in the paragraph below the table of findings is one of the sweep's."""
-    settings = [*dict.fromkeys(ROWS.values())]
+@cache
+def differences(run: str) -> set[tuple[str, ...]]:
+    """Every difference of two settings of a run, as it would be printed."""
+    results = read_results(ROOT / run)
     known = set()
-    for one in settings:
-        for other in settings:
-            for metric in HEADINGS.values():
-                found = estimate_units(paired_values(trials(*one), trials(*other), metric), DESIGN)
-                if found.interval is not None:
-                    low, high = found.interval
-                    known.add(tuple(format_number(metric, value, signed=True) for value in (found.mean, low, high)))
-    for name in ("README.md", "docs/findings.md"):
-        text = (ROOT / name).read_text().split("## Which part of Fwd-Prompt")[-1]
-        text = text.split("- **The abstract's plain reading")[0].split("## What is here")[0]
-        told = re.findall(r"([+−]?[\d.]+)\s+\[([+−]?[\d.]+),\s+([+−]?[\d.]+)\]", text)
-        assert told
-        for difference in told:
-            assert difference in known, (name, difference)
+    for one, other in permutations(rows_by_setting(results.finished, results.axes), 2):
+        for metric in (*CATALOGUE, VALIDATION):
+            found = paired_difference(results.trials, metric, one, other, results.design)
+            if found.interval is not None and found.mean is not None:
+                numbers = (found.mean, *found.interval)
+                known.add(tuple(format_number(metric, value, signed=True) for value in numbers))
+    return known
+
+
+@pytest.mark.parametrize(("page", "section"), SECTIONS, ids=lambda text: text.splitlines()[0][:60])
+def test_differences_in_words_are_of_the_stored_trials(page: str, section: str) -> None:
+    known = set[tuple[str, ...]]().union(*(differences(run) for _, _, run, *_ in COMMAND.findall(section)))
+    for told in DIFFERENCE.findall(section):
+        assert told in known, (page, told)
 
 
 def test_the_table_of_what_protects() -> None:

@@ -251,6 +251,15 @@ add(
 )
 add(
     Metric(
+        "content_forward_transfer_untrained",
+        "content forward transfer over the untrained tuner",
+        "higher",
+        "content forward transfer, from the model with the tuner in front as it is before any training: what its mere "
+        "presence costs is no part of it",
+    )
+)
+add(
+    Metric(
         "pretrained_retention",
         "pre-trained retention",
         "higher",

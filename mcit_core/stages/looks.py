@@ -30,3 +30,9 @@ def looks(experiment: Experiment, stage: int) -> list[tuple[str, str]]:
     if every or not sequence or stage == len(order) - 1:
         found.append(RETENTION)
     return found
+
+
+def untrained_looks(experiment: Experiment) -> list[tuple[str, str]]:
+    """The (task, split) pairs that are evaluated with the tuner in front as it is before any training: of a sequence
+    the test rows of every task but the first, which one may measure forward transfer from."""
+    return [(task, TEST) for task in experiment.order[1:]] if experiment.protocol == "sequence" else []

@@ -14,7 +14,7 @@ from mcit_core.protection import Groups
 from mcit_core.stages.digest import digest
 from mcit_core.stages.fingerprint import stage_code, untouched_code
 from mcit_core.stages.keys import StageKey, stage_chain
-from mcit_core.stages.looks import RETENTION, TEST, looks
+from mcit_core.stages.looks import RETENTION, TEST, looks, untrained_looks
 from mcit_core.stages.results import UNTOUCHED, Cell, Evaluation, Measured, StageResult
 from mcit_core.stages.state import StageState
 from mcit_core.training.evaluation import evaluate_task
@@ -53,6 +53,7 @@ class Sequence:
         )
         self._own_choices: dict[str, list[list[int]]] = {}  # task -> its test choices right after its own stage
         self._pretraining = 0.0
+        self._gains: dict[str, float] = {}  # task -> what it had over the untrained tuner before its stage, in content
 
     def __iter__(self) -> Iterator[StageResult]:
         yield self._untouched()
@@ -62,14 +63,23 @@ class Sequence:
             yield result
 
     def _evaluation(
-        self, key: StageKey | None, tuners: list[Tuner | None], task: str, split: str, groups: Groups | None = None
+        self,
+        key: StageKey | None,
+        tuners: list[Tuner | None],
+        task: str,
+        split: str,
+        groups: Groups | None = None,
+        untrained: bool = False,
     ) -> Evaluation:
+        """Of the state that the stage of `key` left (None: of the untouched model), or with `untrained` of the tuner as
+        that stage, the first, began with it."""
         code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
         most = None if task == "pretraining" else self.experiment.evaluation.rows
         name = digest(
             {
                 **({"rows": most} if most else {}),
                 **({"grouped": True} if groups else {}),  # which tells how the rows were sent
+                **({"untrained": True} if untrained else {}),
                 **self.common,
                 **code,
                 "stage": key.key if key else None,
@@ -130,16 +140,28 @@ class Sequence:
                     metrics["pretrained_retention"] = evaluation.accuracy[0].accuracy / self._pretraining
                 continue
             accuracy += evaluation.accuracy
+            if (task, split) in untrained_looks(experiment)[stage : stage + 1]:
+                evaluating += self._gain(task, evaluation)
             if split == TEST:
                 metrics |= self._choices(key.task, task, evaluation.chosen)
                 if evaluation.distinct is not None:
                     metrics[f"distinct_answers/{task}"] = float(evaluation.distinct)
                 if groups and evaluation.routed and task in experiment.order[: stage + 1]:
                     metrics[f"grouping/accuracy/{task}"] = evaluation.routed[groups.of(task)]
+        if self._gains:
+            metrics["content_forward_transfer_untrained"] = sum(self._gains.values()) / len(self._gains)
         if groups:
             metrics["grouping/groups"] = float(len(numbers))
         metrics["seconds/evaluate"] = evaluating
         return state, StageResult(stage, key.task, accuracy, metrics, measured.traces, reused)
+
+    def _gain(self, task: str, evaluation: Evaluation) -> float:
+        """Keeps what a task that is not trained yet has over the tuner before any training, in front of the model; the
+        seconds that it took."""
+        tuner = build_tuner(self.experiment, self.bench, None)
+        began = self._evaluation(self.chain[0], [tuner], task, TEST, untrained=True)
+        self._gains[task] = evaluation.accuracy[0].content_accuracy - began.accuracy[0].content_accuracy
+        return began.seconds
 
     def _choices(self, own: str, task: str, chosen: list[list[int]] | None) -> dict[str, float]:
         """Pool usage by the stage's own test rows; for an earlier task, key drift: the fraction of its test rows whose

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from mcit_core.stages.keys import stage_chain, stage_steps
-from mcit_core.stages.looks import looks
+from mcit_core.stages.looks import looks, untrained_looks
 from orchestration.plan.trials import Trial
 
 
@@ -42,11 +42,10 @@ class Costs:
 def costs(trials: list[Trial]) -> Costs:
     tree = stage_tree(trials)
     stages = [key for chain in tree.chains.values() for key in chain]
-    evaluated = {
-        (key, *place)
-        for trial in trials
-        for stage, key in enumerate(tree.chains[trial.id])
-        for place in looks(trial.experiment, stage)
-    }
+    evaluated: set[tuple[str, ...]] = set()
+    for trial in trials:
+        chain = tree.chains[trial.id]
+        evaluated |= {(key, *place) for stage, key in enumerate(chain) for place in looks(trial.experiment, stage)}
+        evaluated |= {(chain[0], "untrained", *place) for place in untrained_looks(trial.experiment)}
     splits = Counter(split for *_, split in evaluated)
     return Costs(len(trials), len(stages), sum(tree.steps[key] for key in stages), tree.steps, splits)

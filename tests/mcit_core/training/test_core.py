@@ -156,6 +156,25 @@ def test_a_restored_state_goes_on_bit_equal(reuse: str, bench: Workbench, tmp_pa
     assert straight.equals(resumed)
 
 
+def test_transfer_over_the_untrained_tuner_is_what_the_stages_before_gave(bench: Workbench, tmp_path: Path) -> None:
+    one = build_experiment("tiny", "mini", "sequential", (*ORDER, "bars"), 0, {"train.steps": 4, "pool.size": 6})
+    began = build_tuner(one, bench, None)
+    state, gains = None, []
+    for stage, task in enumerate(one.order[1:]):
+        state, _ = train_stage(one, bench, stage, state)
+        rows = bench.rows(task, "test")
+        ends = [
+            evaluate(bench.model, tuner, rows, bench.benchmark, task).content_accuracy
+            for tuner in (build_tuner(one, bench, state.group(0)), began)
+        ]
+        gains.append(ends[0] - ends[1])
+    assert any(gains)
+    expected = [gains[0], sum(gains) / 2, sum(gains) / 2]
+    for store in (None, StageStore(tmp_path), StageStore(tmp_path)):
+        _, *results = Sequence(one, bench, store)
+        assert [found.metrics["content_forward_transfer_untrained"] for found in results] == pytest.approx(expected)
+
+
 def test_freeze_leaves_claimed_prompts_and_keys_alone(bench: Workbench) -> None:
     config = experiment(**{"pool.reuse": "freeze", "pool.size": 20, "pool.claim_share": 0.05})
     first, _ = train_stage(config, bench, 0, None)

@@ -26,6 +26,7 @@ from orchestration.plan.trials import Trial, make_trials
 
 if TYPE_CHECKING:
     from orchestration.keep.records import Records
+    from orchestration.run.progress import Progress
     from orchestration.tracking.background import BackgroundTracker
 
 #: seconds of an optimizer step and of an evaluated row, measured with the embedded model, two workers on two cores
@@ -95,6 +96,13 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
 
 def run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console) -> int:
     """Train what is missing, then write and print everything."""
+    from orchestration.keep.run_lock import run_lock
+
+    with run_lock(command.storage / spec.name):
+        return _run(command, spec, trials, console)
+
+
+def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console) -> int:
     from orchestration.keep.provenance import describe, run_id, write_sweep
     from orchestration.keep.records import Records
     from orchestration.tracking.background import BackgroundTracker
@@ -107,12 +115,17 @@ def run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console
     on = _count(command.workers, "worker") if command.workers else "as many workers as fit on the cluster"
     console.print(f"{spec.name}: {_count(len(trials), 'trial')} on {on}; results in {folder}", markup=False)
     provenance = describe(spec, trials, storage) | run_id(folder)
+    from orchestration.run.from_store import key_here
+
+    # a race has to see every trial pass its rungs again
+    for line in records.begin(lambda trial: key_here(trial.experiment, storage / "features"), bool(spec.halving)):
+        console.print(line, markup=False)
     write_sweep(folder, resolved(spec), provenance)
     uri = spec.mlflow or default_uri(storage)
     tracker = BackgroundTracker(
         Tracker(uri, records, provenance), lambda text: console.print(text, style="yellow", markup=False)
     )
-    _train(command, spec, trials, console, records, tracker)
+    trouble = _train(command, spec, trials, console, records, tracker)
     records.write()
     provenance |= {"finished": time.strftime("%Y-%m-%d %H:%M:%S"), "seconds": round(time.time() - begun, 1)}
     write_sweep(folder, resolved(spec), provenance)
@@ -120,6 +133,8 @@ def run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console
 
     report = write_report(folder)
     tracked = tracker.finish()
+    if trouble:
+        console.print(trouble, style="yellow", markup=False)
     return conclude(command, folder, report, uri, records, tracked)
 
 
@@ -130,12 +145,30 @@ def _train(
     console: Console,
     records: Records,
     tracker: BackgroundTracker,
-) -> None:
-    """Run the trials on Ray, until all have ended or the user stops them. Raises SpecError where there is no Ray."""
+) -> str:
+    """Run the trials on Ray, until all have ended or the user stops them; those of which everything is known or stored
+    need none. Returns what went wrong beside the trials themselves. Raises SpecError where there is no Ray."""
+    from orchestration.run.progress import Progress
+
+    with Progress(console, records, tracker.request) as progress:
+        tracker.request()  # the sweep's run is there from the start
+        try:
+            left = [trial for trial in trials if records.records[trial.id].status != "FINISHED"]
+            if not spec.halving:
+                from orchestration.run.from_store import read_trials
+
+                left = read_trials(left, command.storage / "features", command.stages, progress)
+            return _train_on_ray(command, spec, left, progress) if left else ""
+        except KeyboardInterrupt:
+            return ""
+
+
+def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progress: Progress) -> str:
     if not command.address:
         # read when ray is imported: off, a Ray of the sweep's own takes the loopback alone, on Linux too
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    from orchestration.run.progress import Progress
+    import mlflow.tracking  # noqa: F401 - Tune imports it here too, and the tracker's thread must not meanwhile
+
     from orchestration.run.ray_tune import fitting, ray_session, run_trials
 
     with ExitStack() as stack:
@@ -147,13 +180,13 @@ def _train(
                 raise SpecError(f"Ray does not start: {reason}") from error
             token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
             raise SpecError(f"the Ray cluster at {command.address} cannot be joined: {reason}; {token}") from error
-        tracker.request()  # the sweep's run is there from the start
+        workers = command.workers or min(fitting(spec.cpus, spec.gpus), len(trials))
         try:
-            listener = stack.enter_context(Progress(console, records, tracker.request))
-            workers = command.workers or min(fitting(spec.cpus, spec.gpus), len(trials))
-            run_trials(spec, trials, command.storage, command.stages, listener, workers)
-        except KeyboardInterrupt:
-            return
+            run_trials(spec, trials, command.storage, command.stages, progress, workers)
+        except Exception as error:  # whatever Tune ends with, what the trials have shown is in the records
+            reason = " ".join((str(error) or repr(error)).split())
+            return f"Ray Tune ended with an error ({type(error).__name__}: {reason}); results are complete up to there"
+    return ""
 
 
 def conclude(command: Command, folder: Path, report: Path, uri: str, records: Records, tracked: bool) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -17,24 +17,26 @@ FORMAT = 1
 
 
 class Journal:
-    """Entries (JSON-able mappings) at `path`. The first one that is appended replaces what the file held before."""
+    """Entries (JSON-able mappings) at `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._begun = False
+
+    def begin(self, entries: Iterable[Mapping[str, JsonValue]]) -> None:
+        """Put these entries in place of all that the file holds. Raises OSError, and the file is then as it was."""
+        write_atomic(self.path, b"".join(_line(entry) for entry in entries))
 
     def append(self, entry: Mapping[str, JsonValue]) -> None:
         """Add an entry; it is on the disk when this returns. Raises OSError."""
-        text = json.dumps({"format": FORMAT, **entry}).encode()
-        line = b"\n" + _checksum(text) + b" " + text  # the break comes first: it also ends a line that was left torn
-        if not self._begun:
-            write_atomic(self.path, line)
-            self._begun = True
-            return
         with self.path.open("ab") as file:
-            file.write(line)
+            file.write(_line(entry))
             file.flush()
             os.fsync(file.fileno())
+
+
+def _line(entry: Mapping[str, JsonValue]) -> bytes:
+    text = json.dumps({"format": FORMAT, **entry}).encode()
+    return b"\n" + _checksum(text) + b" " + text  # the break comes first: it also ends a line that was left torn
 
 
 def read_journal(path: Path) -> list[dict[str, JsonValue]]:

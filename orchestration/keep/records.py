@@ -7,27 +7,28 @@ the last time, and everything should one of them be damaged, comes from `journal
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import TypeAdapter
+from pydantic import JsonValue
 
 from mcit_core.config import ALONE, UNTRAINED
 from mcit_core.methods import reference_experiment
 from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, summarise, summarise_protocol
 from mcit_core.stages.results import UNTOUCHED, Column, Matrix, StageResult, matrix, untouched
-from orchestration.keep.journal import Journal, read_journal
+from orchestration.keep.journal import Journal
+from orchestration.keep.stored import JOURNAL, StoredTrial, read_run
 from orchestration.keep.tables import (
     ACCURACY_SCHEMA,
+    NOT_IN_SWEEP,
+    OUTDATED,
     PARTIAL,
     STAGES_SCHEMA,
     STEPS_SCHEMA,
     Row,
-    read_rows,
-    stage_results,
-    text_in,
-    trials_schema,
+    trials_table,
     write_table,
 )
 from orchestration.plan.spec import SweepSpec
@@ -35,30 +36,21 @@ from orchestration.plan.trials import Trial, tuner_settings
 
 #: between two writings of the Parquet files: seconds, and multiples of what the last one took
 PAUSE_SECONDS, PAUSE_SHARE = 5.0, 20.0
-JOURNAL = "journal"
-
-
-@dataclass(frozen=True)
-class StoredTrial:
-    """What a RUN says of a trial."""
-
-    trial: str
-    status: str
-    error: str | None
-    stages: list[StageResult]
-
-
-_STORED = TypeAdapter(StoredTrial)
+#: statuses of trials that have all their metrics
+WHOLE = ("FINISHED", OUTDATED)
 
 
 @dataclass
 class TrialRecord:
-    """A trial's results as they come in; the untouched model's are the first of `stages`."""
+    """A trial's results as they come in; the untouched model's are the first of `stages`. `key`: what they follow from,
+    None where that is not known; `earlier`: what the RUN said before, which stands until there is something newer."""
 
     trial: Trial
     status: str = "UNFINISHED"
     error: str | None = None
     stages: list[StageResult] = field(default_factory=list)
+    key: str | None = None
+    earlier: StoredTrial | None = None
 
     def matrix(self, split: str, column: Column = "accuracy") -> Matrix:
         """[stages so far][tasks]; None where a cell was not measured."""
@@ -98,10 +90,66 @@ class Records:
     def __init__(self, run: Path, spec: SweepSpec, trials: list[Trial]) -> None:
         self.run, self.spec = run, spec
         self.records = {trial.id: TrialRecord(trial) for trial in trials}
+        #: finished trials of the RUN that the sweep file no longer has
+        self.left: dict[str, StoredTrial] = {}
         self._journal = Journal(run / JOURNAL)
         self._write_after = 0.0  # on the monotonic clock
         self._by_experiment = {record.trial.experiment.model_dump_json(): record for record in self.records.values()}
         self._direct: dict[str, TrialRecord | None] = {}  # trial -> the reference that trains its tasks alone
+
+    def begin(self, key_of: Callable[[Trial], str | None], again: bool = False) -> list[str]:
+        """Take over what the RUN says, before anything is run; `key_of`: what the numbers of a trial follow from today,
+        None where that cannot be told here. A finished trial of today's key is finished, unless all are to be gone
+        through `again`; whatever else the RUN says of a trial stands until there is something newer. Returns what there
+        is to say of it, in words. Raises OSError."""
+        found, problems = read_run(self.run)
+        said = [f"{problem}; the journal stands in" for problem in problems] if found else []
+        for name, record in self.records.items():
+            stored = record.earlier = found.get(name)
+            if stored is None or not stored.finished or stored.key is None:
+                continue
+            record.key = key_of(record.trial)
+            if stored.key == record.key and not again:
+                record.status, record.stages = "FINISHED", [replace(stage, reused=True) for stage in stored.stages]
+        self.left = {name: stored for name, stored in found.items() if name not in self.records and stored.finished}
+        kept = [*(found[name] for name in self.records if name in found), *self.left.values()]
+        if kept:
+            self._journal.begin(
+                {**stored.to_json(), "status": "FINISHED" if stored.finished else stored.status} for stored in kept
+            )
+        done = sum(record.status == "FINISHED" for record in self.records.values())
+        outdated = sum(self._is_outdated(record) for record in self.records.values())
+        said += [f"{done} of {len(self.records)} trials have finished before"] if done else []
+        said += (
+            [f"{outdated} finished by other code, data or versions: kept until they finish anew"] if outdated else []
+        )
+        said += [f"{len(self.left)} that the sweep file no longer has are kept: {NOT_IN_SWEEP}"] if self.left else []
+        return said
+
+    @staticmethod
+    def _is_outdated(record: TrialRecord) -> bool:
+        stored = record.earlier
+        return stored is not None and stored.finished and (stored.key is None or stored.key != record.key)
+
+    def set_aside(self) -> dict[str, str]:
+        """Finished trials that do not count, with their status."""
+        found = {name: OUTDATED for name, record in self.records.items() if self.seen(record).status == OUTDATED}
+        return found | dict.fromkeys(self.left, NOT_IN_SWEEP)
+
+    def seen(self, record: TrialRecord) -> TrialRecord:
+        """What the RUN shows of a trial: an earlier result until there is a newer one, which for one that has finished
+        is a finished one."""
+        stored = record.earlier
+        if stored is None or record.status == "FINISHED" or (record.stages and not stored.finished):
+            return record
+        if not self._is_outdated(record):
+            return TrialRecord(
+                record.trial, "FINISHED" if stored.finished else stored.status, stored.error, stored.stages, stored.key
+            )
+        error = "finished by other code, data or versions; it stands until the trial has finished anew"
+        if record.error:
+            error += f", which ended with: {record.error}"
+        return TrialRecord(record.trial, OUTDATED, error, stored.stages, stored.key)
 
     def _direct_record(self, record: TrialRecord) -> TrialRecord | None:
         name = record.trial.id
@@ -127,7 +175,7 @@ class Records:
     def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
         """The final metrics of a trial, each None where undefined. What trains no sequence (direct, multitask,
         zero_shot) has average_accuracy alone, the mean of each task's accuracy; direct's is what it learned as well."""
-        if record.status != "FINISHED":
+        if record.status not in WHOLE:
             return dict.fromkeys(METRICS)
         untouched, matrix = record.untouched(split), record.matrix(split)
         protocol = record.trial.experiment.protocol
@@ -141,9 +189,30 @@ class Records:
         return summarise(matrix, untouched[:t] if untouched else None, direct[:t] if direct else None)
 
     def trial_row(self, record: TrialRecord) -> Row:
-        trial = record.trial
+        """The row of trials.parquet. Its counts of stages are of this command, whatever it shows."""
+        now, record = record, self.seen(record)
         last = _last_metrics(record)
-        finished = record.status == "FINISHED"
+        row = self._about(record.trial) | {
+            "status": record.status,
+            "error": record.error,
+            "seconds": record.seconds,
+            "key": record.key,
+        }
+        row |= self.metrics(record)
+        row |= {f"validation/{name}": value for name, value in self.metrics(record, "validation").items()}
+        row |= self._content_metrics(record)
+        row |= {
+            name: last.get(name) if record.status in WHOLE else None
+            for name, metric in CATALOGUE.items()
+            if metric.formula is None
+        }
+        row |= {f"{PARTIAL}{name}": value for name, value in self._so_far(record).items()}
+        row["stages_trained"] = sum(not stage.reused for stage in now.trained)
+        row["stages_reused"] = sum(stage.reused for stage in now.trained)
+        return row
+
+    def _about(self, trial: Trial) -> Row:
+        """The columns that say which trial it is."""
         trains = trial.experiment.protocol not in UNTRAINED
         row: Row = {
             "trial": trial.id,
@@ -152,31 +221,18 @@ class Records:
             "tuner_settings": tuner_settings(trial.experiment, self.spec.axes) if trains else None,
             "seed": trial.experiment.seed,
             "order": trial.order,
-            "status": record.status,
-            "error": record.error,
-            "seconds": record.seconds,
         }
-        row |= {path: trial.settings.get(path) for path in self.spec.axes if path not in row}
-        row |= self.metrics(record)
-        row |= {f"validation/{name}": value for name, value in self.metrics(record, "validation").items()}
-        row |= self._content_metrics(record)
-        row |= {
-            name: last.get(name) if finished else None for name, metric in CATALOGUE.items() if metric.formula is None
-        }
-        row |= {f"{PARTIAL}{name}": value for name, value in self._so_far(record).items()}
-        row["stages_trained"] = sum(not stage.reused for stage in record.trained)
-        row["stages_reused"] = sum(stage.reused for stage in record.trained)
-        return row
+        return row | {path: trial.settings.get(path) for path in self.spec.axes if path not in row}
 
     def _so_far(self, record: TrialRecord) -> dict[str, float | None]:
         """Of a sequence that has no end yet, the metrics as they stand after the last stage that it has."""
-        if record.status == "FINISHED" or record.trial.experiment.protocol != "sequence" or not record.trained:
+        if record.status in WHOLE or record.trial.experiment.protocol != "sequence" or not record.trained:
             return dict.fromkeys(METRICS)
         return self.metrics_at(record, record.trained[-1].stage)
 
     def _content_metrics(self, record: TrialRecord) -> dict[str, float | None]:
         """The metrics over content accuracy, each None where undefined."""
-        if record.status != "FINISHED" or record.trial.experiment.protocol != "sequence":
+        if record.status not in WHOLE or record.trial.experiment.protocol != "sequence":
             return dict.fromkeys(FORMULAS["content_accuracy"])
         column: Column = "content_accuracy"
         untouched, direct = record.untouched("test", column), self.direct_of(record, "test", column)
@@ -185,83 +241,63 @@ class Records:
     def ended(self, record: TrialRecord) -> None:
         """Write down that a trial has ended: in the journal at once, in the Parquet files within some seconds of the
         next trial's end, so that the writing of a whole sweep stays linear in its trials."""
-        self._journal.append(
-            {
-                "trial": record.trial.id,
-                "status": record.status,
-                "error": record.error,
-                "stages": [stage.to_json() for stage in record.stages],
-            }
-        )
+        if record.status == "FINISHED" or record.earlier is None or not record.earlier.finished:
+            self._journal.append(self._stored(record).to_json())
         if time.monotonic() >= self._write_after:
             self.write()
 
+    def _stored(self, record: TrialRecord) -> StoredTrial:
+        about = self._about(record.trial)
+        return StoredTrial(record.trial.id, record.status, record.error, record.stages, record.key, about)
+
     def read(self) -> list[str]:
-        """Take over what the RUN says. Returns what was wrong with its Parquet files, in words; the journal then
-        stands in for them. Raises FileNotFoundError where neither says anything."""
-        problems = []
-        found: dict[str, StoredTrial] = {}
-        try:
-            found = self._read_tables()
-        except FileNotFoundError as error:
-            problems.append(f"{error.filename or self.run} is missing")
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(f"a Parquet file of {self.run} is damaged ({' '.join(str(error).split())[:200]})")
-        entries = [_STORED.validate_python(line) for line in read_journal(self.run / JOURNAL)]
-        found |= {entry.trial: entry for entry in entries}
+        """Take over what the RUN says as it stands, whatever code it is of. Returns what was wrong with its Parquet
+        files, in words; the journal then stands in for them. Raises FileNotFoundError where neither says anything."""
+        found, problems = read_run(self.run)
         if not found:
             raise FileNotFoundError(
                 f"{self.run} has no results that can be read ({'; '.join(problems) or 'no trial'}); "
                 "run its sweep again, finished stages are kept"
             )
         for name, entry in found.items():
-            if name in self.records:  # a trial may have left the sweep since
+            if name in self.records:
                 record = self.records[name]
-                record.status, record.error, record.stages = entry.status, entry.error, entry.stages
+                record.status, record.error, record.stages, record.key = (
+                    entry.status,
+                    entry.error,
+                    entry.stages,
+                    entry.key,
+                )
+            elif entry.finished:
+                self.left[name] = entry
         return problems
-
-    def _read_tables(self) -> dict[str, StoredTrial]:
-        """trial -> what the Parquet files say of it."""
-        trials, steps = read_rows(self.run / "trials.parquet"), self.run / "steps.parquet"
-        found = stage_results(
-            read_rows(self.run / "accuracy.parquet"),
-            read_rows(self.run / "stages.parquet"),
-            read_rows(steps) if steps.exists() else [],  # a RUN of an earlier version has none
-        )
-        if not all(stage.metrics and stage.accuracy for stages in found.values() for stage in stages):
-            raise ValueError("a stage is not in all of them")  # a crash came between the writing of two files
-        entries = {}
-        for row in trials:
-            name = text_in(row, "trial")
-            entries[name] = StoredTrial(
-                name, text_in(row, "status"), text_in(row, "error") or None, found.pop(name, [])
-            )
-        if found:
-            raise ValueError(f"trials.parquet lacks {next(iter(found))}")
-        return entries
 
     def write(self) -> None:
         """Write accuracy.parquet, stages.parquet, steps.parquet and trials.parquet."""
         begun = time.monotonic()
+        rows = [self.trial_row(record) for record in self.records.values()]
+        shown = [(row, self.seen(record).stages) for row, record in zip(rows, self.records.values(), strict=True)]
+        for stored in self.left.values():
+            counts: Row = {"stages_trained": 0, "stages_reused": 0}
+            row = {**stored.row, "trial": stored.trial, "status": NOT_IN_SWEEP, "key": stored.key, **counts}
+            shown.append((row, stored.stages))
         accuracy: list[Row] = []
         stages: list[Row] = []
-        steps: list[tuple[str, int, int, str, float | None]] = []
-        for record in self.records.values():
-            trial = record.trial
-            for stage in record.stages:
-                place: Row = {"trial": trial.id, "stage": stage.stage}
-                about: Row = {"method": trial.method, "seed": trial.experiment.seed, "order": trial.order}
-                accuracy += [{**place, **about, "stage_task": stage.task, **vars(cell)} for cell in stage.accuracy]
+        steps: list[tuple[JsonValue, int, int, str, float | None]] = []
+        for row, results in shown:
+            about = {name: row.get(name) for name in ("trial", "method", "seed", "order")}
+            for stage in results:
+                place: Row = {**about, "stage": stage.stage}
+                accuracy += [{**place, "stage_task": stage.task, **vars(cell)} for cell in stage.accuracy]
                 stages += [
                     {**place, "task": stage.task, "name": name, "value": value} for name, value in stage.metrics.items()
                 ]
                 for name, values in stage.traces.items():
-                    steps += [(trial.id, stage.stage, step, name, value) for step, value in enumerate(values)]
+                    steps += [(row["trial"], stage.stage, step, name, value) for step, value in enumerate(values)]
         columns = list(zip(*steps, strict=True)) if steps else [()] * len(STEPS_SCHEMA)
         write_table(self.run / "steps.parquet", pa.table(list(map(list, columns)), STEPS_SCHEMA))
         write_table(self.run / "accuracy.parquet", pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA))
         write_table(self.run / "stages.parquet", pa.Table.from_pylist(stages, STAGES_SCHEMA))
-        rows = [self.trial_row(record) for record in self.records.values()]
-        write_table(self.run / "trials.parquet", pa.Table.from_pylist(rows, trials_schema(rows, self.spec)))
+        write_table(self.run / "trials.parquet", trials_table([row for row, _ in shown], self.spec))
         done = time.monotonic()
         self._write_after = done + max(PAUSE_SECONDS, PAUSE_SHARE * (done - begun))

@@ -30,7 +30,11 @@ TRIAL_COLUMNS: dict[str, pa.DataType] = {
     "seconds": pa.float64(),
     "stages_trained": pa.int64(),
     "stages_reused": pa.int64(),
+    "key": pa.string(),
 }
+
+#: statuses of finished trials that do not count: by other code, data or versions; not in the sweep file any more
+OUTDATED, NOT_IN_SWEEP = SET_ASIDE = ("OUTDATED", "NOT_IN_SWEEP")
 
 #: before the name of a metric of a trial that is not finished, as it stands after the stages that it has
 PARTIAL = "partial/"
@@ -77,22 +81,27 @@ STEPS_SCHEMA = pa.schema(
 _CELL = TypeAdapter(Cell)
 
 
-def trials_schema(rows: list[Row], spec: SweepSpec) -> pa.Schema:
-    """Types that hold for every sweep, whatever happens to be null; a swept value keeps its own type, a mixed axis is
-    text."""
+def trials_table(rows: list[Row], spec: SweepSpec) -> pa.Table:
+    """The rows, of which some may lack columns. Types hold for every sweep, whatever happens to be null; a swept value
+    keeps its own type, a mixed axis is text."""
     fields = []
-    for name in rows[0]:
+    for name in dict.fromkeys(name for row in rows for name in row):
         kind = TRIAL_COLUMNS.get(name, pa.float64())
-        if name in spec.axes and name not in TRIAL_COLUMNS:
+        values = [row[name] for row in rows if row.get(name) is not None]
+        # a name that is not among today's axes is a metric, or an axis of a trial that has left the sweep
+        if name not in TRIAL_COLUMNS and (name in spec.axes or not all(map(_is_number, values))):
             try:
-                kind = pa.array(spec.axes[name]).type
+                kind = pa.array([*spec.axes.get(name, ()), *values]).type
             except (pa.ArrowInvalid, pa.ArrowTypeError):
                 kind = pa.string()
             if kind == pa.string():
-                for row in rows:
-                    row[name] = None if row[name] is None else str(row[name])
+                rows = [{**row, name: None if row.get(name) is None else str(row[name])} for row in rows]
         fields.append((name, kind))
-    return pa.schema(fields)
+    return pa.Table.from_pylist([{name: row.get(name) for name, _ in fields} for row in rows], pa.schema(fields))
+
+
+def _is_number(value: JsonValue) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def text_in(row: Row, column: str) -> str:

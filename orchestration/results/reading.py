@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,20 +14,22 @@ from pydantic import JsonValue
 
 from mcit_core.methods import ORDERLESS
 from mcit_core.stages.results import StageResult
-from orchestration.keep.tables import PARTIAL, TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
+from orchestration.keep.tables import NOT_IN_SWEEP, PARTIAL, TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
 from orchestration.results.estimates import Design
 
 
 @dataclass(frozen=True)
 class Results:
     """What one RUN folder holds. axes: name -> the values declared in the sweep file, or None if not a list. A value
-    that is itself a list or a mapping stands as its JSON text, here and in the rows."""
+    that is itself a list or a mapping stands as its JSON text, here and in the rows. left: the rows of trials that the
+    sweep file no longer has, which count for nothing."""
 
     folder: Path
     sweep: dict[str, JsonValue]
     axes: dict[str, list[JsonValue] | None]
     trials: list[Row]
     stages: dict[str, list[StageResult]]  # by trial, without their traces
+    left: list[Row] = field(default_factory=list)
 
     @property
     def finished(self) -> list[Row]:
@@ -66,7 +68,9 @@ def read_results(run_dir: Path) -> Results:
     }
     trials, accuracy, stages = (_rows(run_dir / f"{name}.parquet") for name in ("trials", "accuracy", "stages"))
     trials = [{name: _plain(value) if name in axes else value for name, value in row.items()} for row in trials]
-    return Results(run_dir, sweep, axes, trials, stage_results(accuracy, stages))
+    left = [row for row in trials if row["status"] == NOT_IN_SWEEP]
+    here = [row for row in trials if row["status"] != NOT_IN_SWEEP]
+    return Results(run_dir, sweep, axes, here, stage_results(accuracy, stages), left)
 
 
 def _plain(value: JsonValue) -> JsonValue:

@@ -19,7 +19,7 @@ class Progress:
     def __init__(self, console: Console, records: Records, on_trial_end: Callable[[], None]) -> None:
         self.console, self.records, self.on_trial_end = console, records, on_trial_end
         self.total = sum(record.trial.stages for record in records.records.values())
-        self.done = self.reused = 0
+        self.done = self.reused = sum(len(record.trained) for record in records.records.values())
         self.running: set[str] = set()
         self.begun = time.monotonic()
         self._live = Live(self._line(), console=console, refresh_per_second=2, transient=True)
@@ -50,8 +50,10 @@ class Progress:
         self.running.add(trial)
         self._refresh()
 
-    def stages(self, trial: str, results: list[StageResult]) -> None:
-        self.records.records[trial].stages.extend(results)
+    def stages(self, trial: str, results: list[StageResult], key: str) -> None:
+        record = self.records.records[trial]
+        record.key = key
+        record.stages.extend(results)
         trained = [result for result in results if result.stage != UNTOUCHED]
         self.done += len(trained)
         self.reused += sum(result.reused for result in trained)

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,19 +34,11 @@ from orchestration.plan.scheduler import StageScheduler
 from orchestration.plan.spec import Order, SweepSpec
 from orchestration.plan.stage_tree import stage_tree
 from orchestration.plan.trials import Trial
+from orchestration.run.listener import Listener
 from orchestration.run.trainable import StageTrainable, TrialConfig
 
 #: how often a trial whose worker or node was lost is tried again
 RETRIES = 3
-
-
-class Listener(Protocol):
-    def started(self, trial: str) -> None: ...
-    def stages(self, trial: str, results: list[StageResult]) -> None: ...
-    def paused(self, trial: str) -> None: ...
-    def finished(self, trial: str) -> None: ...
-    def stopped(self, trial: str) -> None: ...
-    def failed(self, trial: str, error: str) -> None: ...
 
 
 #: what a worker reports of a step, with what Tune adds to it
@@ -101,7 +94,7 @@ class _Relay(tune.Callback):
         new = [stage for stage in _stages(result) if stage.stage > told]
         if new:
             self._told[name] = new[-1].stage
-            self.listener.stages(name, new)
+            self.listener.stages(name, new, str(result["key"]))
         if trial.status == TuneTrial.PAUSED:
             self.listener.paused(name)
         if "error" in result:
@@ -283,6 +276,16 @@ def fitting(cpus: float, gpus: float) -> int:
     return max(1, sum(int(min(room.get(name, 0) / need for name, need in needs.items())) for room in rooms))
 
 
+def make_scratch(storage: Path, name: str) -> Path:
+    """A folder for what Tune writes and nothing of ours reads: on the storage, since Tune asks for one that all nodes
+    reach, and this user's alone. What an earlier process left there of the same sweep is removed."""
+    folder = storage / ".scratch"
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob(f"{name}-????????"):
+        shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+
+
 def run_trials(
     spec: SweepSpec, trials: list[Trial], storage: Path, stages: str, listener: Listener, workers: int
 ) -> None:
@@ -297,7 +300,7 @@ def run_trials(
         )
         for trial in trials
     ]
-    scratch = storage / spec.name / "ray"
+    scratch = make_scratch(storage, spec.name)
     halving = race(spec, trials)
     scheduler = StageScheduler(stage_tree(trials), halving)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

@@ -14,6 +14,7 @@ from mcit_core.data.workbench import drop_workbenches, workbench_for
 from mcit_core.stages.results import StageResult
 from mcit_core.training.sequence import Sequence as TaskSequence  # not the one of collections.abc
 from orchestration.keep.stage_store import StageStore
+from orchestration.run.from_store import trial_key
 
 
 class TrialConfig(TypedDict):
@@ -28,7 +29,8 @@ class TrialConfig(TypedDict):
 class StageTrainable(tune.Trainable):
     """A trial on a worker.
 
-    A result holds `stages`, the stage results of the step as JSON; the first step reports the untouched model too.
+    A result holds `stages`, the stage results of the step as JSON, and `key`, what the trial's numbers follow from; the
+    first step reports the untouched model too.
     A trial that starts again, after a pause or on another worker, reports its finished stages again, from the store.
     An exception (out of memory too) is the trial's result, `error`, and its end: it would come again, so that Tune,
     which tries again where a worker is lost, does not get to see it.
@@ -45,10 +47,12 @@ class StageTrainable(tune.Trainable):
         self._config = config
         self._results: Iterator[StageResult] | None = None
         self._left = 0
+        self._key = ""
 
     def step(self) -> dict[str, object]:
         try:
-            return {"stages": [result.to_json() for result in self._advance()], "done": self._left == 0}
+            stages = [result.to_json() for result in self._advance()]
+            return {"stages": stages, "key": self._key, "done": self._left == 0}
         except Exception as error:
             # what it left half done in the shared model must not reach the next trial
             drop_workbenches()
@@ -66,6 +70,7 @@ class StageTrainable(tune.Trainable):
             experiment = Experiment.model_validate_json(self._config["experiment"])
             bench = workbench_for(experiment, Path(self._config["features"]))
             sequence = TaskSequence(experiment, bench, StageStore(self._config["stages"]))
+            self._key = trial_key(experiment, bench)
             self._results = iter(sequence)
             self._left = len(sequence.chain)
             shown.append(next(self._results))

@@ -68,6 +68,7 @@ class Tracker:
         self._parent = ""
         self._children: dict[str, Run] = {}  # trial -> its run as last seen
         self._done: dict[str, tuple[str, int, bool]] = {}  # trial -> the mark of the record that was written
+        self._aside: set[str] = set()  # trials whose runs say that they do not count
 
     def sync(self, final: bool = False) -> None:
         """Log every ended trial that MLflow does not have as it is; `final` ends the parent too. Raises what the
@@ -79,6 +80,10 @@ class Tracker:
                 if record.status != "UNFINISHED" and self._done.get(record.trial.id) != mark:
                     self._log_trial(record)
                     self._done[record.trial.id] = mark
+            for trial, status in self.records.set_aside().items():
+                if trial in self._children and trial not in self._aside:
+                    self._set_tags(self._children[trial], {"status": status})
+                    self._aside.add(trial)
             if final:
                 self._end()
         except Exception:

@@ -72,14 +72,6 @@ def test_the_parquet_files_are_not_written_at_every_end(tmp_path: Path, monkeypa
     assert (records.run / "trials.parquet").stat().st_mtime_ns > before
 
 
-def test_a_new_invocation_begins_the_journal_anew(written: Records) -> None:
-    records = again(written)
-    first = next(iter(records.records.values()))
-    first.status = "FAILED"
-    records.ended(first)
-    assert [entry["status"] for entry in read_journal(written.run / "journal")] == ["FAILED"]
-
-
 def test_a_journal_torn_anywhere_loses_no_whole_line(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     journal = Journal(path)

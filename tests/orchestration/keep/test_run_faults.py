@@ -23,6 +23,7 @@ from orchestration.keep.leases import Leases
 from orchestration.keep.provenance import run_id, write_sweep
 from orchestration.keep.records import Records
 from orchestration.keep.stage_store import StageStore, Trained
+from orchestration.keep.tables import OUTDATED
 from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import make_trials
 from tests.support.storing import state
@@ -49,17 +50,22 @@ def row(task: str, value: float) -> Cell:
     return Cell(task, "test", value, value, 7)
 
 
-def small_sweep(root: Path, file: Path) -> None:
-    """What `orchestration.sweep` does with a stage that takes no time: a sum over the characters of its key."""
+def small_sweep(root: Path, file: Path, code: str = "today", again: bool = False) -> None:
+    """What `orchestration.sweep` does with a stage that takes no time: a sum over the characters of its key. `again`:
+    every trial is gone through, whatever the RUN says of it, as where its sweep is a race."""
     spec = load_spec(file, [])
     trials = make_trials(spec)
     folder = root / spec.name
     folder.mkdir(parents=True, exist_ok=True)
     records = Records(folder, spec, trials)
+    records.begin(lambda trial: code, again)
     write_sweep(folder, resolved(spec), run_id(folder))
     store = StageStore(root / "stages", leases=Leases(Folder(root / "stages"), ttl=0.0))
     for trial in trials:
         record = records.records[trial.id]
+        if record.status == "FINISHED":
+            continue
+        record.key = code
         record.stages.append(StageResult(-1, None, [row(task, 0.0) for task in spec.tasks], {"loss": 0.1}))
         for number, key in enumerate(stage_chain(trial.experiment, {}, {})):
 
@@ -83,13 +89,15 @@ def tables(root: Path) -> dict[str, list[dict[str, object]]]:
     return found
 
 
-def read_back(root: Path, file: Path) -> dict[str, list[StageResult]]:
-    """The stages of every finished trial, as a resumed command or the tracker would read them."""
+def read_back(root: Path, file: Path, outdated: bool = False) -> dict[str, list[StageResult]]:
+    """The stages of every finished trial, as a resumed command or the tracker would read them; `outdated`: also those
+    that other code left."""
     spec = load_spec(file, [])
     records = Records(root / "tiny", spec, make_trials(spec))
     with suppress(FileNotFoundError):
         records.read()
-    done = {name: record.stages for name, record in records.records.items() if record.status == "FINISHED"}
+    counted = ("FINISHED", OUTDATED) if outdated else ("FINISHED",)
+    done = {name: record.stages for name, record in records.records.items() if record.status in counted}
     return {name: [replace(stage, reused=False) for stage in stages] for name, stages in done.items()}
 
 
@@ -125,6 +133,35 @@ def test_after_a_failure_at_any_file_operation_the_same_command_ends_with_the_sa
         small_sweep(root, file)
         assert tables(root) == wanted, k
         shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(("code", "again"), [("today", False), ("today", True), ("tomorrow", False)])
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_second_run_that_fails_at_any_file_operation_loses_nothing_finished(
+    tmp_path: Path, code: str, again: bool, every: int, file: Path
+) -> None:
+    calm = tmp_path / "calm"
+    small_sweep(calm, file)
+    wanted, known = tables(calm), read_back(calm, file)
+    shutil.copytree(calm, tmp_path / "counted")
+    with pytest.MonkeyPatch.context() as patch:
+        counting = Harm(tmp_path, -1, 0)
+        counting.into(patch.setattr)
+        small_sweep(tmp_path / "counted", file, code, again)
+    assert counting.calls > 20
+    for k in range(1, counting.calls + 1, every):
+        for crash in (False, True):
+            root = tmp_path / f"k{k}{crash}"
+            shutil.copytree(calm, root)
+            with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                Harm(tmp_path, k, (errno.ENOSPC, errno.EIO, errno.EROFS)[k % 3], crash).into(patch.setattr)
+                with suppress(OSError, SpecError):
+                    small_sweep(root, file, code, again)
+            assert read_back(root, file, outdated=True) == known, (k, crash)
+            small_sweep(root, file)
+            assert tables(root) == wanted, (k, crash)
+            shutil.rmtree(root)
 
 
 def test_a_torn_or_flipped_result_file_never_changes_a_number(tmp_path: Path, file: Path) -> None:

@@ -1,0 +1,91 @@
+"""What a RUN folder says of its trials: its Parquet files, and for what ended since they were written its journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import JsonValue, TypeAdapter
+
+from mcit_core.stages.results import StageResult
+from orchestration.keep.journal import read_journal
+from orchestration.keep.tables import SET_ASIDE, Row, read_rows, stage_results, text_in
+
+JOURNAL = "journal"
+
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """What a RUN says of a trial. `key`: what its numbers follow from, None where an earlier version did not say;
+    `row`: its row of trials.parquet, or the columns of it that say which trial it is."""
+
+    trial: str
+    status: str
+    error: str | None
+    stages: list[StageResult]
+    key: str | None = None
+    row: Row = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has finished, whatever became of it since."""
+        return self.status in ("FINISHED", *SET_ASIDE)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As a line of the journal."""
+        return {
+            "trial": self.trial,
+            "status": self.status,
+            "error": self.error,
+            "stages": [stage.to_json() for stage in self.stages],
+            "key": self.key,
+            "row": self.row,
+        }
+
+
+_STORED = TypeAdapter(StoredTrial)
+
+
+def read_run(run: Path) -> tuple[dict[str, StoredTrial], list[str]]:
+    """trial -> what the RUN says of it, and what is wrong with its Parquet files, in words; the journal then stands in
+    for them."""
+    problems: list[str] = []
+    found: dict[str, StoredTrial] = {}
+    try:
+        found = _read_tables(run)
+    except FileNotFoundError as error:
+        problems.append(f"{error.filename or run} is missing")
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        problems.append(f"a Parquet file of {run} is damaged ({' '.join(str(error).split())[:200]})")
+    for line in read_journal(run / JOURNAL):
+        entry = _STORED.validate_python(line)
+        written = found[entry.trial].row if entry.trial in found else {}
+        found[entry.trial] = replace(entry, row={**written, **entry.row})
+    return found, problems
+
+
+def _read_tables(run: Path) -> dict[str, StoredTrial]:
+    """trial -> what the Parquet files say of it."""
+    trials, steps = read_rows(run / "trials.parquet"), run / "steps.parquet"
+    found = stage_results(
+        read_rows(run / "accuracy.parquet"),
+        read_rows(run / "stages.parquet"),
+        read_rows(steps) if steps.exists() else [],  # a RUN of an earlier version has none
+    )
+    if not all(stage.metrics and stage.accuracy for stages in found.values() for stage in stages):
+        raise ValueError("a stage is not in all of them")  # a crash came between the writing of two files
+    entries = {}
+    for row in trials:
+        name, key = text_in(row, "trial"), row.get("key")
+        entries[name] = StoredTrial(
+            name,
+            text_in(row, "status"),
+            text_in(row, "error") or None,
+            found.pop(name, []),
+            str(key) if key else None,
+            row,
+        )
+    if found:
+        raise ValueError(f"trials.parquet lacks {next(iter(found))}")
+    return entries

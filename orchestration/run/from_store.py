@@ -1,0 +1,102 @@
+"""What a sweep knows of a trial without a worker: what its numbers follow from, and all of it where that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mcit_core.config import Experiment
+from mcit_core.data.workbench import Workbench, workbench_for
+from mcit_core.stages.digest import digest
+from mcit_core.stages.fingerprint import stage_code, untouched_code
+from mcit_core.stages.keys import StageKey, stage_chain
+from mcit_core.stages.looks import RETENTION, looks
+from mcit_core.stages.results import UNTOUCHED, Evaluation, StageResult
+from mcit_core.training.sequence import Sequence
+from orchestration.keep.stage_store import StageStore, Trained
+from orchestration.plan.trials import Trial
+from orchestration.run.listener import Listener
+
+
+class MissingError(Exception):
+    """A stage or an evaluation that is not in the store."""
+
+
+class _Stored:
+    """A store that trains and keeps nothing. Raises MissingError for what is not there."""
+
+    def __init__(self, store: StageStore) -> None:
+        self.store = store
+
+    def stage(self, key: StageKey, train: Callable[[], Trained]) -> tuple[*Trained, bool]:
+        found = self.store.get_stage(key.key)
+        if found is None:
+            raise MissingError
+        return *found, True
+
+    def get_evaluation(self, key: str) -> Evaluation:
+        found = self.store.get_evaluation(key)
+        if found is None:
+            raise MissingError
+        return found
+
+    def put_evaluation(self, key: str, evaluation: Evaluation) -> None:
+        """Nothing: what is read has been kept."""
+
+
+def trial_key(experiment: Experiment, bench: Workbench) -> str:
+    """Of all that a trial's numbers follow from beside its experiment: code, versions, data and weights. The device is
+    left out, since the driver need not have that of its workers."""
+    common = {"weights": bench.model.digest, "sample": bench.data_digest("pretraining", "statistics")}
+    data = {task: bench.data_digest(task) for task in experiment.order}
+    chain = stage_chain(experiment, common, data, lambda protections: stage_code(experiment, protections))
+    evaluated = {place for stage in (UNTOUCHED, *range(len(chain))) for place in looks(experiment, stage)} - {RETENTION}
+    return digest(
+        {
+            "stages": [key.key for key in chain],
+            "untouched": untouched_code(experiment),
+            "data": {f"{task} {split}": bench.data_digest(task, split) for task, split in sorted(evaluated)},
+            **common,
+        }
+    )
+
+
+def key_here(experiment: Experiment, features: Path) -> str | None:
+    """`trial_key` on this machine; None where it cannot be told, as where the model does not load here."""
+    try:
+        return trial_key(experiment, workbench_for(experiment, features))
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def read_trials(trials: list[Trial], features: Path, stages: str, listener: Listener) -> list[Trial]:
+    """Tell a listener of every trial of which everything is stored; returns the others."""
+    left = []
+    for trial in trials:
+        try:
+            found = read_stored(trial.experiment, features, stages)
+        except (OSError, ValueError, RuntimeError):  # a worker may do better, or says what is wrong
+            found = None
+        if found is None:
+            left.append(trial)
+            continue
+        key, results = found
+        listener.started(trial.id)
+        listener.stages(trial.id, results, key)
+        listener.finished(trial.id)
+    return left
+
+
+def read_stored(experiment: Experiment, features: Path, stages: str) -> tuple[str, list[StageResult]] | None:
+    """The key of a trial and all that its stages showed, from the store; None where something is missing."""
+    if experiment.protocol == "blind":  # its features may have to be made, which is a worker's task
+        return None
+    bench = workbench_for(experiment, features)
+    store = StageStore(stages)
+    sequence = Sequence(experiment, bench, _Stored(store))
+    if sequence.chain and store.record(sequence.chain[-1].key) is None:
+        return None
+    try:
+        return trial_key(experiment, bench), list(sequence)
+    except MissingError:
+        return None

@@ -27,6 +27,7 @@ from orchestration.plan.trials import Trial, make_trials
 if TYPE_CHECKING:
     from orchestration.keep.records import Records
     from orchestration.run.progress import Progress
+    from orchestration.run.stopping import Stop
     from orchestration.tracking.background import BackgroundTracker
 
 #: seconds of an optimizer step and of an evaluated row, measured with the embedded model, two workers on two cores
@@ -116,6 +117,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     console.print(f"{spec.name}: {_count(len(trials), 'trial')} on {on}; results in {folder}", markup=False)
     provenance = describe(spec, trials, storage) | run_id(folder)
     from orchestration.run.from_store import key_here
+    from orchestration.run.stopping import stoppable
 
     # a race has to see every trial pass its rungs again
     for line in records.begin(lambda trial: key_here(trial.experiment, storage / "features"), bool(spec.halving)):
@@ -125,17 +127,26 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     tracker = BackgroundTracker(
         Tracker(uri, records, provenance), lambda text: console.print(text, style="yellow", markup=False)
     )
-    trouble = _train(command, spec, trials, console, records, tracker)
-    records.write()
-    provenance |= {"finished": time.strftime("%Y-%m-%d %H:%M:%S"), "seconds": round(time.time() - begun, 1)}
-    write_sweep(folder, resolved(spec), provenance)
-    from orchestration.report import write_report
 
-    report = write_report(folder)
-    tracked = tracker.finish()
-    if trouble:
-        console.print(trouble, style="yellow", markup=False)
-    return conclude(command, folder, report, uri, records, tracked)
+    def finish(trouble: str = "", patience: float = 60) -> int:
+        records.write()
+        provenance["finished"] = time.strftime("%Y-%m-%d %H:%M:%S")
+        provenance["seconds"] = round(time.time() - begun, 1)
+        write_sweep(folder, resolved(spec), provenance)
+        from orchestration.report import write_report
+
+        report = write_report(folder)
+        tracked = tracker.finish(patience)
+        if trouble:
+            console.print(trouble, style="yellow", markup=False)
+        return conclude(command, folder, report, uri, records, tracked)
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    with stoppable(say, lambda: finish(patience=2)) as stop:
+        trouble = _train(command, spec, trials, console, records, tracker, stop)
+    return finish(trouble)
 
 
 def _train(
@@ -145,6 +156,7 @@ def _train(
     console: Console,
     records: Records,
     tracker: BackgroundTracker,
+    stop: Stop,
 ) -> str:
     """Run the trials on Ray, until all have ended or the user stops them; those of which everything is known or stored
     need none. Returns what went wrong beside the trials themselves. Raises SpecError where there is no Ray."""
@@ -158,18 +170,18 @@ def _train(
                 from orchestration.run.from_store import read_trials
 
                 left = read_trials(left, command.storage / "features", command.stages, progress)
-            return _train_on_ray(command, spec, left, progress) if left else ""
+            return _train_on_ray(command, spec, left, progress, stop) if left else ""
         except KeyboardInterrupt:
             return ""
 
 
-def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progress: Progress) -> str:
+def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progress: Progress, stop: Stop) -> str:
     if not command.address:
         # read when ray is imported: off, a Ray of the sweep's own takes the loopback alone, on Linux too
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import mlflow.tracking  # noqa: F401 - Tune imports it here too, and the tracker's thread must not meanwhile
 
-    from orchestration.run.ray_tune import fitting, ray_session, run_trials
+    from orchestration.run.ray_tune import end_tune, fitting, ray_session, run_trials
 
     with ExitStack() as stack:
         try:
@@ -181,11 +193,15 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
             token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
             raise SpecError(f"the Ray cluster at {command.address} cannot be joined: {reason}; {token}") from error
         workers = command.workers or min(fitting(spec.cpus, spec.gpus), len(trials))
+        stop.take_signals()  # which Ray has taken
+        stop.end_running = end_tune
         try:
             run_trials(spec, trials, command.storage, command.stages, progress, workers)
         except Exception as error:  # whatever Tune ends with, what the trials have shown is in the records
             reason = " ".join((str(error) or repr(error)).split())
             return f"Ray Tune ended with an error ({type(error).__name__}: {reason}); results are complete up to there"
+        finally:
+            stop.end_running = None
     return ""
 
 

@@ -20,10 +20,14 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# signals are taken by `stopping`
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 import ray
 from pydantic import TypeAdapter
 from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -247,6 +251,22 @@ class _TuneScheduler(TrialScheduler):
         """Nothing; see save."""
 
 
+def _take_for_lost() -> None:
+    """Have Tune take a worker that Ray ended for want of memory in the middle of a step for one that was lost. It knows
+    RayActorError alone, and the OutOfMemoryError that Ray raises there would end the whole sweep."""
+    plain = RayActorManager._actor_task_failed
+    if getattr(plain, "takes_for_lost", False):
+        return
+
+    def failed(self: RayActorManager, tracked_actor_task: object, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=str(exception))
+        plain(self, tracked_actor_task, exception)
+
+    failed.takes_for_lost = True  # type: ignore[attr-defined]
+    RayActorManager._actor_task_failed = failed
+
+
 @contextmanager
 def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> Iterator[None]:
     """Ray for the time of a sweep: joined at `address`, or started on this machine's loopback and ended afterwards."""
@@ -261,8 +281,6 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
             include_dashboard=False,
             **quiet,
         )
-    # Tune ends a sweep in good order on SIGINT; a cluster's or a shell's SIGTERM means the same
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
@@ -286,11 +304,17 @@ def make_scratch(storage: Path, name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
 
 
+def end_tune() -> None:
+    """Have a running Tune end in good order, as it does on this signal; not for where it does not run."""
+    signal.raise_signal(signal.SIGUSR1)
+
+
 def run_trials(
     spec: SweepSpec, trials: list[Trial], storage: Path, stages: str, listener: Listener, workers: int
 ) -> None:
     """Run all trials, at most `workers` at a time, no stage twice, finished ones kept in `stages`. A failing trial
     never stops the others; one whose worker was lost is tried again, one that raised an exception is not."""
+    _take_for_lost()
     configs = [
         TrialConfig(
             trial=trial.id,
@@ -320,6 +344,8 @@ def run_trials(
                 storage_path=str(scratch),
                 callbacks=[_Relay(listener, halving)],
                 verbose=0,
+                # nothing reads it, so that nothing may fail for it
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
             ),
         ).fit()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
-from tests.support.sweeping import DISTINCT, STAGES, Sweep, without_counts
+from tests.support.sweeping import DISTINCT, STAGES, Sweep, mlflow_runs, without_counts
 
 
 def test_every_distinct_stage_is_trained_once(undisturbed: Sweep) -> None:
@@ -34,6 +35,26 @@ def test_the_same_command_again_trains_nothing(undisturbed: Sweep) -> None:
     assert len(undisturbed.begun) == DISTINCT
     assert undisturbed.table("accuracy") == before
     assert all(row["stages_trained"] == 0 for row in undisturbed.table("trials"))
+
+
+def test_a_second_command_on_a_run_is_refused(undisturbed: Sweep, tmp_path: Path) -> None:
+    """Nor does it harm that the folder in which Tune writes goes meanwhile: nothing of ours reads it."""
+    sweep = Sweep(tmp_path).begin(sleep=0.5)
+    sweep.wait_for(2)
+    first = sweep.process
+    assert first
+    said = sweep.begin().end(code=2)
+    assert "another command is at work on it" in said
+    assert f"process {first.pid} on " in said
+    (scratch,) = (sweep.storage / ".scratch").iterdir()
+    assert scratch.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(scratch)
+    sweep.process = first
+    sweep.end()
+    assert len(sweep.begun) == DISTINCT
+    assert without_counts(sweep.table("trials")) == without_counts(undisturbed.table("trials"))
+    assert mlflow_runs(sweep) == []
+    assert "trials have finished before" in sweep.begin().end()
 
 
 def test_two_commands_on_one_store_train_a_stage_once(undisturbed: Sweep, tmp_path: Path) -> None:

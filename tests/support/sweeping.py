@@ -53,6 +53,7 @@ class Sweep:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # a process group of its own, for signals to all of it
             env={**os.environ, "MCIT_TEST_NOTES": str(self.notes), "MCIT_TEST_SLEEP": str(sleep), **environment},
         )
         return self

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
@@ -32,6 +34,7 @@ SCHEDULER = {"_supports_buffered_results"}
 #: environment variable -> the module that reads it
 VARIABLES = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "ray.tune.utils.callback",
+    "TUNE_DISABLE_SIGINT_HANDLER": "ray.tune.tune",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "ray.tune.execution.experiment_state",
     "RAY_AIR_NEW_OUTPUT": "ray.tune.experimental.output",
     "RAY_CHDIR_TO_TRIAL_DIR": "ray.train.constants",
@@ -96,6 +99,19 @@ def test_a_trial_counts_its_failures_and_names_their_file(trial: Trial) -> None:
     assert isinstance(Trial.error_file, property), UPGRADE
     for status in ("PENDING", "RUNNING", "PAUSED", "ERROR"):
         assert getattr(Trial, status, None) == status, UPGRADE
+
+
+def test_a_task_of_a_worker_that_ray_ended_for_want_of_memory_fails_so() -> None:
+    assert list(inspect.signature(RayActorManager._actor_task_failed).parameters) == [
+        "self",
+        "tracked_actor_task",
+        "exception",
+    ], UPGRADE
+    assert not issubclass(OutOfMemoryError, RayActorError), "ray_tune._take_for_lost is not needed any more"
+
+
+def test_tune_ends_in_good_order_on_sigusr1() -> None:
+    assert "signal.signal(signal.SIGUSR1, signal_interrupt_tune_run)" in inspect.getsource(ray.tune.tune), UPGRADE
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULER))

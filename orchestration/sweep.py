@@ -18,6 +18,7 @@ from rich.console import Console
 
 from mcit_core.yaml_document import SpecError
 from orchestration.arguments import Command, find_sweep, parser, read_command
+from orchestration.keep.files import StorageError, writing
 from orchestration.plan.halving import race
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.stage_tree import costs
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SpecError as error:
         errors.print(str(error), markup=False)
         return 2
+    except StorageError as error:
+        errors.print(str(error), markup=False)
+        return 1
     except KeyboardInterrupt:
         errors.print("stopped; the same command goes on from what is finished")
         return 130
@@ -63,7 +67,8 @@ def begin_run(folder: Path, fresh: bool) -> None:
         begun = time.strftime("%Y%m%d-%H%M%S")
         names = (folder.with_name(f"{folder.name}.{begun}{tail}") for tail in ("", *(f"-{i}" for i in range(2, 100))))
         folder.rename(next(name for name in names if not name.exists()))
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: int) -> None:
@@ -135,7 +140,8 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
         write_sweep(folder, resolved(spec), provenance)
         from orchestration.report import write_report
 
-        report = write_report(folder)
+        with writing(folder / "report.html"):
+            report = write_report(folder)
         tracked = tracker.finish(patience)
         if trouble:
             console.print(trouble, style="yellow", markup=False)

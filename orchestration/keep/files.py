@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,44 @@ CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 class StorageError(OSError):
     """A place that cannot be written to; the text is the whole message, with path and remedy."""
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raises StorageError, with path and remedy, for an OSError of what is done inside."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        if error.errno in FULL:
+            text = (
+                f"{path}: no space left ({why}). Free some, for example with `python -m orchestration.store gc "
+                "--max-size 5GB`, or choose another --storage; then give the same command again, it goes on from "
+                "the finished stages"
+            )
+        elif error.errno in CLOSED:
+            text = f"{path}: cannot be written to ({why}). Give this user write access, or choose another --storage"
+        else:
+            text = f"{path}: cannot be written ({why}). Check the disk or the connection"
+        raise StorageError(text) from error
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files of one folder that belong together: all of them are on the disk before the first takes its place.
+    Raises StorageError, and all are then as they were unless the renaming itself failed."""
+    scratches = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}") for path in contents}
+    try:
+        for path, data in contents.items():
+            with writing(path):
+                write_atomic(scratches[path], data)
+        for path, scratch in scratches.items():
+            with writing(path):
+                os.replace(scratch, path)
+    finally:
+        for scratch in scratches.values():
+            scratch.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -66,7 +104,7 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file or none. Raises StorageError."""
-        with self._writing(name):
+        with writing(self.path(name)):
             path = self.path(name)
             if self.local:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +125,7 @@ class Folder:
                 return False
             self.write(name, data)
             return self.read(name) == data
-        with self._writing(name):
+        with writing(self.path(name)):
             path = Path(self.path(name))
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -104,7 +142,7 @@ class Folder:
 
     def move(self, source: str, target: str) -> bool:
         """Rename a file; False where it is gone already. Raises StorageError."""
-        with self._writing(target):
+        with writing(self.path(target)):
             try:
                 if self.local:
                     Path(self.path(target)).parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +156,7 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """Delete a file, or a folder with all it holds; nothing where it is gone already. Raises StorageError."""
-        with self._writing(name):
+        with writing(self.path(name)):
             path = self.path(name)
             try:
                 if self.fs.get_file_info(path).type == fs.FileType.Directory:
@@ -154,23 +192,3 @@ class Folder:
             ),
             key=lambda entry: entry.name,
         )
-
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except StorageError:
-            raise
-        except OSError as error:
-            path, why = self.path(name), error.strerror or error
-            if error.errno in FULL:
-                text = (
-                    f"{path}: no space left ({why}). Free some, for example with `python -m orchestration.store gc "
-                    "--max-size 5GB`, or choose another --storage; then give the same command again, it goes on from "
-                    "the finished stages"
-                )
-            elif error.errno in CLOSED:
-                text = f"{path}: cannot be written to ({why}). Give this user write access, or choose another --storage"
-            else:
-                text = f"{path}: cannot be written ({why}). Check the disk or the connection"
-            raise StorageError(text) from error

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from mcit_core.choices import shown_choice
 from mcit_core.folders import write_atomic
 from mcit_core.yaml_document import SpecError
+from orchestration.keep.files import writing
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial
 
@@ -86,5 +87,7 @@ def _git(*words: str) -> str:
 
 
 def write_sweep(run: Path, sweep: Mapping[str, object], provenance: Provenance) -> None:
+    """sweep.yaml of a RUN. Raises StorageError."""
     text = yaml.safe_dump({**sweep, "provenance": provenance}, sort_keys=False, allow_unicode=True)
-    write_atomic(run / "sweep.yaml", text.encode())
+    with writing(run / "sweep.yaml"):
+        write_atomic(run / "sweep.yaml", text.encode())

@@ -17,7 +17,9 @@ from pydantic import JsonValue
 from mcit_core.config import ALONE, UNTRAINED
 from mcit_core.methods import reference_experiment
 from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, summarise, summarise_protocol
+from mcit_core.stages.digest import digest
 from mcit_core.stages.results import UNTOUCHED, Column, Matrix, StageResult, matrix, untouched
+from orchestration.keep.files import writing
 from orchestration.keep.journal import Journal
 from orchestration.keep.stored import JOURNAL, StoredTrial, read_run
 from orchestration.keep.tables import (
@@ -29,7 +31,7 @@ from orchestration.keep.tables import (
     STEPS_SCHEMA,
     Row,
     trials_table,
-    write_table,
+    write_tables,
 )
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial, tuner_settings
@@ -93,6 +95,7 @@ class Records:
         #: finished trials of the RUN that the sweep file no longer has
         self.left: dict[str, StoredTrial] = {}
         self._journal = Journal(run / JOURNAL)
+        self._unwritten: list[StoredTrial] = []  # what has ended and is not in the journal yet
         self._write_after = 0.0  # on the monotonic clock
         self._by_experiment = {record.trial.experiment.model_dump_json(): record for record in self.records.values()}
         self._direct: dict[str, TrialRecord | None] = {}  # trial -> the reference that trains its tasks alone
@@ -101,7 +104,7 @@ class Records:
         """Take over what the RUN says, before anything is run; `key_of`: what the numbers of a trial follow from today,
         None where that cannot be told here. A finished trial of today's key is finished, unless all are to be gone
         through `again`; whatever else the RUN says of a trial stands until there is something newer. Returns what there
-        is to say of it, in words. Raises OSError."""
+        is to say of it, in words. Raises StorageError."""
         found, problems = read_run(self.run)
         said = [f"{problem}; the journal stands in" for problem in problems] if found else []
         for name, record in self.records.items():
@@ -114,9 +117,11 @@ class Records:
         self.left = {name: stored for name, stored in found.items() if name not in self.records and stored.finished}
         kept = [*(found[name] for name in self.records if name in found), *self.left.values()]
         if kept:
-            self._journal.begin(
+            entries = (
                 {**stored.to_json(), "status": "FINISHED" if stored.finished else stored.status} for stored in kept
             )
+            with writing(self._journal.path):
+                self._journal.begin(entries)
         done = sum(record.status == "FINISHED" for record in self.records.values())
         outdated = sum(self._is_outdated(record) for record in self.records.values())
         said += [f"{done} of {len(self.records)} trials have finished before"] if done else []
@@ -240,11 +245,19 @@ class Records:
 
     def ended(self, record: TrialRecord) -> None:
         """Write down that a trial has ended: in the journal at once, in the Parquet files within some seconds of the
-        next trial's end, so that the writing of a whole sweep stays linear in its trials."""
+        next trial's end, so that the writing of a whole sweep stays linear in its trials. Raises StorageError; what
+        could not be written is tried again the next time."""
         if record.status == "FINISHED" or record.earlier is None or not record.earlier.finished:
-            self._journal.append(self._stored(record).to_json())
+            self._unwritten.append(self._stored(record))
+        self._note()
         if time.monotonic() >= self._write_after:
             self.write()
+
+    def _note(self) -> None:
+        while self._unwritten:
+            with writing(self._journal.path):
+                self._journal.append(self._unwritten[0].to_json())
+            del self._unwritten[0]
 
     def _stored(self, record: TrialRecord) -> StoredTrial:
         about = self._about(record.trial)
@@ -273,8 +286,10 @@ class Records:
         return problems
 
     def write(self) -> None:
-        """Write accuracy.parquet, stages.parquet, steps.parquet and trials.parquet."""
+        """Write accuracy.parquet, stages.parquet, steps.parquet and trials.parquet, which belong together. Raises
+        StorageError."""
         begun = time.monotonic()
+        self._note()
         rows = [self.trial_row(record) for record in self.records.values()]
         shown = [(row, self.seen(record).stages) for row, record in zip(rows, self.records.values(), strict=True)]
         for stored in self.left.values():
@@ -295,9 +310,13 @@ class Records:
                 for name, values in stage.traces.items():
                     steps += [(row["trial"], stage.stage, step, name, value) for step, value in enumerate(values)]
         columns = list(zip(*steps, strict=True)) if steps else [()] * len(STEPS_SCHEMA)
-        write_table(self.run / "steps.parquet", pa.table(list(map(list, columns)), STEPS_SCHEMA))
-        write_table(self.run / "accuracy.parquet", pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA))
-        write_table(self.run / "stages.parquet", pa.Table.from_pylist(stages, STAGES_SCHEMA))
-        write_table(self.run / "trials.parquet", trials_table([row for row, _ in shown], self.spec))
+        tables = {
+            "steps": pa.table(list(map(list, columns)), STEPS_SCHEMA),
+            "accuracy": pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA),
+            "stages": pa.Table.from_pylist(stages, STAGES_SCHEMA),
+            "trials": trials_table([row for row, _ in shown], self.spec),
+        }
+        told = ("trial", "status", "key", "seconds", "stages_trained", "stages_reused")
+        write_tables(self.run, tables, digest([[row.get(name) for name in told] for row, _ in shown]))
         done = time.monotonic()
         self._write_after = done + max(PAUSE_SECONDS, PAUSE_SHARE * (done - begun))

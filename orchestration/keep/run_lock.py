@@ -14,17 +14,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mcit_core.yaml_document import SpecError
+from orchestration.keep.files import writing
 
 
 @contextmanager
 def run_lock(run: Path) -> Iterator[None]:
     """Holds the lock of the RUN folder, whose own name may change meanwhile. Raises SpecError where another process
-    holds it, naming that one, and OSError where it cannot be written."""
+    holds it, naming that one, and StorageError where it cannot be written."""
     folder = run.parent / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / f"{run.name}.lock", timeout=0), folder / f"{run.name}.json"
     try:
-        lock.acquire()
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout:
         raise SpecError(
             f"{run}: another command is at work on it ({_who(holder)}). Wait for its end or stop it, then give this "
@@ -34,7 +36,8 @@ def run_lock(run: Path) -> Iterator[None]:
         warnings.warn(f"{run}: nothing keeps a second command off it ({error})", stacklevel=3)
     try:
         about = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        holder.write_text(json.dumps(about), encoding="utf-8")
+        with writing(holder):
+            holder.write_text(json.dumps(about), encoding="utf-8")
         yield
     finally:
         lock.release()

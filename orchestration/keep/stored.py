@@ -10,7 +10,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from mcit_core.stages.results import StageResult
 from orchestration.keep.journal import read_journal
-from orchestration.keep.tables import SET_ASIDE, Row, read_rows, stage_results, text_in
+from orchestration.keep.tables import SET_ASIDE, Row, marks, read_rows, stage_results, text_in
 
 JOURNAL = "journal"
 
@@ -74,7 +74,10 @@ def _read_tables(run: Path) -> dict[str, StoredTrial]:
         read_rows(steps) if steps.exists() else [],  # a RUN of an earlier version has none
     )
     if not all(stage.metrics and stage.accuracy for stages in found.values() for stage in stages):
-        raise ValueError("a stage is not in all of them")  # a crash came between the writing of two files
+        raise ValueError("a stage is not in all of them")
+    # a crash may have come between the renaming of two
+    if len(marks(run / f"{name}.parquet" for name in ("trials", "accuracy", "stages"))) > 1:
+        raise ValueError("they were not written together")
     entries = {}
     for row in trials:
         name, key = text_in(row, "trial"), row.get("key")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import get_type_hints
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter
 
-from mcit_core.folders import write_atomic
 from mcit_core.stages.results import Cell, StageResult
+from orchestration.keep.files import write_together
 from orchestration.plan.spec import SweepSpec
 
 #: a row of a Parquet file, by column; trials.parquet has a column for every swept field
@@ -151,7 +151,22 @@ def stage_results(
     return {trial: [results[position] for position in sorted(results)] for trial, results in found.items()}
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
-    write_atomic(path, sink.getvalue().to_pybytes())
+#: in every table's metadata, the same in those that were written together
+TOGETHER = b"mcit.together"
+
+
+def write_tables(run: Path, tables: Mapping[str, pa.Table], mark: str) -> None:
+    """Write <name>.parquet for each of the tables, which belong together: `mark` tells them from others. Raises
+    StorageError."""
+    contents = {}
+    for name, table in tables.items():
+        sink = pa.BufferOutputStream()
+        marked = table.replace_schema_metadata({**(table.schema.metadata or {}), TOGETHER: mark})
+        pq.write_table(marked, sink, write_page_checksum=True)
+        contents[run / f"{name}.parquet"] = sink.getvalue().to_pybytes()
+    write_together(contents)
+
+
+def marks(paths: Iterable[Path]) -> set[bytes | None]:
+    """What marks these tables as written together; one value where they were. Raises as `read_rows`."""
+    return {(pq.read_schema(path).metadata or {}).get(TOGETHER) for path in paths}

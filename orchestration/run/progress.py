@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
+from orchestration.keep.files import StorageError
 from orchestration.keep.records import Records
 
 
@@ -21,6 +22,7 @@ class Progress:
         self.total = sum(record.trial.stages for record in records.records.values())
         self.done = self.reused = sum(len(record.trained) for record in records.records.values())
         self.running: set[str] = set()
+        self._told = ""
         self.begun = time.monotonic()
         self._live = Live(self._line(), console=console, refresh_per_second=2, transient=True)
 
@@ -82,7 +84,12 @@ class Progress:
 
     def _end(self, trial: str) -> None:
         self.running.discard(trial)
-        self.records.ended(self.records.records[trial])
+        try:
+            self.records.ended(self.records.records[trial])
+        except StorageError as error:  # Tune would go on without a word; it is tried again at the next end
+            if str(error) != self._told:
+                self.console.print(str(error), style="red", markup=False)
+            self._told = str(error)
         self.on_trial_end()
         if not self.console.is_terminal:
             self.console.print(self._line())

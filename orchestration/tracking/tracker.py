@@ -27,6 +27,7 @@ from mcit_core.stages.results import UNTOUCHED
 from orchestration.keep.provenance import Provenance
 from orchestration.keep.records import Records, TrialRecord
 from orchestration.tracking.artefacts import write_artefacts
+from orchestration.tracking.database import database_of, prepare
 from orchestration.tracking.server import Client, Run
 
 #: written at the stage they belong to; usage and drift per prompt stay in stages.parquet
@@ -104,6 +105,9 @@ class Tracker:
 
         for chatty in ("mlflow", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
+        database = database_of(self.uri)
+        if database is not None:
+            prepare(database, lambda uri: MlflowClient(uri).search_experiments())
         client: Client = MlflowClient(self.uri)
         return client
 
@@ -303,4 +307,13 @@ def _chunks(items: list[Item], size: int) -> Iterable[list[Item]]:
 
 
 def unreachable(uri: str, error: Exception) -> str:
-    return f"MLflow at {uri} cannot be reached: {(str(error) or repr(error)).splitlines()[0]}"
+    """Why MLflow is not up to date, in a line, with what to do about it where that is known."""
+    reason = (str(error) or repr(error)).splitlines()[0]
+    database = database_of(uri)
+    if database is not None:
+        return (
+            f"MLflow's database {database} cannot be used: {reason}. Once it is mended, or renamed so that a new one "
+            "is made, `python -m orchestration.track RUN` brings everything"
+        )
+    no_answer = any(words in str(error) for words in ("API request", "Connection", "timed out"))
+    return f"MLflow at {uri} {'cannot be reached' if no_answer else 'answers with an error'}: {reason}"

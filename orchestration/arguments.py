@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import socket
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mcit_core.registry import near
 from mcit_core.yaml_document import SpecError
 from orchestration.keep.files import Folder
 from orchestration.plan.spec import SweepSpec
+from orchestration.plan.trials import Trial
 
 #: the sweeps that come with the project: beside the packages, in its tree as in an installed wheel
 SHIPPED = Path(__file__).parent.parent / "sweeps"
@@ -91,8 +93,9 @@ def read_command(asked: argparse.Namespace, words: list[str], spec: SweepSpec, t
         raise SpecError(f"--workers {asked.workers}: expected at least 1")
     address = choose_address(asked.address)
     workers = asked.workers or spec.workers
-    if workers is None and address is None:
-        workers = min(fitting(spec.cpus, spec.gpus), trials)
+    if address is None:
+        fit = fitting(spec, [machine()], "this machine")
+        workers = min(workers or trials, fit)
     return Command(
         storage=storage,
         stages=stages,
@@ -123,14 +126,34 @@ def find_sweep(file: Path) -> Path:
     )
 
 
-def fitting(cpus: float, gpus: float) -> int:
-    """How many trials fit on this machine at once, at least one."""
-    counts = [(os.cpu_count() or 1) / max(cpus, 1e-9)]
-    if gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = list(Path("/dev").glob("nvidia[0-9]*")) if visible is None else list(filter(None, visible.split(",")))
-        counts.append(len(devices) / gpus)
-    return max(1, int(min(counts)))
+def machine() -> dict[str, float]:
+    """What this machine has of what a trial may ask for."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = list(Path("/dev").glob("nvidia[0-9]*")) if visible is None else list(filter(None, visible.split(",")))
+    return {"cpus": os.cpu_count() or 1, "gpus": len(devices)}
+
+
+def fitting(spec: SweepSpec, rooms: Iterable[Mapping[str, float]], where: str) -> int:
+    """How many trials fit at once into `rooms`, one for each machine. Raises SpecError where none fits."""
+    needs = {"cpus": spec.cpus} | ({"gpus": spec.gpus} if spec.gpus else {})
+    found = list(rooms)
+    count = sum(int(min(room[name] / max(need, 1e-9) for name, need in needs.items())) for room in found)
+    if count:
+        return count
+    asked = " and ".join(f"resources.{name} {need:g}" for name, need in needs.items())
+    largest = max(found, key=lambda room: (room["gpus"], room["cpus"]), default={"cpus": 0, "gpus": 0})
+    raise SpecError(
+        f"a trial asks for {asked}, and {where} has {largest['cpus']:g} CPUs and {largest['gpus']:g} GPUs: it would "
+        "wait for ever. Ask for less, or join a cluster that has it with --address"
+    )
+
+
+def check_device(spec: SweepSpec, trials: Iterable[Trial]) -> None:
+    """Refuse trials that ask for a GPU and are given none. Raises SpecError."""
+    if not spec.gpus and any(trial.experiment.train.device == "cuda" for trial in trials):
+        raise SpecError(
+            "train.device is cuda and resources.gpus is 0, which means the CPU; set resources.gpus, for example to 1"
+        )
 
 
 def choose_address(asked: str | None) -> str | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mcit_core.yaml_document import SpecError
-from orchestration.arguments import Command, find_sweep, parser, read_command
+from orchestration.arguments import Command, check_device, find_sweep, fitting, parser, read_command
 from orchestration.keep.files import StorageError, writing
 from orchestration.plan.halving import race
 from orchestration.plan.spec import SweepSpec
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         spec = load_spec(find_sweep(asked.file), asked.assignments)
         trials = make_trials(spec)
         command = read_command(asked, words, spec, len(trials))
+        check_device(spec, trials)
         console = Console(highlight=False, quiet=command.quiet, soft_wrap=True)
         if command.dry_run:
             print_plan(console, spec, trials, command.workers or 1)
@@ -104,6 +105,8 @@ def run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console
     """Train what is missing, then write and print everything."""
     from orchestration.keep.run_lock import run_lock
 
+    if not spec.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # this process too uses what the trials use
     with run_lock(command.storage / spec.name):
         return _run(command, spec, trials, console)
 
@@ -187,18 +190,19 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import mlflow.tracking  # noqa: F401 - Tune imports it here too, and the tracker's thread must not meanwhile
 
-    from orchestration.run.ray_tune import end_tune, fitting, ray_session, run_trials
+    from orchestration.run.ray_tune import end_tune, ray_session, rooms, run_trials
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(ray_session(command.address, command.workers or 1, spec.cpus, spec.gpus))
+            stack.enter_context(ray_session(command.address))
         except Exception as error:  # Ray has a class of its own for every way in which this fails
             reason = " ".join((str(error) or repr(error)).split())
             if not command.address:
                 raise SpecError(f"Ray does not start: {reason}") from error
             token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
             raise SpecError(f"the Ray cluster at {command.address} cannot be joined: {reason}; {token}") from error
-        workers = command.workers or min(fitting(spec.cpus, spec.gpus), len(trials))
+        fit = fitting(spec, rooms(), "the largest node" if command.address else "this machine, as Ray counts,")
+        workers = min(command.workers or len(trials), fit)
         stop.take_signals()  # which Ray has taken
         stop.end_running = end_tune
         try:

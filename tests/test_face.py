@@ -18,8 +18,9 @@ import yaml
 
 import mcit_core
 from mcit_core import run as one_sequence
+from mcit_core.yaml_document import SpecError
 from orchestration import mcit, sweep
-from orchestration.arguments import NO_SWEEP, SHIPPED, find_sweep, fitting, read_command, shipped_names
+from orchestration.arguments import NO_SWEEP, SHIPPED, find_sweep, fitting, machine, read_command, shipped_names
 from orchestration.plan.sweep_file import load_spec
 from tests.support.examples import example
 
@@ -134,20 +135,49 @@ def test_workers_are_those_named_or_as_many_as_fit(monkeypatch: pytest.MonkeyPat
     assert read_command(*asked("threshold"), spec, 100).workers == 64
     assert read_command(*asked("threshold"), named, 14).workers == 3
     assert read_command(*asked("threshold", "--workers", "5"), named, 14).workers == 5
+    assert read_command(*asked("threshold", "--workers", "65"), named, 100).workers == 64  # Ray counts what there is
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert read_command(*asked("threshold"), spec, 14).workers is None  # the cluster's nodes decide
 
 
 def test_what_fits_on_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(cpus: float, gpus: float) -> int:
+        spec = load_spec(SHIPPED / "threshold.yaml", [f"resources.cpus={cpus}", f"resources.gpus={gpus}"])
+        return fitting(spec, [machine()], "this machine")
+
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert fitting(1, 0) == 8
-    assert fitting(3, 0) == 2
-    assert fitting(1, 1) == 2
-    assert fitting(1, 0.5) == 4
-    assert fitting(16, 0) == 1
+    assert fit(1, 0) == 8
+    assert fit(3, 0) == 2
+    assert fit(1, 1) == 2
+    assert fit(1, 0.5) == 4
+    with pytest.raises(SpecError, match=r"resources.cpus 16, and this machine has 8 CPUs"):
+        fit(16, 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert fitting(1, 1) == 1
+    with pytest.raises(SpecError, match=r"resources.gpus 1, and this machine has 8 CPUs and 0 GPUs: it would wait"):
+        fit(1, 1)
+
+
+def test_what_fits_on_a_cluster_is_counted_node_by_node() -> None:
+    spec = load_spec(SHIPPED / "threshold.yaml", ["resources.cpus=4", "resources.gpus=1"])
+    nodes = [{"cpus": 3, "gpus": 8}, {"cpus": 64, "gpus": 2}, {"cpus": 4, "gpus": 1}]
+    assert fitting(spec, nodes, "the largest node") == 3
+    with pytest.raises(SpecError, match="the largest node has 3 CPUs and 8 GPUs"):
+        fitting(spec, nodes[:1], "the largest node")
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("assignment", ["resources.gpus=1", "base.train.device=cuda"])
+def test_a_gpu_that_is_not_there_is_refused(
+    assignment: str, dry: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    words = ["smoke", "--set", assignment, "--storage", str(tmp_path / "runs"), *(["--dry-run"] if dry else [])]
+    assert sweep.main(words) == 2
+    said = capsys.readouterr().err
+    assert "resources.gpus" in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_hint_reproduces_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import signal
@@ -268,16 +267,15 @@ def _take_for_lost() -> None:
 
 
 @contextmanager
-def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> Iterator[None]:
-    """Ray for the time of a sweep: joined at `address`, or started on this machine's loopback and ended afterwards."""
+def ray_session(address: str | None) -> Iterator[None]:
+    """Ray for the time of a sweep: joined at `address`, or started on this machine's loopback and ended afterwards. Ray
+    itself counts what there is of CPUs and GPUs."""
     quiet: dict[str, object] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
         ray.init(address=address, **quiet)
     else:
         ray.init(
             address="local",  # or else Ray joins any cluster that it finds on this machine
-            num_cpus=max(1, math.ceil(workers * cpus)),
-            num_gpus=math.ceil(workers * gpus) if gpus else None,
             include_dashboard=False,
             **quiet,
         )
@@ -287,11 +285,10 @@ def ray_session(address: str | None, workers: int, cpus: float, gpus: float) -> 
         ray.shutdown()
 
 
-def fitting(cpus: float, gpus: float) -> int:
-    """How many trials fit at once on the nodes of the Ray that was joined, at least one."""
-    rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    needs = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
-    return max(1, sum(int(min(room.get(name, 0) / need for name, need in needs.items())) for room in rooms))
+def rooms() -> list[dict[str, float]]:
+    """What the nodes of the Ray that was joined have, each by itself."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [{"cpus": room.get("CPU", 0.0), "gpus": room.get("GPU", 0.0)} for room in found]
 
 
 def make_scratch(storage: Path, name: str) -> Path:
@@ -321,6 +318,7 @@ def run_trials(
             experiment=trial.experiment.model_dump_json(),
             features=str(storage / "features"),
             stages=stages,
+            gpus=spec.gpus,
         )
         for trial in trials
     ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
 
+import torch
 from ray import tune
 
 from mcit_core.config import Experiment
@@ -18,12 +21,44 @@ from orchestration.run.from_store import trial_key
 
 
 class TrialConfig(TypedDict):
-    """A trial as Tune hands it to a worker: its id, its experiment as JSON, the folder of features, the stage store."""
+    """A trial as Tune hands it to a worker: its id, its experiment as JSON, the folder of features, the stage store,
+    how many GPUs it was given."""
 
     trial: str
     experiment: str
     features: str
     stages: str
+    gpus: float
+
+
+#: faults of a network file system or of the connection to it, which another node may not have
+GONE = ("ESTALE", "EREMOTEIO", "ENOTCONN", "ETIMEDOUT", "ECONNRESET", "EHOSTUNREACH")
+UNREACHABLE = {getattr(errno, name) for name in GONE if hasattr(errno, name)}
+
+
+def is_node_fault(error: BaseException | None) -> bool:
+    """Whether an error is of the worker's machine and not of the trial: a GPU that has failed (its process can use it
+    no more), a file system that has gone. Out of memory is of the trial."""
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in UNREACHABLE:
+        return True
+    out_of_memory = type(error).__name__ == "OutOfMemoryError"
+    return (isinstance(error, RuntimeError) and "CUDA error" in str(error) and not out_of_memory) or is_node_fault(
+        error.__cause__
+    )
+
+
+def take_device(gpus: float) -> None:
+    """Have torch use what the trial was given: no GPU where that is none. Raises RuntimeError where it was given one
+    and torch sees none."""
+    if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif not torch.cuda.is_available():
+        raise RuntimeError(
+            f"resources.gpus is {gpus:g}, and torch {torch.__version__} sees no GPU in this worker: install a build of "
+            "torch for this machine's GPUs, or set resources.gpus to 0"
+        )
 
 
 class StageTrainable(tune.Trainable):
@@ -33,7 +68,8 @@ class StageTrainable(tune.Trainable):
     first step reports the untouched model too.
     A trial that starts again, after a pause or on another worker, reports its finished stages again, from the store.
     An exception (out of memory too) is the trial's result, `error`, and its end: it would come again, so that Tune,
-    which tries again where a worker is lost, does not get to see it.
+    which tries again where a worker is lost, does not get to see it. But for a fault of the node: Tune ends the worker,
+    and tries again with another one.
     """
 
     def setup(self, config: TrialConfig) -> None:
@@ -57,6 +93,8 @@ class StageTrainable(tune.Trainable):
             # what it left half done in the shared model must not reach the next trial
             drop_workbenches()
             self._results = None
+            if is_node_fault(error):
+                raise
             told = str(error) or "no message"
             return {
                 "stages": [],
@@ -67,6 +105,7 @@ class StageTrainable(tune.Trainable):
     def _advance(self) -> list[StageResult]:
         shown: list[StageResult] = []
         if self._results is None:
+            take_device(self._config["gpus"])
             experiment = Experiment.model_validate_json(self._config["experiment"])
             bench = workbench_for(experiment, Path(self._config["features"]))
             sequence = TaskSequence(experiment, bench, StageStore(self._config["stages"]))

@@ -19,11 +19,12 @@ def test_every_distinct_stage_is_trained_once(undisturbed: Sweep) -> None:
 
 
 def test_a_killed_worker_costs_its_stage_alone(undisturbed: Sweep, tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path).begin(sleep=1.0)
+    """And so does one whose file system has gone, which is no fault of the trial."""
+    sweep = Sweep(tmp_path).begin(sleep=1.0, MCIT_TEST_STALE=str(tmp_path / "stale"))
     for count in (2, 6):
         os.kill(sweep.wait_for(count), signal.SIGKILL)
     sweep.end()
-    assert len(sweep.begun) == DISTINCT + 2
+    assert len(sweep.begun) == DISTINCT + 3
     for name in ("accuracy", "stages"):
         assert sweep.table(name) == undisturbed.table(name)
     assert without_counts(sweep.table("trials")) == without_counts(undisturbed.table("trials"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +58,10 @@ class NotingTuner(PromptPool):
         with Path(os.environ["MCIT_TEST_NOTES"]).open("a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(float(os.environ.get("MCIT_TEST_SLEEP", "0")))
+        if stale := os.environ.get("MCIT_TEST_STALE"):  # in one process alone
+            with suppress(FileExistsError):
+                Path(stale).touch(exist_ok=False)
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         super().begin_stage()
 
 

@@ -1,0 +1,45 @@
+"""What of a worker's errors is the trial's, and what it makes of the hardware that it was given."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import torch
+
+from orchestration.keep.files import StorageError, writing
+from orchestration.run.trainable import is_node_fault, take_device
+
+
+def wrapped(code: int) -> StorageError:
+    with pytest.raises(StorageError) as raised, writing("place"):
+        raise OSError(code, os.strerror(code))
+    return raised.value
+
+
+def test_faults_of_the_node_and_of_the_trial() -> None:
+    of_the_node = [
+        OSError(errno.ESTALE, "Stale file handle"),
+        wrapped(errno.ESTALE),
+        RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+    ]
+    of_the_trial = [
+        OSError(errno.ENOSPC, "No space left on device"),
+        wrapped(errno.ENOSPC),
+        FileNotFoundError(errno.ENOENT, "No such file"),
+        RuntimeError("shape mismatch"),
+        torch.cuda.OutOfMemoryError("CUDA error: out of memory"),
+        ValueError("CUDA error"),
+    ]
+    assert [is_node_fault(error) for error in of_the_node] == [True] * len(of_the_node)
+    assert [is_node_fault(error) for error in of_the_trial] == [False] * len(of_the_trial)
+
+
+def test_no_gpu_means_the_cpu_and_a_missing_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    take_device(0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match=r"resources.gpus is 0.5, and torch .* sees no GPU in this worker"):
+        take_device(0.5)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from safetensors import SafetensorError
 
 from mcit_core.config import Experiment
@@ -17,7 +16,7 @@ from mcit_core.folders import check_folder, write_atomic
 from mcit_core.metrics import summarise_protocol
 from mcit_core.stages.matrix_csv import matrix_csv
 from mcit_core.stages.results import UNTOUCHED, StageResult, matrix, untouched
-from mcit_core.yaml_document import SpecError
+from mcit_core.yaml_document import SpecError, dump_yaml
 
 
 def print_matrix(tasks: Sequence[str], rows: list[tuple[str, list[float | None]]]) -> None:
@@ -91,9 +90,7 @@ def run(experiment: Experiment, features: Path | None, out: Path | None = None) 
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / "accuracy_matrix.csv", (matrix_csv(tasks, rows)).encode())
         write_atomic(out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
-        write_atomic(
-            out / "experiment.yaml", (yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)).encode()
-        )
+        write_atomic(out / "experiment.yaml", dump_yaml(experiment.model_dump(mode="json")).encode())
         print(f"\nwritten to {out}")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,51 @@ from mcit_core.registry import near
 
 #: values in one file, aliases counted at every use; above it a file is a mistake or a trap
 LARGEST = 100_000
+
+
+#: numbers that YAML 1.1 and 1.2 read differently, or one of them as text: 010, 1_000, 1:30
+AMBIGUOUS = re.compile(r"[-+]?(?:0\d[\d_]*(?:\.\d*)?|\d[\d_]*_[\d_]*(?:\.[\d_]*)?|\d+(?::[0-5]?\d)+(?:\.\d*)?)")
+#: the core schema of YAML 1.2: yes, no, on and off are text, 1e-3 is a number
+CORE = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    "merge": (r"<<", ["<"]),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values by the core schema of YAML 1.2."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what that would read as something else."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.yaml_implicit_resolvers = {}
+    for _kind, (_pattern, _first) in CORE.items():
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+def load_yaml(text: str) -> Any:
+    """Raises yaml.YAMLError, ValueError or RecursionError for what is no YAML."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def dump_yaml(value: object) -> str:
+    """What `load_yaml` reads as `value`, keys in their order."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def compose_yaml(text: str) -> yaml.Node | None:
+    """The tree of a text, None where it is empty. Raises as `load_yaml`."""
+    return yaml.compose(text, Loader=_Loader)
 
 
 class SpecError(Exception):
@@ -41,6 +87,8 @@ def oddity(node: yaml.Node) -> tuple[int, str] | None:
             return line, f"holds more than {LARGEST:,} values (an alias counts at every use)"
         if isinstance(here, yaml.CollectionNode):
             above |= {id(here)}
+        if isinstance(here, yaml.ScalarNode) and here.style is None and AMBIGUOUS.fullmatch(here.value):
+            return line, f"{here.value} is read as one number or another; write the digits alone, or quote it as text"
         if isinstance(here, yaml.SequenceNode):
             waiting += [(item, above) for item in here.value]
         elif isinstance(here, yaml.MappingNode):
@@ -66,11 +114,11 @@ class Document:
         self._spellings: dict[str, tuple[str, ...]] = {}
         text = self._read()
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            node = compose_yaml(text)
             odd = None if node is None else oddity(node)
             if odd:
                 raise SpecError(f"{path}:{odd[0]}: {odd[1]}")
-            content = yaml.safe_load(text)
+            content = load_yaml(text)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise SpecError(f"{path}:{mark.line + 1 if mark else 1}: is not YAML: {error.problem}") from None

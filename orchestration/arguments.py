@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import socket
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from mcit_core.folders import check_folder
 from mcit_core.registry import near
 from mcit_core.yaml_document import SpecError
-from orchestration.keep.files import Folder
+from orchestration.keep.files import Folder, without_userinfo
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial
 
@@ -57,7 +58,6 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--storage",
-        type=Path,
         default=None,
         metavar="DIR",
         help="where results, stages and mlflow.db go (default: runs)",
@@ -104,7 +104,8 @@ def read_command(asked: argparse.Namespace, words: list[str], spec: SweepSpec, t
         fresh=asked.fresh,
         quiet=asked.quiet,
         dry_run=asked.dry_run,
-        again="python -m orchestration.sweep " + shlex.join(word for word in words if word != "--fresh"),
+        again="python -m orchestration.sweep "
+        + shlex.join(without_userinfo(word) for word in words if word != "--fresh"),
     )
 
 
@@ -178,28 +179,49 @@ def choose_address(asked: str | None) -> str | None:
     return address
 
 
-def choose_storage(storage: Path | None, option: str = "--storage") -> Path:
+def choose_storage(storage: str | None, option: str = "--storage") -> Path:
     """The storage folder. Inside a Ray job a relative one would lie in Ray's temporary copy of the code: refused."""
-    chosen = storage or Path("runs")
+    chosen = local_folder("runs" if storage is None else storage, option)
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not chosen.is_absolute():
         raise SpecError(
             f"{option} {chosen}: inside a Ray job a relative folder is lost with the job; "
             "give an absolute one that every node can reach"
         )
-    if "://" in str(chosen) or str(chosen).startswith(("s3:", "gs:", "hdfs:")):
-        raise SpecError(f"{option} {chosen}: expected a folder that every worker can reach; only --stages can be a URI")
     check_folder(chosen, option)
     return chosen.resolve()
+
+
+def local_folder(text: str, option: str) -> Path:
+    """A folder as it was meant, ~ expanded. Raises SpecError for what would quietly become one of another name."""
+    if not text.strip():
+        raise SpecError(f"{option}: is empty, as of a variable that is not set; expected a folder")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
+        raise SpecError(
+            f"{option} {without_userinfo(text)}: expected a folder that every worker can reach; only --stages can be a "
+            "URI"
+        )
+    if found := re.search(r"[$?%]", text):
+        raise SpecError(
+            f"{option} {text}: has a {found[0]!r} in it, as of a variable that was not expanded; choose another"
+        )
+    return Path(text).expanduser()
 
 
 def choose_stages(place: str | None, storage: Path) -> str:
     """The stage store: a folder, or a URI that pyarrow opens."""
     if place is None:
         return str(storage / "stages")
+    if "://" not in place:
+        return str(choose_storage(place, "--stages"))
+    if without_userinfo(place) != place:
+        raise SpecError(
+            f"--stages {without_userinfo(place)}: holds a user name or password, which would end in files and reports. "
+            "Leave them out and give them by the environment, for S3 as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     try:
         Folder(place).exists()
     except (OSError, ValueError) as error:
         raise SpecError(
             f"--stages {place}: cannot be opened ({error}); expected a folder, or a URI as s3://bucket/stages"
         ) from None
-    return place if "://" in place else str(choose_storage(Path(place), "--stages"))
+    return place

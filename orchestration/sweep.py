@@ -6,6 +6,7 @@ The same command again goes on where it stopped: finished stages come from the s
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from mcit_core.yaml_document import SpecError
 from orchestration.arguments import Command, check_device, find_sweep, fitting, parser, read_command
-from orchestration.keep.files import StorageError, writing
+from orchestration.keep.files import StorageError, without_userinfo, writing
 from orchestration.plan.halving import race
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.stage_tree import costs
@@ -39,6 +40,9 @@ ROWS = {"validation": 200, "test": 500, "retention": 300}
 
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # on a terminal that is not UTF-8 a sign more or less harms nothing
     asked = parser(__doc__).parse_args(words)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -131,7 +135,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     for line in records.begin(lambda trial: key_here(trial.experiment, storage / "features"), bool(spec.halving)):
         console.print(line, markup=False)
     write_sweep(folder, resolved(spec), provenance)
-    uri = spec.mlflow or default_uri(storage)
+    uri = spec.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage)
     tracker = BackgroundTracker(
         Tracker(uri, records, provenance), lambda text: console.print(text, style="yellow", markup=False)
     )
@@ -188,9 +192,10 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
     if not command.address:
         # read when ray is imported: off, a Ray of the sweep's own takes the loopback alone, on Linux too
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    import mlflow.tracking  # noqa: F401 - Tune imports it here too, and the tracker's thread must not meanwhile
-
     from orchestration.run.ray_tune import end_tune, ray_session, rooms, run_trials
+    from orchestration.tracking.tracker import load_client
+
+    load_client()
 
     with ExitStack() as stack:
         try:
@@ -223,7 +228,7 @@ def conclude(command: Command, folder: Path, report: Path, uri: str, records: Re
     print_summary(folder, Console(highlight=False, width=None if sys.stdout.isatty() else 140))
     statuses = [record.status for record in records.records.values()]
     print(f"\nreport: {report}")
-    print(f"compare runs: mlflow ui --backend-store-uri {shlex.quote(uri)}")
+    print(f"compare runs: {where_to_look(uri)}")
     if not tracked:
         print(f"MLflow does not have everything; later: python -m orchestration.track {folder}")
     if "FAILED" in statuses or "UNFINISHED" in statuses:
@@ -233,6 +238,12 @@ def conclude(command: Command, folder: Path, report: Path, uri: str, records: Re
         )
         return 1
     return 0
+
+
+def where_to_look(uri: str) -> str:
+    """How to see what MLflow has: a server by its address, a database by MLflow's own."""
+    shown = without_userinfo(uri)
+    return shown if shown.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
 
 
 def _count(n: int, what: str) -> str:

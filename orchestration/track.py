@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-import yaml
-
-from mcit_core.yaml_document import SpecError
+from mcit_core.yaml_document import SpecError, load_yaml
+from orchestration.keep.files import without_userinfo
 from orchestration.keep.records import Records
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
@@ -30,14 +30,17 @@ def main(arguments: list[str] | None = None) -> int:
     if problems:
         print(f"{'; '.join(problems)}: written anew from the journal", file=sys.stderr)
         records.write()
-    provenance = yaml.safe_load((args.run / "sweep.yaml").read_text(encoding="utf-8")).get("provenance", {})
-    uri = args.uri or spec.mlflow or default_uri(args.run.parent)
+    provenance = load_yaml((args.run / "sweep.yaml").read_text(encoding="utf-8")).get("provenance", {})
+    uri = args.uri or spec.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(args.run.parent)
+    if "***@" in uri:
+        print(f"{args.run}/sweep.yaml has MLflow's address without its password; give it by --uri", file=sys.stderr)
+        return 2
     try:
         Tracker(uri, records, provenance).sync(final=True)
     except Exception as error:  # MLflow and what it stands on have a class for every way in which this fails
         print(unreachable(uri, error), file=sys.stderr)
         return 1
-    print(f"MLflow at {uri} has everything of {args.run}")
+    print(f"MLflow at {without_userinfo(uri)} has everything of {args.run}")
     return 0
 
 

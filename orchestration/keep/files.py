@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,11 @@ CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 class StorageError(OSError):
     """A place that cannot be written to; the text is the whole message, with path and remedy."""
+
+
+def without_userinfo(uri: str) -> str:
+    """A URI as it may be shown: user name and password are left out."""
+    return re.sub(r"(?<=://)[^/@]*@", "***@", uri)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from pydantic import JsonValue
 
 from mcit_core.choices import shown_choice
 from mcit_core.folders import write_atomic
-from mcit_core.yaml_document import SpecError
-from orchestration.keep.files import writing
+from mcit_core.yaml_document import SpecError, dump_yaml, load_yaml
+from orchestration.keep.files import without_userinfo, writing
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial
 
@@ -70,7 +70,7 @@ def run_id(run: Path) -> Provenance:
     if not (run / "sweep.yaml").exists():
         return {"run_id": uuid.uuid4().hex}
     try:
-        known = yaml.safe_load((run / "sweep.yaml").read_text(encoding="utf-8"))["provenance"]["run_id"]
+        known = load_yaml((run / "sweep.yaml").read_text(encoding="utf-8"))["provenance"]["run_id"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         return {}  # damaged, or written before RUNs had one: known by its folder
     return {"run_id": str(known)}
@@ -87,7 +87,10 @@ def _git(*words: str) -> str:
 
 
 def write_sweep(run: Path, sweep: Mapping[str, object], provenance: Provenance) -> None:
-    """sweep.yaml of a RUN. Raises StorageError."""
-    text = yaml.safe_dump({**sweep, "provenance": provenance}, sort_keys=False, allow_unicode=True)
+    """sweep.yaml of a RUN, without the user name and password of a tracking URI. Raises StorageError."""
+    tracking = sweep.get("tracking")
+    if isinstance(tracking, dict) and isinstance(tracking.get("mlflow"), str):
+        sweep = {**sweep, "tracking": {"mlflow": without_userinfo(tracking["mlflow"])}}
+    text = dump_yaml({**sweep, "provenance": provenance})
     with writing(run / "sweep.yaml"):
         write_atomic(run / "sweep.yaml", text.encode())

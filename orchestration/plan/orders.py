@@ -54,7 +54,7 @@ def order_axis(document: Document, axis: Any, tasks: Order) -> tuple[Order, ...]
     if isinstance(axis, list):
         return _explicit_orders(document, keys, axis, tasks)
     kind = axis.get("kind") if isinstance(axis, dict) else axis
-    if kind not in ORDER_KINDS:
+    if not isinstance(kind, str) or kind not in ORDER_KINDS:
         document.fault(
             keys,
             f"expected a list of orders or {{kind: {' | '.join(ORDER_KINDS)}}}, got {kind!r}"

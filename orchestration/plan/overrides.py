@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import yaml
 
-from mcit_core.config import is_field
+from mcit_core.config import flatten, is_field
 from mcit_core.experiment_file import PARTS
 from mcit_core.registry import near
-from mcit_core.yaml_document import Document, SpecError, oddity
+from mcit_core.yaml_document import Document, SpecError, compose_yaml, load_yaml, oddity
 
 
 def override(document: Document, assignments: list[str], top: tuple[str, ...], settable: list[str]) -> None:
@@ -18,14 +21,11 @@ def override(document: Document, assignments: list[str], top: tuple[str, ...], s
         key, sign, raw = assignment.partition("=")
         if not sign or not key:
             raise SpecError(f"--set {assignment}: expected KEY=VALUE, for example --set train.steps=20")
-        try:
-            node = yaml.compose(raw, Loader=yaml.SafeLoader)
-            odd = None if node is None else oddity(node)
-            if odd:
-                raise SpecError(f"--set {assignment}: {odd[1]}")
-            value = yaml.safe_load(raw)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise SpecError(f"--set {assignment}: the value is not YAML") from None
+        if not raw.strip():
+            raise SpecError(
+                f"--set {assignment}: the value is empty, as of a variable that is not set; write null or ''"
+            )
+        value = _value(assignment, raw)
         head, _, rest = key.partition(".")
         if key in top:
             content[key] = value
@@ -40,15 +40,48 @@ def override(document: Document, assignments: list[str], top: tuple[str, ...], s
             document.origins[(head, rest)] = assignment
             continue
         if head not in ("axes", "base", "halving", "resources", "tracking"):
-            if key not in settable and not (rest and is_field(key)):
+            if key not in settable and not (rest and is_field(key)) and key not in sections(settable):
                 raise SpecError(f"--set {assignment}: there is no key {key!r}{near(key, [*settable, *top])}")
             head, rest = "base", key
         section = content.get(head)
         section = dict(section) if isinstance(section, dict) else {}
-        if head == "base" and "." in rest:  # the file may have written it nested
-            outer, _, inner = rest.partition(".")
-            if isinstance(section.get(outer), dict):
-                section[outer] = {k: v for k, v in section[outer].items() if k != inner}
-        section[rest] = value
+        if head == "base":
+            section = _without(section, rest) if not isinstance(value, dict) else section
+            for path, leaf in flatten({rest: value}).items():
+                section = {**_without(section, path), path: leaf}
+                document.origins[("base", *path.split("."))] = assignment
+        else:
+            section[rest] = value
+            document.origins[(head, rest)] = assignment
         content[head] = section
-        document.origins[(head, *(rest.split(".") if head == "base" else (rest,)))] = assignment
+        base = content.get("base")
+        if head == "axes" and isinstance(base, dict):  # an axis takes the place of one value
+            content["base"] = _without(base, rest)
+
+
+def sections(paths: Iterable[str]) -> set[str]:
+    """What stands before a dot in dotted paths."""
+    return {head for head, dot, _ in (path.rpartition(".") for path in paths) if dot}
+
+
+def _value(assignment: str, raw: str) -> Any:
+    try:
+        node = compose_yaml(raw)
+        odd = None if node is None else oddity(node)
+        if odd:
+            raise SpecError(f"--set {assignment}: {odd[1]}")
+        return load_yaml(raw)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise SpecError(f"--set {assignment}: the value is not YAML") from None
+
+
+def _without(section: dict[str, Any], path: str) -> dict[str, Any]:
+    """A section of a file without a setting, however it is written: a.b: 1 or a: {b: 1}."""
+    kept = {}
+    for name, value in section.items():
+        if name == path or name.startswith(f"{path}."):
+            continue
+        if isinstance(value, dict) and path.startswith(f"{name}."):
+            value = _without(value, path.removeprefix(f"{name}."))
+        kept[name] = value
+    return kept

@@ -31,6 +31,8 @@ OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
 SETTABLE = sorted(field_paths().keys() - OWN_KEYS)
 #: names in a storage folder that are not a RUN's
 RESERVED = ("stages", "evaluations", "leases", "features", "mlartifacts", "mlflow.db")
+#: ends of names that SQLite gives to files of its own beside mlflow.db
+SQLITE = ("-journal", "-wal", "-shm")
 #: what neither a file of numbers nor a random generator can hold
 SEED_LIMIT = 2**63
 NEEDED = ("name", "benchmark", "model", "method")
@@ -58,7 +60,7 @@ class HalvingSection(_Strict):
 class SweepFile(_Strict):
     """The top level of a sweep file, before names and points are checked."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     benchmark: Value
     model: Value
     method: str
@@ -181,6 +183,10 @@ def _top_level(document: Document) -> SweepFile:
                 document.fault(keys, f"unknown key; expected one of {', '.join(valid)}{near(keys[-1], valid)}")
             elif fault["type"] == "missing":
                 document.fault(keys, "is missing; a sweep needs name, benchmark, model and method")
+            elif fault["type"] == "string_too_long":
+                document.fault(
+                    keys, f"expected at most {fault['ctx']['max_length']} characters, got {len(fault['input'])}"
+                )
             elif keys[0] == "name" and fault["type"] == "string_pattern_mismatch":
                 document.fault(
                     keys, f"expected letters, digits, '.', '_' or '-' (it names a folder), got {fault['input']!r}"
@@ -203,7 +209,7 @@ def _names(document: Document, file: SweepFile) -> dict[str, Choice]:
     for key in PARTS:
         choices[key] = choose(document, key, getattr(file, key))
     document.known(("method",), "method", file.method, method_names())
-    if file.name.lower() in RESERVED:
+    if file.name.lower() in RESERVED or file.name.lower().endswith(SQLITE):
         document.fault(("name",), f"{file.name!r} is a name that the storage folder uses itself; choose another")
     if file.search != "grid":
         document.fault(("search",), f"expected 'grid', got {file.search!r}")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import html
 
-import yaml
-
 from mcit_core.config import flatten
 from mcit_core.metrics import CATALOGUE
+from mcit_core.yaml_document import dump_yaml
 from orchestration.keep.tables import Row, text_in
 from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
 from orchestration.report.context import Context
@@ -266,7 +265,7 @@ def _provenance(context: Context) -> Section:
         else missing("the sweep file carries no provenance")
     )
     if sweep:
-        text = html.escape(yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True))
+        text = html.escape(dump_yaml(sweep))
         body += f"<details><summary>The sweep file, resolved</summary><pre>{text}</pre></details>"
     return "Where the numbers come from", body
 

@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
-import yaml
 from pydantic import JsonValue
 
 from mcit_core.methods import ORDERLESS
 from mcit_core.stages.results import StageResult
+from mcit_core.yaml_document import load_yaml
 from orchestration.keep.tables import NOT_IN_SWEEP, PARTIAL, TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
 from orchestration.results.estimates import Design
 
@@ -61,7 +61,7 @@ def read_results(run_dir: Path) -> Results:
     """Read a RUN folder; a table that is not there is empty. Raises ValueError for a damaged one."""
     run_dir = Path(run_dir)
     sweep_file = run_dir / "sweep.yaml"
-    sweep = (yaml.safe_load(sweep_file.read_text(encoding="utf-8")) or {}) if sweep_file.exists() else {}
+    sweep = (load_yaml(sweep_file.read_text(encoding="utf-8")) or {}) if sweep_file.exists() else {}
     axes = {
         str(name): [_plain(value) for value in values] if isinstance(values, list) else None
         for name, values in (sweep.get("axes") or {}).items()

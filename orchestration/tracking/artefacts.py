@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from mcit_core.stages.matrix_csv import matrix_csv
+from mcit_core.yaml_document import dump_yaml
 from orchestration.keep.records import TrialRecord
 
 
@@ -16,7 +15,7 @@ def write_artefacts(folder: Path, record: TrialRecord) -> None:
     rows = zip(("untouched", *order), [record.untouched("test") or [], *record.matrix("test")], strict=False)
     (folder / "accuracy_matrix.csv").write_text(matrix_csv(order, rows))
     experiment = record.trial.experiment.model_dump(mode="json")
-    (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
+    (folder / "experiment.yaml").write_text(dump_yaml(experiment))
     _matrix_picture(folder / "accuracy_matrix.png", record)
 
 

@@ -7,6 +7,7 @@ else than the records is deleted and made anew. The sweep never waits for it (se
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -24,6 +25,7 @@ from typing import TypeVar
 from mcit_core.config import UNTRAINED, flatten
 from mcit_core.stages.digest import digest
 from mcit_core.stages.results import UNTOUCHED
+from orchestration.keep.files import without_userinfo
 from orchestration.keep.provenance import Provenance
 from orchestration.keep.records import Records, TrialRecord
 from orchestration.tracking.artefacts import write_artefacts
@@ -39,6 +41,12 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT
 
 Point = tuple[str, int, float]
 Item = TypeVar("Item")
+
+
+def load_client() -> None:
+    """Import MLflow's client. On the main thread before Ray Tune does, which imports it there too: on two threads at
+    once they can wait for one another, or see half of it."""
+    importlib.import_module("mlflow.tracking")
 
 
 def default_uri(storage: Path) -> str:
@@ -308,7 +316,8 @@ def _chunks(items: list[Item], size: int) -> Iterable[list[Item]]:
 
 def unreachable(uri: str, error: Exception) -> str:
     """Why MLflow is not up to date, in a line, with what to do about it where that is known."""
-    reason = (str(error) or repr(error)).splitlines()[0]
+    shown = without_userinfo(uri)
+    reason = (str(error) or repr(error)).splitlines()[0].replace(uri, shown)
     database = database_of(uri)
     if database is not None:
         return (
@@ -316,4 +325,4 @@ def unreachable(uri: str, error: Exception) -> str:
             "is made, `python -m orchestration.track RUN` brings everything"
         )
     no_answer = any(words in str(error) for words in ("API request", "Connection", "timed out"))
-    return f"MLflow at {uri} {'cannot be reached' if no_answer else 'answers with an error'}: {reason}"
+    return f"MLflow at {shown} {'cannot be reached' if no_answer else 'answers with an error'}: {reason}"

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.arguments import choose_stages
-from orchestration.sweep import begin_run, main
+from orchestration.arguments import choose_stages, choose_storage
+from orchestration.keep.provenance import write_sweep
+from orchestration.plan.sweep_file import resolved
+from orchestration.report import write_report
+from orchestration.sweep import begin_run, main, where_to_look
+from orchestration.track import main as track
+from tests.orchestration.tracking.test_tracking import fill, make_records, provenance
 
 SWEEP = """\
 name: refused
@@ -106,3 +111,61 @@ def test_stages_are_in_the_storage_or_where_it_is_said(tmp_path: Path) -> None:
     assert choose_stages(None, tmp_path) == str(tmp_path / "stages")
     assert choose_stages(f"file://{tmp_path}/shared", tmp_path) == f"file://{tmp_path}/shared"
     assert choose_stages(str(tmp_path / "shared"), tmp_path) == str(tmp_path / "shared")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fragment"),
+    [
+        *((option, "", "is empty") for option in ("--storage", "--stages")),
+        *(
+            ("--storage", f"{scheme}place", "only --stages can be a URI")
+            for scheme in ("file:", "az://", "abfs:", "http://")
+        ),
+        *((option, text, "not expanded") for option in ("--storage", "--stages") for text in ("$HOME/x", "a?b", "50%")),
+        ("--stages", "s3://key:secret@bucket/stages", "AWS_ACCESS_KEY_ID"),
+        ("--storage", "https://me:secret@host/x", "only --stages can be a URI"),
+    ],
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_places_that_would_become_others(
+    option: str,
+    value: str,
+    fragment: str,
+    dry: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path.name for path in tmp_path.iterdir()} | {"sweep.yaml"}
+    assert main([sweep_file(tmp_path), option, value, *(["--dry-run"] if dry else [])]) == 2
+    said = capsys.readouterr().err
+    assert fragment in said
+    assert len(said.splitlines()) == 1
+    assert "secret" not in said
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_a_tilde_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert choose_storage("~/runs") == tmp_path / "runs"
+
+
+def test_a_password_of_the_tracker_is_written_and_said_nowhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = "http://me:secret@127.0.0.1:9"
+    records = fill(make_records(tmp_path))
+    for record in records.records.values():
+        record.stages = record.trained
+    sweep = {**resolved(records.spec), "tracking": {"mlflow": uri}}
+    records.write()
+    write_sweep(records.run, sweep, provenance())
+    write_report(records.run)
+    assert track([str(records.run)]) == 2
+    assert track([str(records.run), "--uri", uri]) == 1
+    said = capsys.readouterr()
+    assert "secret" not in said.out + said.err
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"secret" not in path.read_bytes(), path
+    assert where_to_look(uri) == "http://***@127.0.0.1:9"

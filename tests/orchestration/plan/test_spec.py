@@ -34,6 +34,18 @@ references: [zero_shot, direct, sequential]
 #: name -> (text to replace, replacement, line, fragments of the message)
 BROKEN = {
     "wrong_type": ("train.steps: 5", "train.steps: many", 6, ["train.steps", "expected a valid integer", "'many'"]),
+    "leading_zero": ("train.steps: 5", "train.steps: 010", 6, ["010", "one number or another"]),
+    "underscore": ("train.steps: 5", "train.steps: 1_000", 6, ["1_000", "one number or another"]),
+    "sexagesimal": ("[0, 1]", "[0, 1:30]", 9, ["1:30", "one number or another"]),
+    "no_is_text": ("train.steps: 5", "averaging.kind: no", 6, ["averaging.kind", "'no'"]),
+    "long_name": ("name: good", f"name: {'x' * 101}", 1, ["name", "at most 100 characters, got 101"]),
+    "name_of_sqlite": ("name: good", "name: mlflow.db-wal", 1, ["'mlflow.db-wal'", "choose another"]),
+    "order_kinds": (
+        "  projection.task_energy: [0.5, 0.99]",
+        "  order: {kind: [reverse, all]}",
+        8,
+        ["expected a list of orders"],
+    ),
     "unknown_top_key": ("seeds: [0, 1]", "seed: [0, 1]", 9, ["unknown key", "did you mean 'seeds'"]),
     "unknown_base_key": ("train.steps", "train.stpes", 6, ["train.stpes", "did you mean 'train.steps'"]),
     "unknown_axis": ("projection.task_energy", "projection.task_enrgy", 8, ["did you mean 'projection.task_energy'"]),
@@ -95,7 +107,7 @@ BROKEN = {
     "not_yaml": ("[0, 1]", "[0, 1", 10, ["not YAML"]),
     "list_at_top": (GOOD, "- a\n- b\n", 1, ["expected a mapping", "got list"]),
     "key_no_text": ("train.steps: 5", "pool: {1: 2}", 6, ["'1'", "type int", "quote it"]),
-    "top_key_no_text": ("seeds: [0, 1]", "no: [0, 1]", 9, ["'no'", "type bool", "quote it"]),
+    "top_key_no_text": ("seeds: [0, 1]", "true: [0, 1]", 9, ["'true'", "type bool", "quote it"]),
     "axis_key_no_text": ("projection.task_energy", "1.5", 8, ["'1.5'", "type float"]),
     "recursive_anchor": ("base: {train.steps: 5}", "base: &a {pool: *a}", 6, ["contains itself"]),
     "huge_seed": ("[0, 1]", f"[{2**63}]", 9, ["seeds", "2**63 - 1", str(2**63)]),

@@ -127,6 +127,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     records = Records(folder, spec, trials)
     on = _count(command.workers, "worker") if command.workers else "as many workers as fit on the cluster"
     console.print(f"{spec.name}: {_count(len(trials), 'trial')} on {on}; results in {folder}", markup=False)
+    console.print("model and data: loading; features are made once for each task")
     provenance = describe(spec, trials, storage) | run_id(folder)
     from orchestration.run.from_store import key_here
     from orchestration.run.stopping import stoppable
@@ -197,6 +198,8 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
 
     load_client()
 
+    where = f"joining the cluster at {command.address}" if command.address else "starting on this machine"
+    progress.console.print(f"Ray: {where}, for {_count(len(trials), 'trial')}", markup=False)
     with ExitStack() as stack:
         try:
             stack.enter_context(ray_session(command.address))

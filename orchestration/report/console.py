@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mcit_core.metrics import Metric
 from orchestration.keep.tables import text_in
 from orchestration.report.context import Context
 from orchestration.report.findings import headline
@@ -17,6 +18,9 @@ from orchestration.results.reading import Results, read_results
 from orchestration.results.settings import SettingSummary
 from orchestration.results.words import format_estimate, so_far, summary_metrics
 
+#: characters of a line that a setting's name has at least
+LABEL = 14
+
 
 def print_summary(run_dir: Path, console: Console | None = None) -> None:
     """Print settings x metrics (per cent, mean ± half the 95 % interval), and beneath it what failed."""
@@ -24,14 +28,13 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
     results = read_results(run_dir)
     context = Context.of(results)
     shown = [metric for metric in summary_metrics(context.summaries) if metric.place == "headline"]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("setting", vertical="bottom", no_wrap=True, overflow="fold")
-    table.add_column("trials", justify="right")
-    for metric in shown:
-        table.add_column(metric.title.replace(" ", "\n", 1) + metric.arrow, justify="right", no_wrap=True)
-    for summary in context.summaries:
-        cells = [_estimate_with_n(metric.name, summary) for metric in shown]
-        table.add_row(Text(context.label(summary.setting)), f"{summary.finished}/{summary.trials}", *cells)
+    longest = max((len(context.label(setting)) for setting in context.settings), default=0)
+    wide = Console(width=10_000)
+    table = _table(context, shown)
+    # labels may be folded; rather a metric less than a number cut
+    while len(shown) > 1 and wide.measure(table).maximum - max(0, longest - LABEL) > console.width:
+        shown = shown[:-1]
+        table = _table(context, shown)
     console.print(table)
     console.print(
         "per cent, mean ± half the 95 % interval, below three seeds their own values; ↑ higher, ↓ lower is better\n"
@@ -40,6 +43,18 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
     for text in notices(results):
         console.print(f"Look into this: {text}", markup=False)
     _print_unfinished(results, console)
+
+
+def _table(context: Context, metrics: list[Metric]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("setting", vertical="bottom", overflow="fold", min_width=LABEL)
+    table.add_column("trials", justify="right", no_wrap=True)
+    for metric in metrics:
+        table.add_column(metric.title.replace(" ", "\n", 1) + metric.arrow, justify="right", no_wrap=True)
+    for summary in context.summaries:
+        cells = [_estimate_with_n(metric.name, summary) for metric in metrics]
+        table.add_row(Text(context.label(summary.setting)), f"{summary.finished}/{summary.trials}", *cells)
+    return table
 
 
 def _estimate_with_n(metric: str, summary: SettingSummary) -> str:

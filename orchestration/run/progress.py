@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from rich.console import Console
 from rich.live import Live
@@ -12,6 +13,10 @@ from rich.text import Text
 from mcit_core.stages.results import UNTOUCHED, StageResult
 from orchestration.keep.files import StorageError
 from orchestration.keep.records import Records
+from orchestration.plan.stage_tree import stage_tree
+
+#: seconds between two lines where there is no terminal
+LINE_SECONDS = 60.0
 
 
 class Progress:
@@ -19,12 +24,24 @@ class Progress:
 
     def __init__(self, console: Console, records: Records, on_trial_end: Callable[[], None]) -> None:
         self.console, self.records, self.on_trial_end = console, records, on_trial_end
-        self.total = sum(record.trial.stages for record in records.records.values())
+        trials = [record.trial for record in records.records.values()]
+        #: by the plan's keys, so that a stage that several trials share is work to be done once
+        self.tree = stage_tree(trials)
+        self.total = sum(trial.stages for trial in trials)
         self.done = self.reused = sum(len(record.trained) for record in records.records.values())
+        self._left = dict(self.tree.steps)
+        for record in records.records.values():
+            self._take_off(record.trial.id, record.trained)
+        self._trained = 0.0  # steps, in this command
+        self._begun: float | None = None  # when the first worker had something to do
         self.running: set[str] = set()
-        self._told = ""
-        self.begun = time.monotonic()
+        self._told, self._line_after = "", time.monotonic() + LINE_SECONDS
         self._live = Live(self._line(), console=console, refresh_per_second=2, transient=True)
+
+    def _take_off(self, trial: str, results: Iterable[StageResult]) -> None:
+        for result in results:
+            if result.stage != UNTOUCHED:
+                self._left.pop(self.tree.chains[trial][result.stage], None)
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -35,21 +52,26 @@ class Progress:
         self._live.stop()
 
     def _line(self) -> Text:
-        statuses = [record.status for record in self.records.records.values()]
-        trained = self.done - self.reused
-        left = "-"
-        if trained:
-            left = f"{(time.monotonic() - self.begun) / trained * (self.total - self.done):.0f} s left"
-        failed = statuses.count("FAILED")
-        stopped = f", {n} stopped" if (n := statuses.count("STOPPED")) else ""
+        statuses = Counter(record.status for record in self.records.records.values())
+        failed = statuses["FAILED"]
+        stopped = f", {statuses['STOPPED']} stopped" if statuses["STOPPED"] else ""
+        stages = f"stages {self.done} of {self.total} ({self.reused} from the store)"
         return Text(
-            f"trials {statuses.count('FINISHED')} done, {len(self.running)} running, {failed} failed{stopped} of "
-            f"{len(statuses)} | stages {self.done} of {self.total} ({self.reused} from the store) | {left}",
+            f"trials {statuses['FINISHED']} done, {len(self.running)} running, {failed} failed{stopped} of "
+            f"{statuses.total()} | {stages} | {self._time_left()}",
             style="red" if failed else "",
         )
 
+    def _time_left(self) -> str:
+        """From the steps that are left, each shared one once, at the pace of those that this command has trained."""
+        if not self._trained or self._begun is None:
+            return "-"
+        seconds = (time.monotonic() - self._begun) / self._trained * sum(self._left.values())
+        return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
+
     def started(self, trial: str) -> None:
         self.running.add(trial)
+        self._begun = self._begun or time.monotonic()
         self._refresh()
 
     def stages(self, trial: str, results: list[StageResult], key: str) -> None:
@@ -59,6 +81,8 @@ class Progress:
         trained = [result for result in results if result.stage != UNTOUCHED]
         self.done += len(trained)
         self.reused += sum(result.reused for result in trained)
+        self._trained += sum(self.tree.steps[self.tree.chains[trial][r.stage]] for r in trained if not r.reused)
+        self._take_off(trial, trained)
         self._refresh()
 
     def paused(self, trial: str) -> None:
@@ -91,9 +115,13 @@ class Progress:
                 self.console.print(str(error), style="red", markup=False)
             self._told = str(error)
         self.on_trial_end()
-        if not self.console.is_terminal:
-            self.console.print(self._line())
+        self._line_after = 0.0
         self._refresh()
 
     def _refresh(self) -> None:
-        self._live.update(self._line())
+        """A terminal's line anew; elsewhere a line at every trial's end, and once a minute."""
+        if self.console.is_terminal:
+            self._live.update(self._line())
+        elif time.monotonic() >= self._line_after:
+            self._line_after = time.monotonic() + LINE_SECONDS
+            self.console.print(self._line())

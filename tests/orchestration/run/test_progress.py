@@ -1,0 +1,93 @@
+"""What is said while a sweep runs, and the table at its end."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestration.keep.files import StorageError
+from orchestration.keep.records import Records
+from orchestration.report.console import print_summary
+from orchestration.run.progress import Progress
+from tests.orchestration.tracking.test_tracking import make_records, stage
+from tests.support.places import ROOT
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def progress_of(records: Records) -> tuple[Progress, io.StringIO]:
+    said = io.StringIO()
+    return Progress(Console(file=said, width=200), records, lambda: None), said
+
+
+def test_the_time_left_counts_a_shared_stage_once(tmp_path: Path, clock: list[float]) -> None:
+    """Two trials of two stages share the first, so that one of three is left when one trial has ended."""
+    records = make_records(tmp_path)
+    first, second = records.records
+    progress, said = progress_of(records)
+    clock[0] += 500  # until Ray has started
+    progress.started(first)
+    clock[0] += 30
+    progress.stages(first, [stage(records, -1), stage(records, 0)], "key")
+    progress.paused(first)
+    clock[0] += 30
+    progress.stages(first, [stage(records, 1)], "key")
+    progress.finished(first)
+    line = said.getvalue().splitlines()[-1]
+    assert line == "trials 1 done, 0 running, 0 failed of 2 | stages 2 of 4 (0 from the store) | 30 s left"
+    assert second in records.records
+
+
+def test_a_line_a_minute_where_there_is_no_terminal(tmp_path: Path, clock: list[float]) -> None:
+    records = make_records(tmp_path)
+    first = next(iter(records.records))
+    progress, said = progress_of(records)
+    for _ in range(10):
+        clock[0] += 25
+        progress.started(first)
+    assert len(said.getvalue().splitlines()) == 3
+
+
+def test_a_disk_that_is_full_is_told_once_and_nothing_is_lost(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = make_records(tmp_path)
+    first, second = records.records
+    progress, said = progress_of(records)
+
+    def full(entry: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records._journal, "append", full)
+        for trial in (first, second):
+            progress.stages(trial, [stage(records, 0), stage(records, 1)], "key")
+            progress.finished(trial)
+        with pytest.raises(StorageError, match=r"journal: no space left .*gc"):
+            records.write()
+    assert said.getvalue().count("no space left") == 1
+    records.write()
+    again = make_records(tmp_path)
+    again.read()
+    assert [record.status for record in again.records.values()] == ["FINISHED"] * 2
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_number_of_the_final_table_is_cut(width: int) -> None:
+    said = io.StringIO()
+    print_summary(ROOT / "docs" / "data" / "pegp", Console(file=said, width=width))
+    table = said.getvalue().partition("per cent,")[0]
+    assert "…" not in table
+    assert "58.0 ± 1.4" in table
+    assert max(map(len, table.splitlines())) <= width
+    if width >= 80:
+        assert "−11.1 ± 11.3" in table

@@ -52,10 +52,15 @@ def batches(
     experiment: Experiment, bench: Workbench, task: str, protections: Sequence[Protection[Section]] = ()
 ) -> Iterator[tuple[FrozenFeatures, Tensor]]:
     """The batches of a stage on `task` (JOINT: all tasks of the order), each of exactly train.batch_size rows, the last
-    ones of which are those that protections replay."""
+    ones of which are those that protections replay. Raises ValueError where the task has fewer rows than that."""
     train, steps = experiment.train, stage_steps(experiment)
     tasks = sorted(experiment.order) if task == JOINT else [task]
     every = [(name, row) for name in tasks for row in range(len(bench.rows(name, "train")))]
+    if train.batch_size > len(every):
+        raise ValueError(
+            f"train.batch_size {train.batch_size} is larger than {task}, which has {len(every)} training rows; "
+            f"set {len(every)} at most"
+        )
     for picked in data_order(experiment.seed, task, len(every), train.batch_size, steps):
         replayed = [row for protection in protections for row in protection.replayed()]
         new = [every[i] for i in picked[: train.batch_size - len(replayed)]]

@@ -6,19 +6,24 @@ import platform
 import subprocess
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import JsonValue
 
 from mcit_core.choices import shown_choice
+from mcit_core.config import UNTRAINED, Experiment
 from mcit_core.folders import write_atomic
 from mcit_core.yaml_document import SpecError, dump_yaml, load_yaml
 from orchestration.keep.files import without_userinfo, writing
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial
+
+if TYPE_CHECKING:
+    from mcit_core.data.workbench import Workbench
 
 #: what the report and MLflow say of a sweep's origin, as it stands in sweep.yaml
 Provenance = dict[str, JsonValue]
@@ -26,9 +31,9 @@ Provenance = dict[str, JsonValue]
 PACKAGES = ("torch", "transformers", "peft", "ray", "mlflow", "pyarrow", "numpy", "pillow", "scikit-learn")
 
 
-def describe(spec: SweepSpec, trials: Iterable[Trial], storage: Path) -> Provenance:
+def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provenance:
     """Versions, commit and digests. Fills the feature cache on the way, so that workers only map it. Raises SpecError
-    where a model or a benchmark of the trials cannot be loaded."""
+    where a model or a benchmark of the trials cannot be loaded, or a batch is larger than a task."""
     started = time.strftime("%Y-%m-%d %H:%M:%S")  # before features are built, which can take long
     from safetensors import SafetensorError
 
@@ -44,6 +49,8 @@ def describe(spec: SweepSpec, trials: Iterable[Trial], storage: Path) -> Provena
         except (OSError, ValueError, SafetensorError) as error:
             raise SpecError(f"model {model} with benchmark {benchmark} cannot be loaded: {error}") from error
         bench.prepare(spec.tasks)
+        same = [trial.experiment for trial in trials if trial.experiment.benchmark == experiment.benchmark]
+        _check_batches(bench, same, spec.tasks)
         weights[model] = bench.model.digest[:16]
         data[benchmark] = {task: bench.data_digest(task)[:16] for task in spec.tasks}
     versions: dict[str, JsonValue] = {"python": platform.python_version()}
@@ -63,6 +70,18 @@ def describe(spec: SweepSpec, trials: Iterable[Trial], storage: Path) -> Provena
         "platform": platform.platform(),
         "started": started,
     }
+
+
+def _check_batches(bench: Workbench, experiments: Iterable[Experiment], tasks: tuple[str, ...]) -> None:
+    """Refuse a batch that is larger than a task. Raises SpecError."""
+    sizes = [experiment.train.batch_size for experiment in experiments if experiment.protocol not in UNTRAINED]
+    counts = {task: len(bench.rows(task, "train")) for task in tasks}
+    smallest = min(counts, key=counts.__getitem__)
+    if sizes and max(sizes) > counts[smallest]:
+        raise SpecError(
+            f"train.batch_size {max(sizes)} is larger than {smallest}, which has {counts[smallest]} training rows; set "
+            f"{counts[smallest]} at most"
+        )
 
 
 def run_id(run: Path) -> Provenance:

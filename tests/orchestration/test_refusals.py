@@ -79,6 +79,15 @@ def test_a_damaged_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert len(message.splitlines()) == 1
 
 
+def test_a_batch_that_is_larger_than_a_task(tmp_path: Path, features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "features").symlink_to(features)
+    words = [sweep_file(tmp_path, model="tiny"), "--storage", str(tmp_path / "runs"), "--set", "train.batch_size=65"]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert message == "train.batch_size 65 is larger than attribute, which has 64 training rows; set 64 at most\n"
+
+
 def test_fresh_keeps_the_old_run_and_the_stages(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
     run = tmp_path / "name"

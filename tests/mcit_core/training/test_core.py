@@ -354,6 +354,11 @@ def test_random_experiments_of_one_key_leave_one_state(
     assert_equal_keys_leave_equal_states(build_experiment("tiny", "mini", preset, ORDER, 0, TINY), other, bench)
 
 
+def test_a_batch_that_is_larger_than_the_task_is_refused(bench: Workbench) -> None:
+    with pytest.raises(ValueError, match="batch_size 65 is larger than attribute, which has 64 training rows; set 64"):
+        train_stage(experiment(**{"train.batch_size": 65}), bench, 0, None)
+
+
 def test_data_order_is_whole_epochs_from_seed_and_task() -> None:
     order = data_order(3, "ground", rows=10, batch=4, steps=5)
     assert order.shape == (5, 4)

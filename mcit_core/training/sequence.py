@@ -15,6 +15,7 @@ from mcit_core.stages.digest import digest
 from mcit_core.stages.fingerprint import stage_code, untouched_code
 from mcit_core.stages.keys import StageKey, stage_chain
 from mcit_core.stages.looks import RETENTION, TEST, looks, untrained_looks
+from mcit_core.stages.numerics import numerics
 from mcit_core.stages.results import UNTOUCHED, Cell, Evaluation, Measured, StageResult
 from mcit_core.stages.state import StageState
 from mcit_core.training.evaluation import evaluate_task
@@ -42,6 +43,7 @@ class Sequence:
         self.experiment, self.bench, self.store = experiment, bench, store
         self.common: dict[str, Value] = {
             "device": bench.model.device.type,
+            "numerics": {**numerics(bench.model.device)},
             "weights": bench.model.digest,
             "sample": bench.data_digest("pretraining", "statistics"),
         }

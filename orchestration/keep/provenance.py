@@ -38,7 +38,9 @@ def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provena
     from safetensors import SafetensorError
 
     from mcit_core.data.workbench import shared_workbench
+    from mcit_core.stages.numerics import numerics
 
+    calculates: dict[str, str] = {}
     weights: dict[str, JsonValue] = {}
     data: dict[str, dict[str, JsonValue]] = {}
     chosen = {f"{t.experiment.benchmark} {t.experiment.model}": t.experiment for t in trials}
@@ -51,6 +53,7 @@ def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provena
         bench.prepare(spec.tasks)
         same = [trial.experiment for trial in trials if trial.experiment.benchmark == experiment.benchmark]
         _check_batches(bench, same, spec.tasks)
+        calculates |= numerics(bench.model.device)
         weights[model] = bench.model.digest[:16]
         data[benchmark] = {task: bench.data_digest(task)[:16] for task in spec.tasks}
     versions: dict[str, JsonValue] = {"python": platform.python_version()}
@@ -66,6 +69,7 @@ def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provena
         # by name only where the sweep compares several
         "data": next(iter(data.values())) if len(data) == 1 else {**data},
         "weights": next(iter(weights.values())) if len(weights) == 1 else weights,
+        "numerics": {**calculates},
         "host": platform.node(),
         "platform": platform.platform(),
         "started": started,

@@ -44,6 +44,13 @@ class _Stored:
         """Nothing: what is read has been kept."""
 
 
+def code_of(experiment: Experiment) -> dict[str, str]:
+    """Module of ours -> digest, distribution -> version: of all that a trial runs."""
+    found = stage_code(experiment, experiment.protections())
+    parts = [found["code"], found["libraries"]]
+    return {name: str(text)[:12] for part in parts if isinstance(part, dict) for name, text in part.items()}
+
+
 def trial_key(experiment: Experiment, bench: Workbench) -> str:
     """Of all that a trial's numbers follow from beside its experiment: code, versions, data and weights. The device is
     left out, since the driver need not have that of its workers."""

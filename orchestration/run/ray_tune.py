@@ -37,6 +37,7 @@ from orchestration.plan.scheduler import StageScheduler
 from orchestration.plan.spec import Order, SweepSpec
 from orchestration.plan.stage_tree import stage_tree
 from orchestration.plan.trials import Trial
+from orchestration.run.from_store import code_of
 from orchestration.run.listener import Listener
 from orchestration.run.trainable import StageTrainable, TrialConfig
 
@@ -319,6 +320,7 @@ def run_trials(
             features=str(storage / "features"),
             stages=stages,
             gpus=spec.gpus,
+            code=code_of(trial.experiment),
         )
         for trial in trials
     ]

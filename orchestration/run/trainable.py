@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,18 +18,36 @@ from mcit_core.data.workbench import drop_workbenches, workbench_for
 from mcit_core.stages.results import StageResult
 from mcit_core.training.sequence import Sequence as TaskSequence  # not the one of collections.abc
 from orchestration.keep.stage_store import StageStore
-from orchestration.run.from_store import trial_key
+from orchestration.run.from_store import code_of, trial_key
 
 
 class TrialConfig(TypedDict):
     """A trial as Tune hands it to a worker: its id, its experiment as JSON, the folder of features, the stage store,
-    how many GPUs it was given."""
+    how many GPUs it was given, and the driver's code and versions (see `code_of`)."""
 
     trial: str
     experiment: str
     features: str
     stages: str
     gpus: float
+    code: dict[str, str]
+
+
+class OtherCodeError(RuntimeError):
+    """The node runs other code or versions than the driver: it would train under other keys."""
+
+
+def check_code(experiment: Experiment, wanted: Mapping[str, str]) -> None:
+    """Raises OtherCodeError, naming what differs."""
+    found = code_of(experiment)
+    other = [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]
+    if other:
+        parts = [f"{name} {found.get(name, 'missing')} here, {wanted.get(name, 'missing')} there" for name in other[:5]]
+        more = f" and {len(other) - 5} more" if len(other) > 5 else ""
+        raise OtherCodeError(
+            f"{platform.node()} has other code or versions than the sweep's driver ({'; '.join(parts)}{more}): install "
+            "the same on every node"
+        )
 
 
 #: faults of a network file system or of the connection to it, which another node may not have
@@ -38,9 +57,11 @@ UNREACHABLE = {getattr(errno, name) for name in GONE if hasattr(errno, name)}
 
 def is_node_fault(error: BaseException | None) -> bool:
     """Whether an error is of the worker's machine and not of the trial: a GPU that has failed (its process can use it
-    no more), a file system that has gone. Out of memory is of the trial."""
+    no more), a file system that has gone, other code. Out of memory is of the trial."""
     if error is None:
         return False
+    if isinstance(error, OtherCodeError):
+        return True
     if isinstance(error, OSError) and error.errno in UNREACHABLE:
         return True
     out_of_memory = type(error).__name__ == "OutOfMemoryError"
@@ -107,6 +128,7 @@ class StageTrainable(tune.Trainable):
         if self._results is None:
             take_device(self._config["gpus"])
             experiment = Experiment.model_validate_json(self._config["experiment"])
+            check_code(experiment, self._config["code"])
             bench = workbench_for(experiment, Path(self._config["features"]))
             sequence = TaskSequence(experiment, bench, StageStore(self._config["stages"]))
             self._key = trial_key(experiment, bench)

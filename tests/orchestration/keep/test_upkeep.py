@@ -58,13 +58,18 @@ def test_explain_says_why_stages_differ(tmp_path: Path, capsys: pytest.CaptureFi
     _, said = upkeep_said(capsys, "explain", first.key, second.key, *storage)
     assert "the task: attribute against ground" in said
     assert f"the first starts from the pre-trained model, the other from stage {first.key[:12]}" in said
-    common = {"code": {"mcit_core.training.step": "e" * 32}, "libraries": {"torch": "3", "peft": "1"}}
+    common = {
+        "code": {"mcit_core.training.step": "e" * 32},
+        "libraries": {"torch": "3", "peft": "1"},
+        "numerics": {"cpu": "AVX512"},
+    }
     other = stage_chain(build_experiment("mini", "mini", "fwd_prompt", ("attribute",), 0, SETTINGS), common, {})[0]
     StageStore(tmp_path / "stages").stage(other, trained)
     _, said = upkeep_said(capsys, "explain", first.key, other.key, *storage)
     assert "the source of mcit_core.training.step: cccccccccccc against eeeeeeeeeeee" in said
     assert "the version of torch: 2 against 3" in said
     assert "the version of peft: not used against 1" in said
+    assert "how the machine calculates (cpu): not used against AVX512" in said
     assert upkeep_said(capsys, "explain", first.key, first.key, *storage)[1] == "they are one and the same stage\n"
     code, said = upkeep_said(capsys, "explain", "zzz", first.key, *storage)
     assert code == 2

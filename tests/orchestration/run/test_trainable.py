@@ -8,8 +8,10 @@ import os
 import pytest
 import torch
 
+from mcit_core.methods import build_experiment
 from orchestration.keep.files import StorageError, writing
-from orchestration.run.trainable import is_node_fault, take_device
+from orchestration.run.from_store import code_of
+from orchestration.run.trainable import OtherCodeError, check_code, is_node_fault, take_device
 
 
 def wrapped(code: int) -> StorageError:
@@ -43,3 +45,16 @@ def test_no_gpu_means_the_cpu_and_a_missing_one_is_an_error(monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match=r"resources.gpus is 0.5, and torch .* sees no GPU in this worker"):
         take_device(0.5)
+
+
+def test_a_node_with_other_code_refuses_and_says_what_differs() -> None:
+    experiment = build_experiment("mini", "mini", "fwd_prompt", ("attribute", "ground"), 0)
+    code = code_of(experiment)
+    assert {"mcit_core.training.step", "mcit_core.protection.projection", "torch"} <= code.keys()
+    check_code(experiment, code)
+    other = {**code, "torch": "0.1", "mcit_core.training.step": "another"}
+    with pytest.raises(
+        OtherCodeError, match=r"mcit_core.training.step \w+ here, another there; torch .* here, 0.1 there"
+    ):
+        check_code(experiment, other)
+    assert is_node_fault(OtherCodeError("other"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mcit_core.config import UNTRAINED
 from mcit_core.methods import ORDERLESS
-from orchestration.keep.tables import text_in
+from orchestration.keep.tables import NOT_IN_SWEEP, OUTDATED, text_in
 from orchestration.results.estimates import present
 from orchestration.results.matrices import accuracy_matrix
 from orchestration.results.reading import Results, finished
@@ -17,7 +17,24 @@ BROKEN = 0.2
 
 def notices(results: Results) -> list[str]:
     """One sentence each; none where nothing looks wrong."""
-    return [*_unused_seeds(results), *_broken_stages(results), *_constant_answers(results)]
+    return [*_set_aside(results), *_unused_seeds(results), *_broken_stages(results), *_constant_answers(results)]
+
+
+def _set_aside(results: Results) -> list[str]:
+    """Finished trials that count for nothing."""
+    outdated = sum(row["status"] == OUTDATED for row in results.trials)
+    found = []
+    if outdated:
+        found.append(
+            f"{outdated} of {len(results.trials)} trials finished by other code, data or versions ({OUTDATED}); they "
+            "count for nothing here until the same command has finished them anew."
+        )
+    if results.left:
+        found.append(
+            f"trials.parquet keeps {len(results.left)} finished trials that the sweep file no longer has "
+            f"({NOT_IN_SWEEP}); they count for nothing here."
+        )
+    return found
 
 
 def _unused_seeds(results: Results) -> list[str]:

@@ -14,6 +14,7 @@ from orchestration.keep.records import Records
 from orchestration.keep.tables import Row
 from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import make_trials
+from orchestration.results.notices import notices
 from orchestration.results.reading import read_results
 from tests.orchestration.tracking.test_tracking import fill, make_records, provenance
 
@@ -101,6 +102,7 @@ def test_a_result_of_other_code_stands_marked_until_a_newer_one_has_finished(run
     assert "ended with: boom" in str(rows[0]["error"])
     assert {row["key"] for row in rows} == {"today"}
     assert read_results(run.run).finished == []  # they do not count
+    assert notices(read_results(run.run))[0].startswith("2 of 2 trials finished by other code")
     # with the old code back they do
     assert [record.status for record in command(run)[0].records.values()] == ["FINISHED"] * 2
     # a newer one takes the place
@@ -151,6 +153,7 @@ def test_trials_that_the_file_no_longer_has_are_kept_and_marked(run: Records, tm
     results = read_results(run.run)
     assert len(results.trials) == len(trials)
     assert len(results.left) == 2
+    assert notices(results)[0].startswith("trials.parquet keeps 2 finished trials that the sweep file no longer has")
     # the file as it was: they count again, and the others are kept
     records, said = command(run)
     assert [record.status for record in records.records.values()] == ["FINISHED"] * 2

@@ -117,9 +117,14 @@ class Records:
         self.left = {name: stored for name, stored in found.items() if name not in self.records and stored.finished}
         kept = [*(found[name] for name in self.records if name in found), *self.left.values()]
         if kept:
-            entries = (
-                {**stored.to_json(), "status": "FINISHED" if stored.finished else stored.status} for stored in kept
-            )
+            aside = self.set_aside()
+            entries = [
+                {
+                    **stored.to_json(),
+                    "status": aside.get(stored.trial, "FINISHED") if stored.finished else stored.status,
+                }
+                for stored in kept
+            ]
             with writing(self._journal.path):
                 self._journal.begin(entries)
         done = sum(record.status == "FINISHED" for record in self.records.values())
@@ -145,7 +150,8 @@ class Records:
         """What the RUN shows of a trial: an earlier result until there is a newer one, which for one that has finished
         is a finished one."""
         stored = record.earlier
-        if stored is None or record.status == "FINISHED" or (record.stages and not stored.finished):
+        newer = record.status != "UNFINISHED" or bool(record.stages)
+        if stored is None or record.status == "FINISHED" or (newer and not stored.finished):
             return record
         if not self._is_outdated(record):
             return TrialRecord(

@@ -28,6 +28,7 @@ from mcit_core.stages.results import UNTOUCHED
 from orchestration.keep.files import without_userinfo
 from orchestration.keep.provenance import Provenance
 from orchestration.keep.records import Records, TrialRecord
+from orchestration.keep.tables import OUTDATED
 from orchestration.tracking.artefacts import write_artefacts
 from orchestration.tracking.database import database_of, prepare
 from orchestration.tracking.server import Client, Run
@@ -86,7 +87,7 @@ class Tracker:
             self._connect()
             for record in list(self.records.records.values()):
                 mark = self.records.mark(record)
-                if record.status != "UNFINISHED" and self._done.get(record.trial.id) != mark:
+                if record.status not in ("UNFINISHED", OUTDATED) and self._done.get(record.trial.id) != mark:
                     self._log_trial(record)
                     self._done[record.trial.id] = mark
             for trial, status in self.records.set_aside().items():

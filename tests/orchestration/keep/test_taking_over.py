@@ -121,6 +121,32 @@ def test_a_result_of_other_code_stands_marked_until_a_newer_one_has_finished(run
     ] * 2
 
 
+def test_the_latest_failure_is_told(run: Records) -> None:
+    """Also of a trial that failed before it had a stage, where an earlier command's failure had one."""
+    first, second = run.records.values()
+    for record, stages in ((first, first.stages[:1]), (second, [])):
+        record.status, record.error, record.stages = "FAILED", "earlier", stages
+    end_all(run)
+    records, _ = command(run)
+    for record in records.records.values():
+        record.status, record.error = "FAILED", "later"
+        records.ended(record)
+    records.write()
+    assert [row["error"] for row in table(run)] == ["later"] * 2
+
+
+def test_the_tracker_does_not_take_what_is_set_aside_for_a_result(run: Records) -> None:
+    for lost in (False, True):
+        records, _ = command(run, key="tomorrow")
+        records.write()
+        if lost:
+            (run.run / "trials.parquet").unlink()
+        found = Records(run.run, run.spec, [record.trial for record in run.records.values()])
+        found.read()
+        assert {record.status for record in found.records.values()} == {"OUTDATED"}
+        assert set(found.set_aside().values()) == {"OUTDATED"}
+
+
 def test_a_run_of_a_version_without_keys_is_gone_through_again(run: Records) -> None:
     for record in run.records.values():
         record.key = None

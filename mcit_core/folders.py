@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from mcit_core.yaml_document import SpecError
@@ -30,7 +31,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(scratch, path)
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses that too
+            scratch.unlink(missing_ok=True)
     _fsync_folder(path.parent)
 
 

@@ -42,6 +42,7 @@ for _class in (_Loader, _Dumper):
     _class.yaml_implicit_resolvers = {}
     for _kind, (_pattern, _first) in CORE.items():
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), _first)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(f"^(?:{AMBIGUOUS.pattern})$"), list("-+0123456789"))
 
 
 def load_yaml(text: str) -> Any:

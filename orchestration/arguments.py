@@ -94,7 +94,7 @@ def read_command(asked: argparse.Namespace, words: list[str], spec: SweepSpec, t
     address = choose_address(asked.address)
     workers = asked.workers or spec.workers
     if address is None:
-        fit = fitting(spec, [machine()], "this machine")
+        fit = fitting(spec, [machine(spec.gpus > 0)], "this machine")
         workers = min(workers or trials, fit)
     return Command(
         storage=storage,
@@ -127,18 +127,20 @@ def find_sweep(file: Path) -> Path:
     )
 
 
-def machine() -> dict[str, float]:
-    """What this machine has of what a trial may ask for."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = list(Path("/dev").glob("nvidia[0-9]*")) if visible is None else list(filter(None, visible.split(",")))
-    return {"cpus": os.cpu_count() or 1, "gpus": len(devices)}
+def machine(gpus: bool = True) -> dict[str, float]:
+    """What this machine has of what a trial may ask for; `gpus`: whether to look for any, which takes a moment."""
+    if not gpus:
+        return {"cpus": os.cpu_count() or 1, "gpus": 0}
+    import torch
+
+    return {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
 
 
 def fitting(spec: SweepSpec, rooms: Iterable[Mapping[str, float]], where: str) -> int:
     """How many trials fit at once into `rooms`, one for each machine. Raises SpecError where none fits."""
     needs = {"cpus": spec.cpus} | ({"gpus": spec.gpus} if spec.gpus else {})
     found = list(rooms)
-    count = sum(int(min(room[name] / max(need, 1e-9) for name, need in needs.items())) for room in found)
+    count = sum(min(_times(room[name], need) for name, need in needs.items()) for room in found)
     if count:
         return count
     asked = " and ".join(f"resources.{name} {need:g}" for name, need in needs.items())
@@ -147,6 +149,11 @@ def fitting(spec: SweepSpec, rooms: Iterable[Mapping[str, float]], where: str) -
         f"a trial asks for {asked}, and {where} has {largest['cpus']:g} CPUs and {largest['gpus']:g} GPUs: it would "
         "wait for ever. Ask for less, or join a cluster that has it with --address"
     )
+
+
+def _times(has: float, need: float) -> int:
+    """How often a need goes into what there is; a share of a unit never spans two."""
+    return int(has) * int(1 / need) if 0 < need < 1 and has >= 1 else int(has / max(need, 1e-9))
 
 
 def check_device(spec: SweepSpec, trials: Iterable[Trial]) -> None:

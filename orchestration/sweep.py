@@ -123,12 +123,13 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
 
     begun = time.time()
     storage, folder = command.storage, command.storage / spec.name
-    begin_run(folder, command.fresh)
-    records = Records(folder, spec, trials)
     on = _count(command.workers, "worker") if command.workers else "as many workers as fit on the cluster"
     console.print(f"{spec.name}: {_count(len(trials), 'trial')} on {on}; results in {folder}", markup=False)
     console.print("model and data: loading; features are made once for each task")
-    provenance = describe(spec, trials, storage) | run_id(folder)
+    provenance = describe(spec, trials, storage)
+    begin_run(folder, command.fresh)
+    provenance |= run_id(folder)
+    records = Records(folder, spec, trials)
     from orchestration.run.from_store import key_here
     from orchestration.run.stopping import stoppable
 
@@ -209,8 +210,11 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
                 raise SpecError(f"Ray does not start: {reason}") from error
             token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
             raise SpecError(f"the Ray cluster at {command.address} cannot be joined: {reason}; {token}") from error
-        fit = fitting(spec, rooms(), "the largest node" if command.address else "this machine, as Ray counts,")
-        workers = min(command.workers or len(trials), fit)
+        if command.address and command.workers:  # of a cluster that may grow
+            workers = command.workers
+        else:
+            fit = fitting(spec, rooms(), "the largest node" if command.address else "this machine, as Ray counts,")
+            workers = min(command.workers or len(trials), fit)
         stop.take_signals()  # which Ray has taken
         stop.end_running = end_tune
         try:

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import mcit_core
@@ -146,14 +147,15 @@ def test_what_fits_on_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         return fitting(spec, [machine()], "this machine")
 
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert fit(1, 0) == 8
     assert fit(3, 0) == 2
     assert fit(1, 1) == 2
     assert fit(1, 0.5) == 4
+    assert fit(1, 0.6) == 2  # a share of a GPU is of one
     with pytest.raises(SpecError, match=r"resources.cpus 16, and this machine has 8 CPUs"):
         fit(16, 0)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(SpecError, match=r"resources.gpus 1, and this machine has 8 CPUs and 0 GPUs: it would wait"):
         fit(1, 1)
 
@@ -171,7 +173,7 @@ def test_what_fits_on_a_cluster_is_counted_node_by_node() -> None:
 def test_a_gpu_that_is_not_there_is_refused(
     assignment: str, dry: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     words = ["smoke", "--set", assignment, "--storage", str(tmp_path / "runs"), *(["--dry-run"] if dry else [])]
     assert sweep.main(words) == 2
     said = capsys.readouterr().err

@@ -23,6 +23,7 @@ from torch import Tensor
 from mcit_core.config import Value
 from mcit_core.models import FrozenFeatures, Model
 from mcit_core.stages.digest import digest
+from mcit_core.stages.numerics import numerics
 
 CHUNK = 32
 FORMAT = 2
@@ -92,7 +93,8 @@ def open_rows(
     if folder is None:
         return Rows(model, table, image_shape), table_digest(table)
     said = source if table is None else table_digest(table)
-    made_from = {**key, "rows": said, "model": model.digest, "device": model.device.type, "format": FORMAT}
+    machine = {"device": model.device.type, "numerics": numerics(model.device)}
+    made_from = {**key, **machine, "rows": said, "model": model.digest, "format": FORMAT}
     path = folder / f"{digest({**made_from, 'image_shape': [*image_shape]})[:32]}.arrow"
     if path.exists():
         try:

@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class StorageError(OSError):
 
 def without_userinfo(uri: str) -> str:
     """A URI as it may be shown: user name and password are left out."""
-    return re.sub(r"(?<=://)[^/@]*@", "***@", uri)
+    return re.sub(r"(?<=://)[^/]*@", "***@", uri)
 
 
 @contextmanager
@@ -64,7 +64,8 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
                 os.replace(scratch, path)
     finally:
         for scratch in scratches.values():
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

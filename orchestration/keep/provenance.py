@@ -78,7 +78,8 @@ def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provena
 
 def _check_batches(bench: Workbench, experiments: Iterable[Experiment], tasks: tuple[str, ...]) -> None:
     """Refuse a batch that is larger than a task. Raises SpecError."""
-    sizes = [experiment.train.batch_size for experiment in experiments if experiment.protocol not in UNTRAINED]
+    # of joint training the batches are of all tasks together
+    sizes = [one.train.batch_size for one in experiments if one.protocol not in (*UNTRAINED, "multitask")]
     counts = {task: len(bench.rows(task, "train")) for task in tasks}
     smallest = min(counts, key=counts.__getitem__)
     if sizes and max(sizes) > counts[smallest]:

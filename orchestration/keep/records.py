@@ -139,7 +139,10 @@ class Records:
     @staticmethod
     def _is_outdated(record: TrialRecord) -> bool:
         stored = record.earlier
-        return stored is not None and stored.finished and (stored.key is None or stored.key != record.key)
+        if stored is None or not stored.finished:
+            return False
+        # an earlier version told no key; where today's cannot be told, nothing says that the result is not of today
+        return stored.key is None or (record.key is not None and record.key != stored.key)
 
     def set_aside(self) -> dict[str, str]:
         """Finished trials that do not count, with their status."""
@@ -172,6 +175,7 @@ class Records:
     def direct_of(self, record: TrialRecord, split: str, column: Column = "accuracy") -> list[float | None] | None:
         """Accuracy of each task trained alone, in the order of `record`; None where no such reference has finished."""
         other = self._direct_record(record)
+        other = None if other is None else self.seen(other)
         if other is None or other.status != "FINISHED":
             return None
         matrix = other.matrix(split, column)
@@ -181,7 +185,7 @@ class Records:
     def mark(self, record: TrialRecord) -> tuple[str, int, bool]:
         """Changes whenever what is known of a trial does, the reference that it is compared with included."""
         other = self._direct_record(record)
-        return record.status, len(record.stages), other is not None and other.status == "FINISHED"
+        return record.status, len(record.stages), other is not None and self.seen(other).status == "FINISHED"
 
     def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
         """The final metrics of a trial, each None where undefined. What trains no sequence (direct, multitask,
@@ -202,6 +206,13 @@ class Records:
     def trial_row(self, record: TrialRecord) -> Row:
         """The row of trials.parquet. Its counts of stages are of this command, whatever it shows."""
         now, record = record, self.seen(record)
+        counts: Row = {
+            "stages_trained": sum(not stage.reused for stage in now.trained),
+            "stages_reused": sum(stage.reused for stage in now.trained),
+        }
+        if record.status == OUTDATED and now.earlier is not None and "seconds" in now.earlier.row:
+            about: Row = {"status": OUTDATED, "error": record.error, "key": record.key}
+            return {**now.earlier.row, **self._about(record.trial), **about, **counts}
         last = _last_metrics(record)
         row = self._about(record.trial) | {
             "status": record.status,
@@ -218,9 +229,7 @@ class Records:
             if metric.formula is None
         }
         row |= {f"{PARTIAL}{name}": value for name, value in self._so_far(record).items()}
-        row["stages_trained"] = sum(not stage.reused for stage in now.trained)
-        row["stages_reused"] = sum(stage.reused for stage in now.trained)
-        return row
+        return row | counts
 
     def _about(self, trial: Trial) -> Row:
         """The columns that say which trial it is."""

@@ -22,17 +22,18 @@ def run_lock(run: Path) -> Iterator[None]:
     """Holds the lock of the RUN folder, whose own name may change meanwhile. Raises SpecError where another process
     holds it, naming that one, and StorageError where it cannot be written."""
     folder = run.parent / ".locks"
-    lock, holder = FileLock(folder / f"{run.name}.lock", timeout=0), folder / f"{run.name}.json"
+    holder = folder / f"{run.name}.json"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{run.name}.lock", timeout=0)
     try:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+        lock.acquire()
     except Timeout:
         raise SpecError(
             f"{run}: another command is at work on it ({_who(holder)}). Wait for its end or stop it, then give this "
             "command again; or give this one a RUN of its own: --set name=..."
         ) from None
-    except NotImplementedError as error:  # a network file system without locks
+    except (NotImplementedError, OSError) as error:  # a file system without locks
         warnings.warn(f"{run}: nothing keeps a second command off it ({error})", stacklevel=3)
     try:
         about = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}

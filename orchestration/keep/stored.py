@@ -60,8 +60,9 @@ def read_run(run: Path) -> tuple[dict[str, StoredTrial], list[str]]:
         problems.append(f"a Parquet file of {run} is damaged ({' '.join(str(error).split())[:200]})")
     for line in read_journal(run / JOURNAL):
         entry = _STORED.validate_python(line)
-        written = found[entry.trial].row if entry.trial in found else {}
-        found[entry.trial] = replace(entry, row={**written, **entry.row})
+        written = found.get(entry.trial)
+        row = written.row if written is not None and written.key == entry.key else {}
+        found[entry.trial] = replace(entry, row={**row, **entry.row})
     return found, problems
 
 
@@ -76,7 +77,8 @@ def _read_tables(run: Path) -> dict[str, StoredTrial]:
     if not all(stage.metrics and stage.accuracy for stages in found.values() for stage in stages):
         raise ValueError("a stage is not in all of them")
     # a crash may have come between the renaming of two
-    if len(marks(run / f"{name}.parquet" for name in ("trials", "accuracy", "stages"))) > 1:
+    names = ("trials", "accuracy", "stages", *(["steps"] if steps.exists() else []))
+    if len(marks(run / f"{name}.parquet" for name in names)) > 1:
         raise ValueError("they were not written together")
     entries = {}
     for row in trials:

@@ -27,7 +27,8 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
     console = console or Console()
     results = read_results(run_dir)
     context = Context.of(results)
-    shown = [metric for metric in summary_metrics(context.summaries) if metric.place == "headline"]
+    headlines = [metric for metric in summary_metrics(context.summaries) if metric.place == "headline"]
+    shown = headlines
     longest = max((len(context.label(setting)) for setting in context.settings), default=0)
     wide = Console(width=10_000)
     table = _table(context, shown)
@@ -36,6 +37,8 @@ def print_summary(run_dir: Path, console: Console | None = None) -> None:
         shown = shown[:-1]
         table = _table(context, shown)
     console.print(table)
+    if left_out := len(headlines) - len(shown):
+        console.print(f"{left_out} more in the report, for which this terminal is too narrow")
     console.print(
         "per cent, mean ± half the 95 % interval, below three seeds their own values; ↑ higher, ↓ lower is better\n"
     )

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from mcit_core.methods import ORDERLESS
+from mcit_core.metrics import CATALOGUE
 from mcit_core.stages.results import StageResult
 from mcit_core.yaml_document import load_yaml
 from orchestration.keep.tables import NOT_IN_SWEEP, PARTIAL, TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
@@ -70,6 +71,10 @@ def read_results(run_dir: Path) -> Results:
     trials = [{name: _plain(value) if name in axes else value for name, value in row.items()} for row in trials]
     left = [row for row in trials if row["status"] == NOT_IN_SWEEP]
     here = [row for row in trials if row["status"] != NOT_IN_SWEEP]
+    if left:  # they may bring columns of former axes
+        known = {*TRIAL_COLUMNS, *axes, *CATALOGUE}
+        former = {name for name in here[0] if "/" not in name and name not in known} if here else set()
+        here = [{name: value for name, value in row.items() if name not in former} for row in here]
     return Results(run_dir, sweep, axes, here, stage_results(accuracy, stages), left)
 
 

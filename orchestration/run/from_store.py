@@ -8,7 +8,7 @@ from pathlib import Path
 from mcit_core.config import Experiment
 from mcit_core.data.workbench import Workbench, workbench_for
 from mcit_core.stages.digest import digest
-from mcit_core.stages.fingerprint import stage_code, untouched_code
+from mcit_core.stages.fingerprint import rows_code, stage_code, untouched_code
 from mcit_core.stages.keys import StageKey, stage_chain
 from mcit_core.stages.looks import RETENTION, looks
 from mcit_core.stages.results import UNTOUCHED, Evaluation, StageResult
@@ -63,6 +63,8 @@ def trial_key(experiment: Experiment, bench: Workbench) -> str:
             "stages": [key.key for key in chain],
             "untouched": untouched_code(experiment),
             "data": {f"{task} {split}": bench.data_digest(task, split) for task, split in sorted(evaluated)},
+            # which the others leave out, since its cells are in no store
+            **({"majority": rows_code("mcit_core.training.majority")} if experiment.protocol == "majority" else {}),
             **common,
         }
     )
@@ -72,7 +74,7 @@ def key_here(experiment: Experiment, features: Path) -> str | None:
     """`trial_key` on this machine; None where it cannot be told, as where the model does not load here."""
     try:
         return trial_key(experiment, workbench_for(experiment, features))
-    except (OSError, ValueError, RuntimeError):
+    except Exception:  # torch has many for a device that is not here
         return None
 
 
@@ -82,7 +84,7 @@ def read_trials(trials: list[Trial], features: Path, stages: str, listener: List
     for trial in trials:
         try:
             found = read_stored(trial.experiment, features, stages)
-        except (OSError, ValueError, RuntimeError):  # a worker may do better, or says what is wrong
+        except Exception:  # a worker may do better, or says what is wrong
             found = None
         if found is None:
             left.append(trial)

@@ -32,6 +32,13 @@ class Progress:
         self._left = dict(self.tree.steps)
         for record in records.records.values():
             self._take_off(record.trial.id, record.trained)
+        #: how many trials that have not ended need a stage
+        self._needed = Counter(
+            key
+            for name, record in records.records.items()
+            if record.status == "UNFINISHED"
+            for key in self.tree.chains[name]
+        )
         self._trained = 0.0  # steps, in this command
         self._begun: float | None = None  # when the first worker had something to do
         self.running: set[str] = set()
@@ -108,6 +115,10 @@ class Progress:
 
     def _end(self, trial: str) -> None:
         self.running.discard(trial)
+        for key in self.tree.chains[trial]:
+            self._needed[key] -= 1
+            if not self._needed[key]:
+                self._left.pop(key, None)
         try:
             self.records.ended(self.records.records[trial])
         except StorageError as error:  # Tune would go on without a word; it is tried again at the next end

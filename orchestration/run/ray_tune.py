@@ -303,7 +303,9 @@ def make_scratch(storage: Path, name: str) -> Path:
 
 
 def end_tune() -> None:
-    """Have a running Tune end in good order, as it does on this signal; not for where it does not run."""
+    """Have Tune end in good order, as it does on this signal once it listens to it. Raises KeyboardInterrupt before."""
+    if signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
+        raise KeyboardInterrupt
     signal.raise_signal(signal.SIGUSR1)
 
 

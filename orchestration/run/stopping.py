@@ -24,6 +24,7 @@ class Stop:
         self.asked = False
         self.end_running: Callable[[], None] | None = None
         self.over = threading.Event()
+        self.rescuing, self._lock = False, threading.Lock()
         self.before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -36,8 +37,17 @@ class Stop:
         self.end_running()
 
     def _watch(self) -> None:
-        if not self.over.wait(PATIENCE):
+        self.over.wait(PATIENCE)
+        with self._lock:
+            if self.over.is_set():
+                return
+            self.rescuing = True
+        code = 1
+        try:
             code = self.rescue()
+        except Exception as error:  # as of a full disk; nothing may keep the process from its end
+            print(error, file=sys.stderr)
+        finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
@@ -52,7 +62,10 @@ class Stop:
                     signal.signal(number, self)
 
     def give_back(self) -> None:
-        self.over.set()
+        with self._lock:
+            self.over.set()
+        if self.rescuing:  # it ends the process; two must not write the same files
+            threading.Event().wait()
         for number, handler in self.before.items():
             signal.signal(number, handler)
 

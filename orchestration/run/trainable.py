@@ -33,18 +33,19 @@ class TrialConfig(TypedDict):
     code: dict[str, str]
 
 
-class OtherCodeError(RuntimeError):
-    """The node runs other code or versions than the driver: it would train under other keys."""
+class NodeError(RuntimeError):
+    """What is wrong with a node, and no fault of the trial: other code or versions than the driver's, under which it
+    would train under other keys; no GPU where trials are given one."""
 
 
 def check_code(experiment: Experiment, wanted: Mapping[str, str]) -> None:
-    """Raises OtherCodeError, naming what differs."""
+    """Raises NodeError, naming what differs."""
     found = code_of(experiment)
     other = [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]
     if other:
         parts = [f"{name} {found.get(name, 'missing')} here, {wanted.get(name, 'missing')} there" for name in other[:5]]
         more = f" and {len(other) - 5} more" if len(other) > 5 else ""
-        raise OtherCodeError(
+        raise NodeError(
             f"{platform.node()} has other code or versions than the sweep's driver ({'; '.join(parts)}{more}): install "
             "the same on every node"
         )
@@ -60,23 +61,23 @@ def is_node_fault(error: BaseException | None) -> bool:
     no more), a file system that has gone, other code. Out of memory is of the trial."""
     if error is None:
         return False
-    if isinstance(error, OtherCodeError):
+    if isinstance(error, NodeError):
         return True
     if isinstance(error, OSError) and error.errno in UNREACHABLE:
         return True
-    out_of_memory = type(error).__name__ == "OutOfMemoryError"
+    out_of_memory = "out of memory" in str(error)
     return (isinstance(error, RuntimeError) and "CUDA error" in str(error) and not out_of_memory) or is_node_fault(
         error.__cause__
     )
 
 
 def take_device(gpus: float) -> None:
-    """Have torch use what the trial was given: no GPU where that is none. Raises RuntimeError where it was given one
+    """Have torch use what the trial was given: no GPU where that is none. Raises NodeError where it was given one
     and torch sees none."""
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif not torch.cuda.is_available():
-        raise RuntimeError(
+        raise NodeError(
             f"resources.gpus is {gpus:g}, and torch {torch.__version__} sees no GPU in this worker: install a build of "
             "torch for this machine's GPUs, or set resources.gpus to 0"
         )

@@ -85,7 +85,8 @@ class Tracker:
         server raises."""
         try:
             self._connect()
-            for record in list(self.records.records.values()):
+            for latest in list(self.records.records.values()):
+                record = self.records.seen(latest)
                 mark = self.records.mark(record)
                 if record.status not in ("UNFINISHED", OUTDATED) and self._done.get(record.trial.id) != mark:
                     self._log_trial(record)
@@ -115,7 +116,8 @@ class Tracker:
         for chatty in ("mlflow", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         database = database_of(self.uri)
-        if database is not None:
+        # another database is somebody else's
+        if database is not None and self.uri == default_uri(self.records.run.parent):
             prepare(database, lambda uri: MlflowClient(uri).search_experiments())
         client: Client = MlflowClient(self.uri)
         return client

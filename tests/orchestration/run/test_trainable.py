@@ -11,7 +11,7 @@ import torch
 from mcit_core.methods import build_experiment
 from orchestration.keep.files import StorageError, writing
 from orchestration.run.from_store import code_of
-from orchestration.run.trainable import OtherCodeError, check_code, is_node_fault, take_device
+from orchestration.run.trainable import NodeError, check_code, is_node_fault, take_device
 
 
 def wrapped(code: int) -> StorageError:
@@ -31,7 +31,8 @@ def test_faults_of_the_node_and_of_the_trial() -> None:
         wrapped(errno.ENOSPC),
         FileNotFoundError(errno.ENOENT, "No such file"),
         RuntimeError("shape mismatch"),
-        torch.cuda.OutOfMemoryError("CUDA error: out of memory"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory"),
         ValueError("CUDA error"),
     ]
     assert [is_node_fault(error) for error in of_the_node] == [True] * len(of_the_node)
@@ -43,7 +44,7 @@ def test_no_gpu_means_the_cpu_and_a_missing_one_is_an_error(monkeypatch: pytest.
     take_device(0)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match=r"resources.gpus is 0.5, and torch .* sees no GPU in this worker"):
+    with pytest.raises(NodeError, match=r"resources.gpus is 0.5, and torch .* sees no GPU in this worker"):
         take_device(0.5)
 
 
@@ -53,8 +54,6 @@ def test_a_node_with_other_code_refuses_and_says_what_differs() -> None:
     assert {"mcit_core.training.step", "mcit_core.protection.projection", "torch"} <= code.keys()
     check_code(experiment, code)
     other = {**code, "torch": "0.1", "mcit_core.training.step": "another"}
-    with pytest.raises(
-        OtherCodeError, match=r"mcit_core.training.step \w+ here, another there; torch .* here, 0.1 there"
-    ):
+    with pytest.raises(NodeError, match=r"mcit_core.training.step \w+ here, another there; torch .* here, 0.1 there"):
         check_code(experiment, other)
-    assert is_node_fault(OtherCodeError("other"))
+    assert is_node_fault(NodeError("other"))

@@ -11,8 +11,17 @@ from pathlib import Path
 import pytest
 
 from orchestration.tracking.database import database_of, prepare
-from orchestration.tracking.tracker import unreachable
-from tests.orchestration.tracking.test_tracking import fill, make_records, seen, storage, sync, template, uri_of
+from orchestration.tracking.tracker import Tracker, unreachable
+from tests.orchestration.tracking.test_tracking import (
+    fill,
+    make_records,
+    provenance,
+    seen,
+    storage,
+    sync,
+    template,
+    uri_of,
+)
 
 __all__ = ["storage", "template"]  # fixtures
 
@@ -68,6 +77,18 @@ def test_a_copied_storage_writes_into_the_copy(storage: Path, tmp_path: Path) ->
     assert not first.exists()
     *_, files = seen(uri_of(second), "tracked")[next(iter(moved.records))]
     assert "accuracy_matrix.csv" in files
+
+
+def test_the_database_of_somebody_else_is_left_as_it_is(storage: Path, tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    other.mkdir()
+    shutil.move(storage / "mlflow.db", other)
+    with closing(sqlite3.connect(other / "mlflow.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = 'file:///elsewhere/mlartifacts/theirs'")
+    Tracker(uri_of(other), fill(make_records(own)), provenance()).sync(True)
+    theirs, ours = sorted(places(other / "mlflow.db") - {""}, key=lambda place: "elsewhere" not in place)[:2]
+    assert theirs == "file:///elsewhere/mlartifacts/theirs"
+    assert ours.startswith(own.as_uri())
 
 
 def test_what_is_no_database_is_told_with_a_remedy(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Progress:
         trials = [record.trial for record in records.records.values()]
         #: by the plan's keys, so that a stage that several trials share is work to be done once
         self.tree = stage_tree(trials)
-        self.total = sum(trial.stages for trial in trials)
+        self.total = sum(record.trial.stages for record in records.records.values())
         self.done = self.reused = sum(len(record.trained) for record in records.records.values())
         self._left = dict(self.tree.steps)
         for record in records.records.values():

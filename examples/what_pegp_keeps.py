@@ -1,6 +1,6 @@
 """How far PEGP leaves the answers of the task before as they were, as a Markdown table.
 
-python examples/what_pegp_keeps.py                    # about half an hour on two cores
+python examples/what_pegp_keeps.py                    # about a minute for each seed and tuner
 python examples/what_pegp_keeps.py --tuners lora --seeds 0
 
 Trains a tuner on `--first`, then on `--second`: unprotected, at the preset's energy, and at an energy of 1.0. KL is of
@@ -122,7 +122,7 @@ def _cell(name: str, seeds: list[dict[str, float]]) -> str:
         return "–"
     most = [values[f"most {name}"] for values in seeds if f"most {name}" in values]
     scale, digits = (1, 4) if most else (100, 1)
-    text = f"{scale * known.mean:.{digits}f}"
+    text = f"{round(scale * known.mean, digits) + 0.0:.{digits}f}"  # the sum turns -0.0 into 0.0
     text += "" if known.half_width is None else f" ± {scale * known.half_width:.{digits}f}"
     return f"{text} ({max(most):.2f})" if most else text
 

@@ -81,3 +81,7 @@ def test_the_table_of_what_protects() -> None:
     shown = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in text.splitlines()[2:]]
     assert len(shown) == 10
     assert shown == kept
+
+
+def test_the_table_of_what_pegp_keeps() -> None:
+    assert (ROOT / "docs" / "data" / "what_pegp_keeps.txt").read_text() in (ROOT / "docs" / "findings.md").read_text()

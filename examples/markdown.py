@@ -55,7 +55,7 @@ def _difference(found: Comparison) -> str:
     if known.interval is None:
         return text
     low, high = (format_number(found.metric, end, signed=True) for end in known.interval)
-    p = "" if found.p_holm is None else f", {format_p(found.p_holm).replace('&lt;', '<')}"
+    p = "" if found.p_holm is None else f", {format_p(found.p_holm)}"
     return f"{text} [{low}, {high}]{p}"
 
 

@@ -119,7 +119,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     from orchestration.keep.provenance import describe, run_id, write_sweep
     from orchestration.keep.records import Records
     from orchestration.tracking.background import BackgroundTracker
-    from orchestration.tracking.tracker import Tracker, default_uri
+    from orchestration.tracking.tracker import Tracker, tracking_uri
 
     begun = time.time()
     storage, folder = command.storage, command.storage / spec.name
@@ -137,7 +137,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     for line in records.begin(lambda trial: key_here(trial.experiment, storage / "features"), bool(spec.halving)):
         console.print(line, markup=False)
     write_sweep(folder, resolved(spec), provenance)
-    uri = spec.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage)
+    uri = tracking_uri(spec, storage)
     tracker = BackgroundTracker(
         Tracker(uri, records, provenance), lambda text: console.print(text, style="yellow", markup=False)
     )
@@ -156,10 +156,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
             console.print(trouble, style="yellow", markup=False)
         return conclude(command, folder, report, uri, records, tracked)
 
-    def say(text: str) -> None:
-        print(text, flush=True)
-
-    with stoppable(say, lambda: finish(patience=2)) as stop:
+    with stoppable(lambda: finish(patience=2)) as stop:
         trouble = _train(command, spec, trials, console, records, tracker, stop)
     return finish(trouble)
 
@@ -198,7 +195,6 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
     from orchestration.tracking.tracker import load_client
 
     load_client()
-
     where = f"joining the cluster at {command.address}" if command.address else "starting on this machine"
     progress.console.print(f"Ray: {where}, for {_count(len(trials), 'trial')}", markup=False)
     with ExitStack() as stack:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from orchestration.keep.files import without_userinfo
 from orchestration.keep.records import Records
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
-from orchestration.tracking.tracker import Tracker, default_uri, unreachable
+from orchestration.tracking.tracker import Tracker, tracking_uri, unreachable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{'; '.join(problems)}: written anew from the journal", file=sys.stderr)
         records.write()
     provenance = load_yaml((args.run / "sweep.yaml").read_text(encoding="utf-8")).get("provenance", {})
-    uri = args.uri or spec.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(args.run.parent)
+    uri = args.uri or tracking_uri(spec, args.run.parent)
     if "***@" in uri:
         print(f"{args.run}/sweep.yaml has MLflow's address without its password; give it by --uri", file=sys.stderr)
         return 2

@@ -118,15 +118,10 @@ class Records:
         kept = [*(found[name] for name in self.records if name in found), *self.left.values()]
         if kept:
             aside = self.set_aside()
-            entries = [
-                {
-                    **stored.to_json(),
-                    "status": aside.get(stored.trial, "FINISHED") if stored.finished else stored.status,
-                }
-                for stored in kept
-            ]
+            known = {stored.trial: aside.get(stored.trial, "FINISHED") for stored in kept if stored.finished}
+            entries = [replace(stored, status=known.get(stored.trial, stored.status)) for stored in kept]
             with writing(self._journal.path):
-                self._journal.begin(entries)
+                self._journal.begin(entry.to_json() for entry in entries)
         done = sum(record.status == "FINISHED" for record in self.records.values())
         outdated = sum(self._is_outdated(record) for record in self.records.values())
         said += [f"{done} of {len(self.records)} trials have finished before"] if done else []
@@ -166,17 +161,19 @@ class Records:
         return TrialRecord(record.trial, OUTDATED, error, stored.stages, stored.key)
 
     def _direct_record(self, record: TrialRecord) -> TrialRecord | None:
+        """The reference that trains its tasks alone, as it is seen; None where there is none that has finished."""
         name = record.trial.id
         if name not in self._direct:
             wanted = reference_experiment(record.trial.experiment, "direct", self.spec.tasks)
             self._direct[name] = self._by_experiment.get(wanted.model_dump_json())
-        return self._direct[name]
+        found = self._direct[name]
+        seen = None if found is None else self.seen(found)
+        return seen if seen is not None and seen.status == "FINISHED" else None
 
     def direct_of(self, record: TrialRecord, split: str, column: Column = "accuracy") -> list[float | None] | None:
         """Accuracy of each task trained alone, in the order of `record`; None where no such reference has finished."""
         other = self._direct_record(record)
-        other = None if other is None else self.seen(other)
-        if other is None or other.status != "FINISHED":
+        if other is None:
             return None
         matrix = other.matrix(split, column)
         alone = {task: matrix[i][i] for i, task in enumerate(other.trial.experiment.order)}
@@ -184,8 +181,7 @@ class Records:
 
     def mark(self, record: TrialRecord) -> tuple[str, int, bool]:
         """Changes whenever what is known of a trial does, the reference that it is compared with included."""
-        other = self._direct_record(record)
-        return record.status, len(record.stages), other is not None and self.seen(other).status == "FINISHED"
+        return record.status, len(record.stages), self._direct_record(record) is not None
 
     def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
         """The final metrics of a trial, each None where undefined. What trains no sequence (direct, multitask,
@@ -290,12 +286,8 @@ class Records:
         for name, entry in found.items():
             if name in self.records:
                 record = self.records[name]
-                record.status, record.error, record.stages, record.key = (
-                    entry.status,
-                    entry.error,
-                    entry.stages,
-                    entry.key,
-                )
+                record.status, record.error = entry.status, entry.error
+                record.stages, record.key = entry.stages, entry.key
             elif entry.finished:
                 self.left[name] = entry
         return problems
@@ -305,8 +297,7 @@ class Records:
         StorageError."""
         begun = time.monotonic()
         self._note()
-        rows = [self.trial_row(record) for record in self.records.values()]
-        shown = [(row, self.seen(record).stages) for row, record in zip(rows, self.records.values(), strict=True)]
+        shown = [(self.trial_row(record), self.seen(record).stages) for record in self.records.values()]
         for stored in self.left.values():
             counts: Row = {"stages_trained": 0, "stages_reused": 0}
             row = {**stored.row, "trial": stored.trial, "status": NOT_IN_SWEEP, "key": stored.key, **counts}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,14 +34,7 @@ class StoredTrial:
 
     def to_json(self) -> dict[str, JsonValue]:
         """As a line of the journal."""
-        return {
-            "trial": self.trial,
-            "status": self.status,
-            "error": self.error,
-            "stages": [stage.to_json() for stage in self.stages],
-            "key": self.key,
-            "row": self.row,
-        }
+        return asdict(self)
 
 
 _STORED = TypeAdapter(StoredTrial)
@@ -68,17 +61,15 @@ def read_run(run: Path) -> tuple[dict[str, StoredTrial], list[str]]:
 
 def _read_tables(run: Path) -> dict[str, StoredTrial]:
     """trial -> what the Parquet files say of it."""
-    trials, steps = read_rows(run / "trials.parquet"), run / "steps.parquet"
-    found = stage_results(
-        read_rows(run / "accuracy.parquet"),
-        read_rows(run / "stages.parquet"),
-        read_rows(steps) if steps.exists() else [],  # a RUN of an earlier version has none
-    )
+    paths = [run / f"{name}.parquet" for name in ("trials", "accuracy", "stages", "steps")]
+    if not paths[-1].exists():  # a RUN of an earlier version has none
+        del paths[-1]
+    trials, *parts = map(read_rows, paths)
+    found = stage_results(*parts)
     if not all(stage.metrics and stage.accuracy for stages in found.values() for stage in stages):
         raise ValueError("a stage is not in all of them")
     # a crash may have come between the renaming of two
-    names = ("trials", "accuracy", "stages", *(["steps"] if steps.exists() else []))
-    if len(marks(run / f"{name}.parquet" for name in names)) > 1:
+    if len(marks(paths)) > 1:
         raise ValueError("they were not written together")
     entries = {}
     for row in trials:

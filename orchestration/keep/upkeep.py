@@ -76,9 +76,12 @@ def _differences(ours: MadeFrom, theirs: MadeFrom) -> list[str]:
 def _meaning(name: str) -> str:
     """A part of a key in words: "code.mcit_core.training.step", "libraries.torch", "fields.train.lr"."""
     head, _, rest = name.partition(".")
-    if name.startswith("numerics."):
-        return f"how the machine calculates ({name.removeprefix('numerics.')})"
-    words = {"code": "the source of {}", "libraries": "the version of {}", "fields": "{}"}
+    words = {
+        "code": "the source of {}",
+        "libraries": "the version of {}",
+        "numerics": "how the machine calculates ({})",
+        "fields": "{}",
+    }
     return words[head].format(rest) if rest and head in words else MEANINGS.get(name, name)
 
 

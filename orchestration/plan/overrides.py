@@ -46,7 +46,6 @@ def override(document: Document, assignments: list[str], top: tuple[str, ...], s
         section = content.get(head)
         section = dict(section) if isinstance(section, dict) else {}
         if head == "base":
-            section = _without(section, rest) if not isinstance(value, dict) else section
             for path, leaf in flatten({rest: value}).items():
                 section = {**_without(section, path), path: leaf}
                 document.origins[("base", *path.split("."))] = assignment

@@ -127,12 +127,12 @@ def _difference_cell(comparison: Comparison | None) -> str:
     if found.interval is None:
         return f'{text} <span class="interval">{units(found)}, no interval</span>'
     low, high = (format_number(metric, end, signed=True) for end in found.interval)
-    p = "no variation" if comparison.p_holm is None else format_p(comparison.p_holm)
+    p = "no variation" if comparison.p_holm is None else html.escape(format_p(comparison.p_holm))
     return f'{text} <span class="interval">[{low}, {high}]</span><br><span class="interval">{p}, {units(found)}</span>'
 
 
 def format_p(p: float) -> str:
-    return "p &lt; 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def write_csv(context: Context, path: Path) -> None:

@@ -22,20 +22,17 @@ class MissingError(Exception):
     """A stage or an evaluation that is not in the store."""
 
 
-class _Stored:
-    """A store that trains and keeps nothing. Raises MissingError for what is not there."""
-
-    def __init__(self, store: StageStore) -> None:
-        self.store = store
+class _Stored(StageStore):
+    """Trains and keeps nothing. Raises MissingError for what is not there."""
 
     def stage(self, key: StageKey, train: Callable[[], Trained]) -> tuple[*Trained, bool]:
-        found = self.store.get_stage(key.key)
+        found = self.get_stage(key.key)
         if found is None:
             raise MissingError
         return *found, True
 
     def get_evaluation(self, key: str) -> Evaluation:
-        found = self.store.get_evaluation(key)
+        found = super().get_evaluation(key)
         if found is None:
             raise MissingError
         return found
@@ -80,10 +77,10 @@ def key_here(experiment: Experiment, features: Path) -> str | None:
 
 def read_trials(trials: list[Trial], features: Path, stages: str, listener: Listener) -> list[Trial]:
     """Tell a listener of every trial of which everything is stored; returns the others."""
-    left = []
+    left, store = [], _Stored(stages)
     for trial in trials:
         try:
-            found = read_stored(trial.experiment, features, stages)
+            found = _read_trial(trial.experiment, features, store)
         except Exception:  # a worker may do better, or says what is wrong
             found = None
         if found is None:
@@ -96,13 +93,12 @@ def read_trials(trials: list[Trial], features: Path, stages: str, listener: List
     return left
 
 
-def read_stored(experiment: Experiment, features: Path, stages: str) -> tuple[str, list[StageResult]] | None:
+def _read_trial(experiment: Experiment, features: Path, store: StageStore) -> tuple[str, list[StageResult]] | None:
     """The key of a trial and all that its stages showed, from the store; None where something is missing."""
     if experiment.protocol == "blind":  # its features may have to be made, which is a worker's task
         return None
     bench = workbench_for(experiment, features)
-    store = StageStore(stages)
-    sequence = Sequence(experiment, bench, _Stored(store))
+    sequence = Sequence(experiment, bench, store)
     if sequence.chain and store.record(sequence.chain[-1].key) is None:
         return None
     try:

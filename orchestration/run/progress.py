@@ -24,10 +24,9 @@ class Progress:
 
     def __init__(self, console: Console, records: Records, on_trial_end: Callable[[], None]) -> None:
         self.console, self.records, self.on_trial_end = console, records, on_trial_end
-        trials = [record.trial for record in records.records.values()]
         #: by the plan's keys, so that a stage that several trials share is work to be done once
-        self.tree = stage_tree(trials)
-        self.total = sum(record.trial.stages for record in records.records.values())
+        self.tree = stage_tree([record.trial for record in records.records.values()])
+        self.total = sum(map(len, self.tree.chains.values()))
         self.done = self.reused = sum(len(record.trained) for record in records.records.values())
         self._left = dict(self.tree.steps)
         for record in records.records.values():

@@ -19,8 +19,8 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 class Stop:
     """How a sweep is stopped: at once, or where something is running that has to end first, by `end_running`."""
 
-    def __init__(self, say: Callable[[str], None], rescue: Callable[[], int]) -> None:
-        self.say, self.rescue = say, rescue
+    def __init__(self, rescue: Callable[[], int]) -> None:
+        self.rescue = rescue
         self.asked = False
         self.end_running: Callable[[], None] | None = None
         self.over = threading.Event()
@@ -28,11 +28,10 @@ class Stop:
         self.before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or self.end_running is None:
-            self.asked = True
+        again, self.asked = self.asked, True
+        if again or self.end_running is None:
             raise KeyboardInterrupt
-        self.asked = True
-        self.say(f"{signal.Signals(number).name}: stopping; finished stages are kept, the report follows")
+        print(f"{signal.Signals(number).name}: stopping; finished stages are kept, the report follows", flush=True)
         threading.Thread(target=self._watch, daemon=True, name="stopping").start()
         self.end_running()
 
@@ -71,11 +70,10 @@ class Stop:
 
 
 @contextmanager
-def stoppable(say: Callable[[str], None], rescue: Callable[[], int]) -> Iterator[Stop]:
+def stoppable(rescue: Callable[[], int]) -> Iterator[Stop]:
     """What is run inside ends in good order on the first signal, and by KeyboardInterrupt on the next. Where it hangs,
-    `rescue` writes down what there is, on another thread, and the process ends with the exit code that it returns.
-    `say` is told at once."""
-    stop = Stop(say, rescue)
+    `rescue` writes down what there is, on another thread, and the process ends with the exit code that it returns."""
+    stop = Stop(rescue)
     stop.take_signals()
     try:
         yield stop

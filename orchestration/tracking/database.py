@@ -52,7 +52,6 @@ def _mend_places(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database, database:
         for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
             places = database.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE 'file:%'").fetchall()
-            for place in {str(place).rpartition(PLACE)[0] + PLACE for (place,) in places if PLACE in str(place)} - {
-                here
-            }:
+            there = {str(place).rpartition(PLACE)[0] + PLACE for (place,) in places if PLACE in str(place)}
+            for place in there - {here}:
                 database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (place, here))

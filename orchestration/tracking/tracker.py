@@ -29,6 +29,7 @@ from orchestration.keep.files import without_userinfo
 from orchestration.keep.provenance import Provenance
 from orchestration.keep.records import Records, TrialRecord
 from orchestration.keep.tables import OUTDATED
+from orchestration.plan.spec import SweepSpec
 from orchestration.tracking.artefacts import write_artefacts
 from orchestration.tracking.database import database_of, prepare
 from orchestration.tracking.server import Client, Run
@@ -52,6 +53,11 @@ def load_client() -> None:
 
 def default_uri(storage: Path) -> str:
     return f"sqlite:///{(storage / 'mlflow.db').resolve()}"
+
+
+def tracking_uri(spec: SweepSpec, storage: Path) -> str:
+    """Where a sweep is tracked: the file's choice, MLflow's own variable, or the storage's database."""
+    return spec.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage)
 
 
 @dataclass(frozen=True)

@@ -48,20 +48,22 @@ class Halving:
         """Whether a trial is not to train on: it waits for the others at a rung, or it was stopped."""
         return trial in self._scores or trial in self.stopped
 
-    def reach(self, trial: str, stages: int, value: float) -> None:
-        """`trial` has finished `stages` stages, with this score."""
+    def reach(self, trial: str, stages: int, value: float) -> bool:
+        """`trial` has finished `stages` stages, with this score. Whether that decided the rung."""
         if trial in self._racing and self._rungs and stages == self._rungs[0]:
             self._scores[trial] = value
-            self._decide()
+            return self._decide()
+        return False
 
-    def leave(self, trial: str) -> None:
-        """`trial` has ended, finished or failed; what it scored at an undecided rung still counts."""
+    def leave(self, trial: str) -> bool:
+        """`trial` has ended, finished or failed; what it scored at an undecided rung still counts. Whether that decided
+        the rung."""
         self._racing.discard(trial)
-        self._decide()
+        return self._decide()
 
-    def _decide(self) -> None:
-        if not self._scores or not self._racing <= self._scores.keys():
-            return
+    def _decide(self) -> bool:
+        if len(self._scores) < len(self._racing) or not self._scores or not self._racing <= self._scores.keys():
+            return False
         values: dict[str, list[float]] = {self.settings[trial]: [] for trial in self._racing}
         for trial in self.settings:  # in one order always: the last bit of a mean depends on it
             if trial in self._scores and self.settings[trial] in values:
@@ -73,6 +75,7 @@ class Halving:
         self._racing -= self.stopped.keys()
         self._scores.clear()
         del self._rungs[0]
+        return True
 
 
 def race(spec: SweepSpec, trials: list[Trial]) -> Halving | None:

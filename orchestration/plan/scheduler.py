@@ -5,6 +5,8 @@ Only decisions are made here; `orchestration.run.ray_tune` hands them to Ray Tun
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,11 +20,13 @@ BACK_OFF = 2.0
 
 @dataclass
 class _Place:
-    """Where a trial stands: the stages of its chain, the one it is to train (claimed), when it may start again."""
+    """Where a trial stands: the stages of its chain, the one it is to train (claimed), when it may start again.
+    `ticket` changes whenever the trial begins to wait or stops waiting, so that older entries of it can be told."""
 
     chain: list[str]
+    number: int
+    ticket: int = -1
     claim: str | None = None
-    running: bool = False
     not_before: float = 0.0
     lost: int = 0
 
@@ -33,6 +37,10 @@ class StageScheduler:
 
     A trial claims the first unfinished stage of its chain when it starts, and the next one when that is done. It goes
     through finished stages quickly, whoever trained them.
+
+    Waiting trials stand in a heap, and are ranked anew when their next stage is done. What the heap says of one may
+    be out of date by then only in that it has less work of its own, so that the first entry which is up to date is the
+    best; a decision costs the logarithm of the trials.
     """
 
     tree: StageTree
@@ -40,9 +48,15 @@ class StageScheduler:
     clock: Callable[[], float] = time.monotonic
     done: set[str] = field(default_factory=set)
     places: dict[str, _Place] = field(default_factory=dict)
+    running: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._claimed: dict[str, str] = {}
+        self._numbers, self._tickets = itertools.count(), itertools.count()
+        self._ready: list[tuple[float, float, int, int, str]] = []  # rank, number, ticket, trial: the best first
+        self._later: list[tuple[float, int, str]] = []  # when, ticket, trial
+        self._before: dict[str, list[tuple[int, str]]] = {}  # stage -> ticket, trial of those that wait to train it
+        self._held: list[tuple[int, str]] = []  # ticket, trial; by halving
         #: unfinished work in the stages that can only follow a stage, itself included
         self.unlocks = dict.fromkeys(self.tree.steps, 0.0)
         for key, cost in self.tree.steps.items():
@@ -54,37 +68,65 @@ class StageScheduler:
             key = self.tree.parents[key]
 
     def add(self, trial: str) -> None:
-        self.places[trial] = _Place(self.tree.chains[trial])
-
-    def _held(self, trial: str) -> bool:
-        return self.halving is not None and self.halving.held(trial)
+        place = self.places[trial] = _Place(self.tree.chains[trial], next(self._numbers))
+        self._wait(trial, place)
 
     def _next(self, place: _Place) -> str | None:
         return next((key for key in place.chain if key not in self.done), None)
 
+    def _rank(self, place: _Place) -> tuple[float, float]:
+        """What its next stage unlocks, then the work of its own, both negative: the smallest is the best."""
+        key = self._next(place)
+        if key is None:
+            return 0.0, 0.0
+        return -self.unlocks[key], -float(sum(self.tree.steps[k] for k in place.chain if k not in self.done))
+
+    def _wait(self, trial: str, place: _Place) -> None:
+        """`trial` may be chosen, now or once it may start again."""
+        place.ticket = next(self._tickets)
+        if place.not_before > self.clock():
+            heapq.heappush(self._later, (place.not_before, place.ticket, trial))
+            return
+        key = self._next(place)
+        if key is not None:
+            self._before.setdefault(key, []).append((place.ticket, trial))
+        if key not in self._claimed:
+            heapq.heappush(self._ready, (*self._rank(place), place.number, place.ticket, trial))
+
+    def _wait_again(self, entries: list[tuple[int, str]]) -> None:
+        """Those of the entries that still wait."""
+        for ticket, trial in entries:
+            place = self.places.get(trial)
+            if place is not None and place.ticket == ticket:
+                self._wait(trial, place)
+
     def choose(self) -> str | None:
         """The waiting trial to start now: the one whose next stage unlocks most work, then with most work of its own,
         then the one that was added first. None where every next stage is being trained."""
-        now = self.clock()
-        best, best_rank = None, (-1.0, -1.0)
-        for trial, place in self.places.items():
-            if place.running or place.not_before > now or self._held(trial):
-                continue
-            key = self._next(place)
-            if key is None:
-                rank = (0.0, 0.0)
-            elif key in self._claimed:
-                continue
+        while self._later and self._later[0][0] <= self.clock():
+            _, ticket, trial = heapq.heappop(self._later)
+            self._wait_again([(ticket, trial)])
+        while self._ready:
+            *rank, number, ticket, trial = self._ready[0]
+            place = self.places.get(trial)
+            if place is None or place.ticket != ticket:
+                heapq.heappop(self._ready)
+            elif self.halving is not None and self.halving.held(trial):
+                heapq.heappop(self._ready)
+                self._held.append((ticket, trial))
+            elif self._next(place) in self._claimed:
+                heapq.heappop(self._ready)
+            elif self._rank(place) != tuple(rank):
+                heapq.heapreplace(self._ready, (*self._rank(place), number, ticket, trial))
             else:
-                rank = (self.unlocks[key], sum(self.tree.steps[k] for k in place.chain if k not in self.done))
-            if rank > best_rank:
-                best, best_rank = trial, rank
-        return best
+                return trial
+        return None
 
     def start(self, trial: str) -> None:
         """`trial` gets a worker."""
         place = self.places[trial]
-        place.running = True
+        place.ticket = next(self._tickets)
+        self.running.add(trial)
         self._claim(trial, place)
 
     def _claim(self, trial: str, place: _Place) -> bool:
@@ -106,34 +148,44 @@ class StageScheduler:
             self.done.add(key)
             self._add(key, -self.tree.steps[key])
         if self.halving is not None:
-            self.halving.reach(trial, stage + 1, score)
+            if self.halving.reach(trial, stage + 1, score):
+                self._race_on()
             if self.halving.held(trial):
-                self._release(place)
-                place.running = False
+                self._stand_back(trial, place)
                 return False
         if place.claim is not None and place.claim not in self.done:
             return True  # on its way through finished stages
         self._release(place)
         if self._claim(trial, place):
             return True
-        place.running = False
+        self._stand_back(trial, place)
         return False
+
+    def _stand_back(self, trial: str, place: _Place) -> None:
+        self._release(place)
+        self.running.discard(trial)
+        self._wait(trial, place)
+
+    def _race_on(self) -> None:
+        held, self._held = self._held, []
+        self._wait_again(held)
 
     def lose(self, trial: str) -> None:
         """The worker of `trial` was lost, and it is to be tried again: after a while, a longer one each time."""
         place = self.places[trial]
-        self._release(place)
-        place.running = False
         place.lost += 1
         place.not_before = self.clock() + BACK_OFF * 2 ** (place.lost - 1)
+        self._stand_back(trial, place)
 
     def end(self, trial: str) -> None:
         """`trial` is finished, failed or stopped."""
+        self.running.discard(trial)
         self._release(self.places.pop(trial))
-        if self.halving is not None:
-            self.halving.leave(trial)
+        if self.halving is not None and self.halving.leave(trial):
+            self._race_on()
 
     def _release(self, place: _Place) -> None:
         if place.claim is not None:
             self._claimed.pop(place.claim, None)
+            self._wait_again(self._before.pop(place.claim, []))
             place.claim = None

@@ -1,13 +1,18 @@
-"""Live progress of a sweep: trials done, running and failed, stages done of all, time left."""
+"""Live progress of a sweep: a bar of its stages, trials done, running and failed, time left, and of the trials that run
+now the stage, the loss and the accuracy so far. Where there is no terminal, a line now and then."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from statistics import fmean
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
@@ -17,18 +22,23 @@ from orchestration.plan.stage_tree import stage_tree
 
 #: seconds between two lines where there is no terminal
 LINE_SECONDS = 60.0
+#: so many of the trials that run now are shown
+SHOWN = 8
 
 
 class Progress:
-    """Takes what comes back from the workers into `records`; `on_trial_end` is called after each trial's end."""
+    """Takes what comes back from the workers into `records`; `on_trial_end` is called with each trial that ends."""
 
-    def __init__(self, console: Console, records: Records, on_trial_end: Callable[[], None]) -> None:
+    def __init__(self, console: Console, records: Records, on_trial_end: Callable[[str], None]) -> None:
         self.console, self.records, self.on_trial_end = console, records, on_trial_end
         #: by the plan's keys, so that a stage that several trials share is work to be done once
         self.tree = stage_tree([record.trial for record in records.records.values()])
+        # counts that are kept and not made anew: of ten thousand trials each event would look at all
+        self._statuses = Counter(record.status for record in records.records.values())
         self.total = sum(map(len, self.tree.chains.values()))
         self.done = self.reused = sum(len(record.trained) for record in records.records.values())
         self._left = dict(self.tree.steps)
+        self._steps_left = sum(self._left.values())
         for record in records.records.values():
             self._take_off(record.trial.id, record.trained)
         #: how many trials that have not ended need a stage
@@ -40,25 +50,37 @@ class Progress:
         )
         self._trained = 0.0  # steps, in this command
         self._begun: float | None = None  # when the first worker had something to do
-        self.running: set[str] = set()
+        self.running: dict[str, None] = {}  # in the order in which they began
         self._told, self._line_after = "", time.monotonic() + LINE_SECONDS
-        self._live = Live(self._line(), console=console, refresh_per_second=2, transient=True)
+        self._live = Live(get_renderable=self._view, console=console, refresh_per_second=2, transient=True)
+        self._over = threading.Event()
 
     def _take_off(self, trial: str, results: Iterable[StageResult]) -> None:
         for result in results:
             if result.stage != UNTOUCHED:
-                self._left.pop(self.tree.chains[trial][result.stage], None)
+                self._drop(self.tree.chains[trial][result.stage])
+
+    def _drop(self, key: str) -> None:
+        self._steps_left -= self._left.pop(key, 0)
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
             self._live.start()
+        else:
+            threading.Thread(target=self._tick, daemon=True, name="progress").start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._over.set()
         self._live.stop()
 
+    def _tick(self) -> None:
+        """A line a minute also where no stage ends for longer."""
+        while not self._over.wait(LINE_SECONDS / 4):
+            self._refresh()
+
     def _line(self) -> Text:
-        statuses = Counter(record.status for record in self.records.records.values())
+        statuses = self._statuses
         failed = statuses["FAILED"]
         stopped = f", {statuses['STOPPED']} stopped" if statuses["STOPPED"] else ""
         stages = f"stages {self.done} of {self.total} ({self.reused} from the store)"
@@ -68,15 +90,39 @@ class Progress:
             style="red" if failed else "",
         )
 
+    def _view(self) -> Group:
+        """What a terminal shows."""
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done, width=min(60, self.console.width)))
+        now = [*self.running]
+        trials = [self._place(trial) for trial in now[:SHOWN]]
+        more = [Text(f"and {len(now) - SHOWN} more", style="dim")] if len(now) > SHOWN else []
+        return Group(self._line(), bar, *trials, *more)
+
+    def _place(self, trial: str) -> Text:
+        """A running trial in a line: the stage that it is in, what it showed after the one before, and which it is."""
+        record = self.records.records[trial]
+        experiment, stages, has = record.trial.experiment, len(self.tree.chains[trial]), record.trained
+        parts = [f"stage {min(len(has) + 1, stages)} of {stages}" if stages else "evaluation"]
+        if len(has) < stages == len(experiment.order):
+            parts[0] += f" {experiment.order[len(has)]}"
+        if has:
+            last = has[-1]
+            accuracy = [value for value in last.row(experiment.order[: last.stage + 1], "test") if value is not None]
+            parts += [f"loss {last.metrics['loss/last']:.3f}"] if "loss/last" in last.metrics else []
+            parts += [f"accuracy so far {100 * fmean(accuracy):.1f}"] if accuracy else []
+        text = f"  {trial}: {', '.join(parts)} (seed {experiment.seed}, {record.trial.order})"
+        return Text(text, no_wrap=True, overflow="ellipsis")
+
     def _time_left(self) -> str:
         """From the steps that are left, each shared one once, at the pace of those that this command has trained."""
         if not self._trained or self._begun is None:
             return "-"
-        seconds = (time.monotonic() - self._begun) / self._trained * sum(self._left.values())
+        seconds = (time.monotonic() - self._begun) / self._trained * self._steps_left
         return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
 
     def started(self, trial: str) -> None:
-        self.running.add(trial)
+        self.running[trial] = None
         self._begun = self._begun or time.monotonic()
         self._refresh()
 
@@ -92,46 +138,44 @@ class Progress:
         self._refresh()
 
     def paused(self, trial: str) -> None:
-        self.running.discard(trial)
+        self.running.pop(trial, None)
         self._refresh()
 
     def finished(self, trial: str) -> None:
-        self.records.records[trial].status = "FINISHED"
-        self._end(trial)
+        self._end(trial, "FINISHED")
 
     def stopped(self, trial: str) -> None:
         record = self.records.records[trial]
         stages, has = record.trial.stages, len(record.trained)
-        record.status, record.error = "STOPPED", f"stopped by halving after {has} of {stages} stages"
         self.total -= stages - has
-        self._end(trial)
+        self._end(trial, "STOPPED", f"stopped by halving after {has} of {stages} stages")
 
     def failed(self, trial: str, error: str) -> None:
-        record = self.records.records[trial]
-        record.status, record.error = "FAILED", error
         self.console.print(f"{trial} failed: {error.splitlines()[0]}", style="red", markup=False)
-        self._end(trial)
+        self._end(trial, "FAILED", error)
 
-    def _end(self, trial: str) -> None:
-        self.running.discard(trial)
+    def _end(self, trial: str, status: str, error: str | None = None) -> None:
+        record = self.records.records[trial]
+        self._statuses[record.status] -= 1
+        self._statuses[status] += 1
+        record.status, record.error = status, error
+        self.running.pop(trial, None)
         for key in self.tree.chains[trial]:
             self._needed[key] -= 1
             if not self._needed[key]:
-                self._left.pop(key, None)
+                self._drop(key)
         try:
-            self.records.ended(self.records.records[trial])
+            self.records.ended(record)
         except StorageError as error:  # Tune would go on without a word; it is tried again at the next end
             if str(error) != self._told:
                 self.console.print(str(error), style="red", markup=False)
             self._told = str(error)
-        self.on_trial_end()
+        self.on_trial_end(trial)
         self._line_after = 0.0
         self._refresh()
 
     def _refresh(self) -> None:
-        """A terminal's line anew; elsewhere a line at every trial's end, and once a minute."""
-        if self.console.is_terminal:
-            self._live.update(self._line())
-        elif time.monotonic() >= self._line_after:
+        """A terminal's view is made anew by itself; elsewhere a line at every trial's end, and once a minute."""
+        if not self.console.is_terminal and time.monotonic() >= self._line_after:
             self._line_after = time.monotonic() + LINE_SECONDS
             self.console.print(self._line())

@@ -57,7 +57,6 @@ class _TuneController(Protocol):
     _resetting_trials: set[TuneTrial]
     _actor_cache: _ActorCache
 
-    def get_live_trials(self) -> set[TuneTrial]: ...
     def pause_trial(self, trial: TuneTrial, should_checkpoint: bool = True) -> None: ...
     def stop_trial(self, trial: TuneTrial) -> None: ...
     def _set_trial_status(self, trial: TuneTrial, status: str) -> None: ...
@@ -172,6 +171,7 @@ class _TuneScheduler(TrialScheduler):
     def __init__(self, stages: StageScheduler, orders: dict[str, Order], workers: int) -> None:
         super().__init__()
         self.stages, self.orders, self.workers = stages, orders, workers
+        self._trials: dict[str, TuneTrial] = {}
 
     def on_trial_add(self, tune_controller: _TuneController, trial: TuneTrial) -> None:
         if _id(trial) in self.stages.places:  # again, after its worker was lost
@@ -186,31 +186,32 @@ class _TuneScheduler(TrialScheduler):
             # a worker takes seconds to load: have Tune keep those that have nothing to do for the moment
             tune_controller._actor_cache.increase_max(trial.placement_group_factory, self.workers)
         self.stages.add(_id(trial))
+        self._trials[_id(trial)] = trial
         trial.init_local_path()  # when a sweep is stopped, Tune asks for it also where a trial never began
         trial.set_status(TuneTrial.PAUSED)
 
     def choose_trial_to_run(self, tune_controller: _TuneController) -> TuneTrial | None:
         self._stop(tune_controller)
-        live = tune_controller.get_live_trials()
-        if sum(trial.status in (TuneTrial.RUNNING, TuneTrial.PENDING) for trial in live) >= self.workers:
+        if len(self.stages.running) >= self.workers:
             return None
         name = self.stages.choose()
         if name is None:
             return None
         self.stages.start(name)
-        return next(trial for trial in live if _id(trial) == name)
+        return self._trials[name]
 
     def _stop(self, tune_controller: _TuneController) -> None:
         """End the trials that halving has dropped. Here, since every callback has seen a trial's last result by now."""
         halving = self.stages.halving
         if halving is None or not halving.stopped:
             return
-        for trial in list(tune_controller.get_live_trials()):
-            if _id(trial) in halving.stopped and trial.status == TuneTrial.PAUSED:
+        for name in [name for name in halving.stopped if name in self.stages.places]:
+            trial = self._trials[name]
+            if trial.status == TuneTrial.PAUSED:
                 tune_controller.stop_trial(trial)
                 # Tune swallows what a callback raises, and would go on for ever
                 if trial.status == TuneTrial.PAUSED:
-                    raise RuntimeError(f"{_id(trial)} was dropped by halving, but its end could not be written down")
+                    raise RuntimeError(f"{name} was dropped by halving, but its end could not be written down")
 
     def on_trial_result(self, tune_controller: _TuneController, trial: TuneTrial, result: Result) -> str:
         if self._finish(trial, result):

@@ -15,33 +15,37 @@ class BackgroundTracker:
     def __init__(self, tracker: Tracker, complain: Callable[[str], None]) -> None:
         self.tracker, self.complain = tracker, complain
         self.failed = False
-        self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # a trial, or None for all
+        self._closing = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow")
         self._thread.start()
 
     def _work(self) -> None:
-        told = False
-        while True:
-            final = self._requests.get()
+        told = final = False
+        while not final:
+            requests = {self._requests.get()}
             while not self._requests.empty():
-                final = self._requests.get() or final
+                requests.add(self._requests.get())
+            final = self._closing
+            # nobody knows what an attempt that failed has left
+            every = final or None in requests or self.failed
             try:
-                self.tracker.sync(final)
+                self.tracker.sync(final, None if every else sorted(trial for trial in requests if trial))
                 self.failed = False
             except Exception as error:  # whatever a tracking server does must not reach the sweep
                 self.failed = True
                 if not told:
                     self.complain(unreachable(self.tracker.uri, error))
                 told = True
-            if final:
-                return
 
-    def request(self) -> None:
-        self._requests.put(False)
+    def request(self, trial: str | None = None) -> None:
+        """Bring MLflow up to date with a trial that has ended, or with all."""
+        self._requests.put(trial)
 
     def finish(self, seconds: float = 60) -> bool:
         """The last sync; a dead server ends it at once. False where it failed or did not end in time; the RUN's
         Parquet then has everything."""
-        self._requests.put(True)
+        self._closing = True
+        self._requests.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive() and not self.failed

@@ -16,7 +16,7 @@ import platform
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -86,18 +86,21 @@ class Tracker:
         self._done: dict[str, tuple[str, int, bool]] = {}  # trial -> the mark of the record that was written
         self._aside: set[str] = set()  # trials whose runs say that they do not count
 
-    def sync(self, final: bool = False) -> None:
-        """Log every ended trial that MLflow does not have as it is; `final` ends the parent too. Raises what the
-        server raises."""
+    def sync(self, final: bool = False, only: Collection[str] | None = None) -> None:
+        """Log every ended trial that MLflow does not have as it is, or of these alone; `final` ends the parent too.
+        Raises what the server raises."""
+        records = self.records.records
+        # others are compared with a reference
+        every = only is None or any(records[trial].trial.method == "direct" for trial in only)
         try:
             self._connect()
-            for latest in list(self.records.records.values()):
-                record = self.records.seen(latest)
+            for trial in list(records if every or only is None else only):
+                record = self.records.seen(records[trial])
                 mark = self.records.mark(record)
-                if record.status not in ("UNFINISHED", OUTDATED) and self._done.get(record.trial.id) != mark:
+                if record.status not in ("UNFINISHED", OUTDATED) and self._done.get(trial) != mark:
                     self._log_trial(record)
-                    self._done[record.trial.id] = mark
-            for trial, status in self.records.set_aside().items():
+                    self._done[trial] = mark
+            for trial, status in self.records.set_aside().items() if every else ():
                 if trial in self._children and trial not in self._aside:
                     self._set_tags(self._children[trial], {"status": status})
                     self._aside.add(trial)

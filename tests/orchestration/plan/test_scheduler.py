@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestration.plan.halving import Halving
 from orchestration.plan.scheduler import BACK_OFF, StageScheduler
+from orchestration.plan.spec import HalvingRule
 from orchestration.plan.stage_tree import StageTree
+from tests.support.scheduling import plain_choice, random_tree
 
 
 class Clock:
@@ -104,3 +112,43 @@ def test_trials_with_nothing_to_train_run_too() -> None:
     assert stages.finish("t1", 0)
     stages.end("t1")
     assert start(stages) == "t2"
+
+
+@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_the_choice_is_that_of_looking_at_every_trial(
+    seed: int, trials: int, length: int, branches: int, racing: bool
+) -> None:
+    rng = random.Random(seed)
+    tree = random_tree(rng, trials, length, branches)
+    names = list(tree.chains)
+    halving = None
+    if racing and length > 1:
+        halving = Halving(HalvingRule(1, 2), {name: name[-1] for name in names[: trials // 2]}, length)
+    stages = StageScheduler(tree, halving, clock=Clock())
+    for name in names:
+        stages.add(name)
+    at: dict[str, int] = {}
+    for _ in range(20 * trials * length):
+        for name in [*(halving.stopped if halving else ())]:
+            if name in stages.places:
+                stages.end(name)
+        stages.clock.now += rng.choice([0.0, 0.5, 5.0])
+        chosen = stages.choose()
+        assert chosen == plain_choice(stages)
+        if chosen is not None and (not at or rng.random() < 0.6):
+            stages.start(chosen)
+            at[chosen] = 0
+        elif at:
+            name = rng.choice(sorted(at))
+            if rng.random() < 0.1 and stages.places[name].lost < 3:
+                del at[name]
+                stages.lose(name)
+            elif rng.random() < 0.02:
+                del at[name]
+                stages.end(name)
+            elif stages.finish(name, at[name], rng.random()) and at[name] < length - 1:
+                at[name] += 1
+            elif at.pop(name) == length - 1 and name in stages.running:
+                stages.end(name)
+    assert not stages.places

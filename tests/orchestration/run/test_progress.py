@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def progress_of(records: Records) -> tuple[Progress, io.StringIO]:
     said = io.StringIO()
-    return Progress(Console(file=said, width=200), records, lambda: None), said
+    return Progress(Console(file=said, width=200), records, lambda trial: None), said
 
 
 def test_the_time_left_counts_a_shared_stage_once(tmp_path: Path, clock: list[float]) -> None:
@@ -54,6 +54,35 @@ def test_a_line_a_minute_where_there_is_no_terminal(tmp_path: Path, clock: list[
         clock[0] += 25
         progress.started(first)
     assert len(said.getvalue().splitlines()) == 3
+
+
+def test_a_line_a_minute_also_where_no_stage_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestration.run.progress.LINE_SECONDS", 0.05)
+    progress, said = progress_of(make_records(tmp_path))
+    with progress:
+        time.sleep(0.5)
+    assert len(said.getvalue().splitlines()) > 2
+    assert said.getvalue().startswith("trials 0 done, 0 running")
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_a_terminal_shows_what_runs_now(tmp_path: Path, width: int) -> None:
+    records = make_records(tmp_path)
+    first, second = records.records
+    said = io.StringIO()
+    progress = Progress(Console(file=said, width=width, force_terminal=True), records, lambda trial: None)
+    progress.started(first)
+    progress.started(second)
+    progress.stages(first, [stage(records, -1), stage(records, 0)], "key")
+    progress.console.print(progress._view())
+    lines = said.getvalue().splitlines()
+    assert any(line.startswith(f"  {first}: stage 2 of 2") for line in lines)
+    assert any(line.startswith(f"  {second}: stage 1 of 2") for line in lines)
+    if width == 100:
+        assert "ground, loss 0.500, accuracy so far 10.0 (seed 0" in said.getvalue()
+    progress.paused(second)
+    progress.console.print(progress._view())
+    assert said.getvalue().count(second) == 1
 
 
 def test_a_disk_that_is_full_is_told_once_and_nothing_is_lost(

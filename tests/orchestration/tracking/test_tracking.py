@@ -341,6 +341,28 @@ def test_a_large_matrix_is_one_batch(storage: Path) -> None:
     assert len(batches) == len(records.records)
 
 
+def test_an_ended_trial_is_looked_at_alone_and_a_reference_with_all(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = storage / "tracked.yaml"
+    path.write_text(SWEEP.format(name="tracked", tasks="[attribute, ground]") + "references: [direct]\n")
+    spec = load_spec(path)
+    (storage / "tracked").mkdir()
+    records = Records(storage / "tracked", spec, make_trials(spec))
+    direct, first, second = records.records
+    for trial in (first, second):
+        records.records[trial].status = "FINISHED"
+    tracker = Tracker(uri_of(storage), records, provenance())
+    written: list[str] = []
+    monkeypatch.setattr(tracker, "_log_trial", lambda record: written.append(record.trial.id))
+    tracker.sync(only=[first])
+    tracker.sync(only=[first])
+    assert written == [first]
+    records.records[direct].status = "FINISHED"  # what the others are compared with
+    tracker.sync(only=[direct])
+    assert written == [first, direct, first, second]
+
+
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,0 +1,39 @@
+"""The scheduler's choice by looking at every trial, which is plain and slow: what its heap is held against."""
+
+from __future__ import annotations
+
+import random
+
+from orchestration.plan.scheduler import StageScheduler
+from orchestration.plan.stage_tree import StageTree
+
+
+def plain_choice(stages: StageScheduler) -> str | None:
+    now = stages.clock()
+    claimed = {place.claim for place in stages.places.values()}
+    best, best_rank = None, (-1.0, -1.0)
+    for trial, place in stages.places.items():
+        held = stages.halving is not None and stages.halving.held(trial)
+        if trial in stages.running or place.not_before > now or held:
+            continue
+        left = [key for key in place.chain if key not in stages.done]
+        if left and left[0] in claimed:
+            continue
+        rank = (stages.unlocks[left[0]], float(sum(stages.tree.steps[key] for key in left))) if left else (0.0, 0.0)
+        if rank > best_rank:
+            best, best_rank = trial, rank
+    return best
+
+
+def random_tree(rng: random.Random, trials: int, stages: int, branches: int) -> StageTree:
+    """Sequences that share their beginnings, and trials of separate stages that are first stages of sequences too."""
+    tree = StageTree({}, {}, {})
+    for number in range(trials):
+        letters = [str(rng.randrange(branches)) for _ in range(stages)]
+        alone = rng.random() < 0.2
+        keys = [letters[i] if alone else "/".join(letters[: i + 1]) for i in range(stages)]
+        tree.chains[f"t{number}"] = keys
+        for i, key in enumerate(keys):
+            tree.steps.setdefault(key, rng.choice([1, 1, 7]))
+            tree.parents.setdefault(key, None if alone or i == 0 else keys[i - 1])
+    return tree

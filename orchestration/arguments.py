@@ -14,7 +14,7 @@ from pathlib import Path
 from mcit_core.folders import check_folder
 from mcit_core.registry import near
 from mcit_core.yaml_document import SpecError
-from orchestration.keep.files import Folder, without_userinfo
+from orchestration.keep.files import open_folder, without_userinfo
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial
 
@@ -226,8 +226,8 @@ def choose_stages(place: str | None, storage: Path) -> str:
             "Leave them out and give them by the environment, for S3 as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     try:
-        Folder(place).exists()
-    except (OSError, ValueError) as error:
+        open_folder(place)
+    except ValueError as error:
         raise SpecError(
             f"--stages {place}: cannot be opened ({error}); expected a folder, or a URI as s3://bucket/stages"
         ) from None

@@ -46,12 +46,11 @@ def verify(store: StageStore) -> int:
         warnings.simplefilter("always")
         stages = list(store.entries())
         damaged += sum(store.get_stage(key, touch=False) is None for key in stages)
-        names = [entry.name for entry in store.folder.files("evaluations") if entry.name.endswith(".json")]
-        keys = [name.removeprefix("evaluations/").removesuffix(".json") for name in names]
-        damaged += sum(store.get_evaluation(key) is None for key in keys)
+        evaluations = store.evaluations()
+        damaged += sum(store.get_evaluation(key, stage) is None for key, stage, _ in evaluations)
     for warning in said:
         print(warning.message)
-    print(f"{len(stages)} stages and {len(keys)} evaluations read, {damaged} damaged")
+    print(f"{len(stages)} stages and {len(evaluations)} evaluations read, {damaged} damaged")
     return damaged
 
 

@@ -125,6 +125,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     storage, folder = command.storage, command.storage / spec.name
     on = _count(command.workers, "worker") if command.workers else "as many workers as fit on the cluster"
     console.print(f"{spec.name}: {_count(len(trials), 'trial')} on {on}; results in {folder}", markup=False)
+    check_stages(command.stages, console)
     console.print("model and data: loading; features are made once for each task")
     provenance = describe(spec, trials, storage)
     begin_run(folder, command.fresh)
@@ -159,6 +160,26 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     with stoppable(lambda: finish(patience=2)) as stop:
         trouble = _train(command, spec, trials, console, records, tracker, stop)
     return finish(trouble)
+
+
+def check_stages(place: str, console: Console) -> None:
+    """That an object store can be written to, before anything is begun. Raises SpecError."""
+    from orchestration.keep.files import LocalFolder, open_folder
+
+    folder = open_folder(place)
+    if isinstance(folder, LocalFolder):
+        return
+    try:
+        exact = folder.exact
+    except StorageError as error:
+        raise SpecError(f"--stages {error}") from error
+    if not exact:
+        console.print(
+            f"{folder.root}: this store does not honour If-None-Match, so that two workers may train one stage; that "
+            "costs time and changes nothing",
+            style="yellow",
+            markup=False,
+        )
 
 
 def _train(
@@ -220,7 +241,7 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
             return f"Ray Tune ended with an error ({type(error).__name__}: {reason}); results are complete up to there"
         finally:
             stop.end_running = None
-    return ""
+    return progress.hopeless
 
 
 def conclude(command: Command, folder: Path, report: Path, uri: str, records: Records, tracked: bool) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.support.object_store import CREDENTIALS, ObjectStore
 from tests.support.places import reach_plugin
 from tests.support.sweeping import Sweep, listening
 
@@ -49,6 +51,22 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(exist_ok=True)
     Sweep.features = folder
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[ObjectStore]:
+    server = ObjectStore()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def object_store(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """The S3 server of a session, in order, and the credentials for it in the environment."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    s3_server.answers = s3_server.conditions = True
+    return s3_server
 
 
 @pytest.fixture(scope="session")

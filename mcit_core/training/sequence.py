@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -32,8 +33,13 @@ class Store(Protocol):
     ) -> tuple[StageState, Measured, bool]:
         """A stage's state, what was measured, and whether they were there already; `train` makes them otherwise."""
 
-    def get_evaluation(self, key: str) -> Evaluation | None: ...
-    def put_evaluation(self, key: str, evaluation: Evaluation) -> None: ...
+    def get_evaluation(self, key: str, stage: str | None = None) -> Evaluation | None:
+        """An evaluation by its key and that of its stage (None: of the untouched model)."""
+
+    def put_evaluation(self, key: str, evaluation: Evaluation, stage: str | None = None) -> None: ...
+
+    def untouched(self, wanted: Mapping[str, Callable[[], Evaluation]]) -> dict[str, Evaluation]:
+        """Evaluations of the untouched model by key; those that are not there are made."""
 
 
 class Sequence:
@@ -64,20 +70,12 @@ class Sequence:
             before, result = self._stage(stage, before if self.experiment.protocol == "sequence" else None)
             yield result
 
-    def _evaluation(
-        self,
-        key: StageKey | None,
-        tuners: list[Tuner | None],
-        task: str,
-        split: str,
-        groups: Groups | None = None,
-        untrained: bool = False,
-    ) -> Evaluation:
-        """Of the state that the stage of `key` left (None: of the untouched model), or with `untrained` of the tuner as
-        that stage, the first, began with it."""
+    def _evaluation_key(
+        self, key: StageKey | None, task: str, split: str, groups: Groups | None = None, untrained: bool = False
+    ) -> str:
         code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
-        most = None if task == "pretraining" else self.experiment.evaluation.rows
-        name = digest(
+        most = self._rows(task)
+        return digest(
             {
                 **({"rows": most} if most else {}),
                 **({"grouped": True} if groups else {}),  # which tells how the rows were sent
@@ -93,11 +91,28 @@ class Sequence:
                 "precision": self.experiment.train.precision,
             }
         )
-        found = self.store.get_evaluation(name) if self.store else None
+
+    def _rows(self, task: str) -> int | None:
+        """At most so many are evaluated."""
+        return None if task == "pretraining" else self.experiment.evaluation.rows
+
+    def _evaluation(
+        self,
+        key: StageKey,
+        tuners: list[Tuner | None],
+        task: str,
+        split: str,
+        groups: Groups | None = None,
+        untrained: bool = False,
+    ) -> Evaluation:
+        """Of the state that the stage of `key` left, or with `untrained` of the tuner as that stage, the first, began
+        with it."""
+        name = self._evaluation_key(key, task, split, groups, untrained)
+        found = self.store.get_evaluation(name, key.key) if self.store else None
         if found is None:
-            found = evaluate_task(self.bench, tuners, task, split, groups, most)
+            found = evaluate_task(self.bench, tuners, task, split, groups, self._rows(task))
             if self.store:
-                self.store.put_evaluation(name, found)
+                self.store.put_evaluation(name, found, key.key)
         return found
 
     def _untouched(self) -> StageResult:
@@ -106,7 +121,14 @@ class Sequence:
             floors = [cell for task in self.experiment.order for cell in majority_cells(self.bench, task, most)]
             return StageResult(UNTOUCHED, None, floors, {"seconds/evaluate": time.perf_counter() - begun})
         torch.set_num_threads(self.experiment.train.threads)
-        *evaluations, kept = [self._evaluation(None, [None], *place) for place in looks(self.experiment, UNTOUCHED)]
+        wanted = {
+            self._evaluation_key(None, *place): partial(
+                evaluate_task, self.bench, [None], *place, None, self._rows(place[0])
+            )
+            for place in looks(self.experiment, UNTOUCHED)
+        }
+        found = self.store.untouched(wanted) if self.store else {name: make() for name, make in wanted.items()}
+        *evaluations, kept = [found[name] for name in wanted]
         self._pretraining = kept.accuracy[0].accuracy
         seconds = sum(evaluation.seconds for evaluation in (*evaluations, kept))
         accuracy = [cell for evaluation in evaluations for cell in evaluation.accuracy]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -11,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from pyarrow import fs
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 from mcit_core.folders import write_atomic
 
@@ -22,6 +23,10 @@ CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 class StorageError(OSError):
     """A place that cannot be written to; the text is the whole message, with path and remedy."""
+
+
+class UnreachableError(StorageError):
+    """A place that does not answer at the moment, which is no fault of what is kept there."""
 
 
 def without_userinfo(uri: str) -> str:
@@ -77,125 +82,155 @@ class Entry:
     changed: float
 
 
-class Folder:
-    """A folder by path, by any URI that pyarrow.fs opens, or inside a given file system. Names are relative, with /.
+#: what a file was when it was read or written; two parts, of which object stores use one or the other
+Version = tuple[str, str]
 
-    Local writes are renamed into place and fsynced. Elsewhere a file is written under a temporary name and moved; where
-    a move copies, as on object stores, the copy itself appears whole.
+
+class Folder(Protocol):
+    """A folder of this machine's file system or of an object store. Names are relative, with /.
+
+    `replace` needs a file's version, and fails where another has written since. All raise StorageError where the place
+    cannot be used.
     """
 
-    def __init__(self, where: str | Path, filesystem: fs.FileSystem | None = None) -> None:
-        text = str(where)
-        if filesystem is not None:
-            self.fs, root = filesystem, text
-        elif "://" in text:
-            self.fs, root = fs.FileSystem.from_uri(text)
-        else:
-            self.fs, root = fs.LocalFileSystem(), os.path.abspath(text)
-        self.root = root.rstrip("/") or "/"
-        self.local = isinstance(self.fs, fs.LocalFileSystem)
+    root: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether of two `create`s or `replace`s at the same moment one alone succeeds."""
+
+    def path(self, name: str) -> str:
+        """Where a file is, for people."""
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None where there is none."""
+
+    def read_version(self, name: str) -> tuple[bytes, Version] | None: ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a whole file or none."""
+
+    def create(self, name: str, data: bytes) -> Version | None:
+        """Write a file that must not be there yet; its version, or None where it is there."""
+
+    def replace(self, name: str, data: bytes, version: Version) -> Version | None:
+        """Write a file that must be of this version; its new one, or None where it is of another."""
+
+    def move(self, source: str, target: str) -> bool:
+        """Rename a file; False where it is gone already."""
+
+    def delete(self, name: str) -> None:
+        """Delete a file, or a folder with all it holds; nothing where it is gone already."""
+
+    def touch(self, name: str) -> None:
+        """Note that a file was used; silently nothing where that cannot be noted."""
+
+    def exists(self) -> bool: ...
+
+    def files(self, below: str = "") -> list[Entry]:
+        """All files in the folder `below`, at any depth, by name."""
+
+
+def open_folder(where: str | Path) -> Folder:
+    """A folder by path, as file:// too, or an object store's by URI. Raises ValueError for a URI that names none."""
+    text = str(where)
+    if "://" not in text:
+        return LocalFolder(text)
+    if text.startswith("file://"):
+        return LocalFolder(unquote(urlsplit(text).path))
+    from orchestration.keep.object_folder import ObjectFolder
+
+    return ObjectFolder(text)
+
+
+def _digest(data: bytes) -> Version:
+    return hashlib.sha256(data).hexdigest(), ""
+
+
+class LocalFolder:
+    """A folder of this machine's file system. Files are renamed into place and fsynced."""
+
+    exact = False  # a `replace` looks, then writes
+
+    def __init__(self, where: str | Path) -> None:
+        self.root = os.path.abspath(where)
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file, None where there is none."""
         try:
-            if self.local:
-                return Path(self.path(name)).read_bytes()
-            with self.fs.open_input_stream(self.path(name)) as stream:
-                data: bytes = stream.read()
-                return data
+            return Path(self.path(name)).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a whole file or none. Raises StorageError."""
-        with writing(self.path(name)):
-            path = self.path(name)
-            if self.local:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(Path(path), data)
-                return
-            parent, _, last = path.rpartition("/")
-            scratch = f"{parent}/.{last}.{uuid.uuid4().hex[:8]}"
-            self.fs.create_dir(parent, recursive=True)
-            with self.fs.open_output_stream(scratch) as stream:
-                stream.write(data)
-            self.fs.move(scratch, path)
+    def read_version(self, name: str) -> tuple[bytes, Version] | None:
+        data = self.read(name)
+        return None if data is None else (data, _digest(data))
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a file that must not be there yet; False where it is. Exact on this machine's disks; elsewhere two
-        that come at the same moment may both get True, the later one's content stands. Raises StorageError."""
-        if not self.local:
-            if self.read(name) is not None:
-                return False
-            self.write(name, data)
-            return self.read(name) == data
+    def write(self, name: str, data: bytes) -> None:
+        with writing(self.path(name)):
+            path = Path(self.path(name))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)
+
+    def create(self, name: str, data: bytes) -> Version | None:
         with writing(self.path(name)):
             path = Path(self.path(name))
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 file = path.open("xb")
             except FileExistsError:
-                return False
+                return None
             try:
                 with file:
                     file.write(data)
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
-        return True
+        return _digest(data)
+
+    def replace(self, name: str, data: bytes, version: Version) -> Version | None:
+        """Exact but for writers that come between its reading and its writing."""
+        found = self.read_version(name)
+        if found is None or found[1] != version:
+            return None
+        self.write(name, data)
+        return _digest(data)
 
     def move(self, source: str, target: str) -> bool:
-        """Rename a file; False where it is gone already. Raises StorageError."""
         with writing(self.path(target)):
             try:
-                if self.local:
-                    Path(self.path(target)).parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(self.path(source), self.path(target))
-                else:
-                    self.fs.create_dir(self.path(target).rpartition("/")[0], recursive=True)
-                    self.fs.move(self.path(source), self.path(target))
+                Path(self.path(target)).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self.path(source), self.path(target))
             except FileNotFoundError:
                 return False
         return True
 
     def delete(self, name: str) -> None:
-        """Delete a file, or a folder with all it holds; nothing where it is gone already. Raises StorageError."""
         with writing(self.path(name)):
-            path = self.path(name)
+            path = Path(self.path(name))
             try:
-                if self.fs.get_file_info(path).type == fs.FileType.Directory:
-                    if self.local:
-                        shutil.rmtree(path)
-                    else:
-                        self.fs.delete_dir(path)
+                if path.is_dir():
+                    shutil.rmtree(path)
                 else:
-                    self.fs.delete_file(path)
+                    path.unlink()
             except FileNotFoundError:
                 pass
 
     def touch(self, name: str) -> None:
-        """Note that a file was used; silently nothing where that cannot be noted."""
-        if self.local:
-            try:
-                os.utime(self.path(name))
-            except OSError:
-                return
+        with suppress(OSError):
+            os.utime(self.path(name))
 
     def exists(self) -> bool:
-        return bool(self.fs.get_file_info(self.root).type == fs.FileType.Directory)
+        return Path(self.root).is_dir()
 
     def files(self, below: str = "") -> list[Entry]:
-        """All files in the folder `below`, at any depth, by name."""
-        found = self.fs.get_file_info(fs.FileSelector(self.path(below), recursive=True, allow_not_found=True))
-        cut = len(self.root.rstrip("/")) + 1
-        return sorted(
-            (
-                Entry(info.path[cut:], info.size or 0, (info.mtime_ns or 0) / 1e9)
-                for info in found
-                if info.type == fs.FileType.File
-            ),
-            key=lambda entry: entry.name,
-        )
+        found: list[Entry] = []
+        for folder, _, names in os.walk(self.path(below)):
+            for name in names:
+                path = os.path.join(folder, name)
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    about = os.stat(path)
+                    found.append(Entry(os.path.relpath(path, self.root), about.st_size, about.st_mtime))
+        return sorted(found, key=lambda entry: entry.name)

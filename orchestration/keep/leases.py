@@ -1,87 +1,196 @@
-"""Who trains which stage: a lease is a file per stage key that its holder keeps changing while it works.
+"""Who trains which stage: a lease on its key, which its holder gives back, or loses when it dies.
 
-A lease is over when its holder says so, is a dead process of this machine, or has not changed the file for TTL seconds
-of the WAITING side's monotonic clock; wall clocks are never compared. Losing a lease costs time, never correctness:
-equal keys mean equal bits, whoever writes them.
+Losing a lease costs time, never correctness: equal keys mean equal bits, whoever writes them.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol, Self
 
+from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
-from orchestration.keep.files import Folder
+from orchestration.keep.files import Folder, LocalFolder, Version, writing
 
-#: seconds without a change after which a lease is free; seconds between changes; seconds between looks of who waits
-TTL, BEAT, POLL = 30.0, 5.0, 0.5
+#: seconds without a change after which a lease by heartbeat is free; seconds between changes
+TTL, BEAT = 30.0, 5.0
+#: seconds between looks of who waits
+POLL = 0.5
+#: what a file system without locks says
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
-@cache
-def machine() -> str:
-    """This boot of this machine (and this container's process numbers); "" where it cannot be told."""
+class Lease(Protocol):
+    """A lease that is held, until the end of its context."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Leases(Protocol):
+    def attempt(self, key: str, parent: str | None = None) -> Lease | None:
+        """The lease on stage `key`, or None while another holds it: ask again later. Never waits.
+        Raises StorageError where leases cannot be written."""
+
+    def held(self) -> list[dict[str, JsonValue]]:
+        """What stands in every lease that may be held ({} for an unreadable one); key and parent among it."""
+
+
+def leases_in(folder: Folder) -> Leases:
+    return LockLeases(folder) if isinstance(folder, LocalFolder) else BeatLeases(folder)
+
+
+def _name(key: str, ending: str) -> str:
+    return f"leases/{key}.{ending}"
+
+
+def _body(content: bytes | None) -> dict[str, JsonValue]:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
+        body = json.loads(content or b"")
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
-def process_start(pid: int) -> str | None:
-    """When a process of this machine started, in clock ticks since boot; None where there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+class LockLease:
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path, self._lock = path, lock
+
+    def release(self) -> None:
+        try:  # while it is locked; who opened the file before sees that it has no name any more
+            self.path.unlink(missing_ok=True)
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.release()
+        except OSError:
+            return  # the lock goes with the process; the stage is what matters
 
 
-class Lease:
-    """A lease that is held. As a context manager it beats in a thread of its own and is given back at the end."""
+class LockLeases:
+    """On a file system: locks of the operating system, which frees those of a process that dies. Where it has none,
+    heartbeats stand in."""
 
-    def __init__(self, folder: Folder, name: str, body: dict[str, JsonValue], beat: float) -> None:
-        self._folder, self._name, self._body, self._seconds = folder, name, body, beat
+    def __init__(self, folder: LocalFolder) -> None:
+        self.folder = folder
+        self._beats: BeatLeases | None = None
+
+    def attempt(self, key: str, parent: str | None = None) -> Lease | None:
+        if self._beats is not None:
+            return self._beats.attempt(key, parent)
+        path = Path(self.folder.path(_name(key, "lock")))
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = self._lock(path)
+            except NotImplementedError as error:
+                warnings.warn(f"{path}: no locks there ({error}); leases are kept by heartbeat", stacklevel=2)
+                self._beats = BeatLeases(self.folder)
+                return self._beats.attempt(key, parent)
+            if lock is None:
+                return None
+            try:
+                path.write_text(json.dumps({"key": key, "parent": parent, "pid": os.getpid()}))
+            except OSError:
+                lock.release()
+                raise
+        return LockLease(path, lock)
+
+    def _lock(self, path: Path) -> FileLock | None:
+        """Raises NotImplementedError where the file system has no locks."""
+        lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise NotImplementedError(error.strerror) from error
+            raise
+        return lock
+
+    def held(self) -> list[dict[str, JsonValue]]:
+        found = BeatLeases(self.folder).held()
+        for entry in self.folder.files("leases"):
+            if not entry.name.endswith(".lock"):
+                continue
+            lease = self.attempt(Path(entry.name).stem)
+            if lease is None:
+                found.append(_body(self.folder.read(entry.name)))
+            else:
+                with lease:
+                    continue  # its holder has died, and the file goes
+        return found
+
+
+class BeatLease:
+    """A lease by heartbeat. As a context manager it beats in a thread of its own."""
+
+    def __init__(self, leases: BeatLeases, name: str, body: dict[str, JsonValue]) -> None:
+        self._leases, self._name, self._body = leases, name, body
         self._beats = 0
+        self._version: Version | None = None
+        self._shown = 0.0  # when the others were last shown that the holder is alive
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def content(self) -> bytes:
+    def _content(self) -> bytes:
         return json.dumps({**self._body, "beats": self._beats}).encode()
 
-    def mine(self) -> bool:
-        data = self._folder.read(self._name)
-        return data is not None and _body(data).get("token") == self._body["token"]
+    def take(self, instead_of: Version | None) -> bool:
+        """Take a lease that is free, or that of a holder that is taken for dead. False where another was quicker."""
+        now, folder = self._leases.clock(), self._leases.folder
+        if instead_of is None:
+            self._version = folder.create(self._name, self._content())
+        else:
+            self._version = folder.replace(self._name, self._content(), instead_of)
+        self._shown = now
+        return self._version is not None
 
     def beat(self) -> bool:
         """Show that the holder is alive. False where another has taken over."""
-        if not self.mine():
+        if self._version is None:
             return False
         self._beats += 1
-        self._folder.write(self._name, self.content())
-        return True
+        return self.take(self._version)
+
+    def mine(self) -> bool:
+        return _body(self._leases.folder.read(self._name)).get("token") == self._body["token"]
 
     def release(self) -> None:
-        if self.mine():
-            self._folder.delete(self._name)
+        # nobody takes over what was seen to change within TTL
+        surely = self._version is not None and self._leases.clock() - self._shown < self._leases.ttl / 2
+        if surely or self.mine():
+            self._leases.folder.delete(self._name)
 
     def _run(self) -> None:
-        while not self._over.wait(self._seconds):
+        while not self._over.wait(self._leases.beat):
             try:
                 if not self.beat():
                     return
             except OSError:
                 continue  # a full disk or a lost connection may pass; if it does not, the lease expires
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"lease {self._name}")
         self._thread.start()
         return self
@@ -98,63 +207,35 @@ class Lease:
             return  # it expires by itself; the stage is what matters
 
 
-class Leases:
-    """The leases in `folder`, as seen by one process. `clock` is monotonic seconds; the simulation gives its own."""
+class BeatLeases:
+    """Where there are no locks: a file per lease that its holder keeps changing while it works. It is free once it has
+    not changed for TTL seconds of the waiting side's monotonic clock; wall clocks are never compared. `clock` is
+    monotonic seconds; the simulation gives its own."""
 
     def __init__(
-        self,
-        folder: Folder,
-        ttl: float = TTL,
-        beat: float = BEAT,
-        clock: Callable[[], float] = time.monotonic,
+        self, folder: Folder, ttl: float = TTL, beat: float = BEAT, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.folder, self.ttl, self.beat, self.clock = folder, ttl, beat, clock
-        self._seen: dict[str, tuple[bytes, float]] = {}
+        self._seen: dict[str, tuple[Version, float]] = {}
 
-    def attempt(self, key: str, parent: str | None = None) -> Lease | None:
-        """The lease on stage `key`, or None while another holds it: ask again later. Never waits.
-        Raises StorageError where leases cannot be written."""
-        name = f"leases/{key}.json"
-        there = self.folder.read(name)
-        if there is not None:
-            if not (holder_is_dead(there) or self._unchanged(key, there)):
+    def attempt(self, key: str, parent: str | None = None) -> BeatLease | None:
+        name = _name(key, "json")
+        lease = BeatLease(self, name, {"token": uuid.uuid4().hex, "key": key, "parent": parent, "pid": os.getpid()})
+        if not lease.take(None):
+            there = self.folder.read_version(name)
+            if there is None or not self._unchanged(key, there[1]) or not lease.take(there[1]):
                 return None
-            if self.folder.read(name) == there:  # or else another was quicker to take it over
-                self.folder.delete(name)
-        body: dict[str, JsonValue] = {"token": uuid.uuid4().hex, "key": key, "parent": parent, "pid": os.getpid()}
-        body |= {"machine": machine(), "started": process_start(os.getpid())}
-        lease = Lease(self.folder, name, body, self.beat)
-        if not self.folder.create(name, lease.content()):
-            return None
         self._seen.pop(key, None)
         return lease
 
-    def _unchanged(self, key: str, content: bytes) -> bool:
+    def _unchanged(self, key: str, version: Version) -> bool:
         now = self.clock()
         seen = self._seen.get(key)
-        if seen is None or seen[0] != content:
-            self._seen[key] = (content, now)
+        if seen is None or seen[0] != version:
+            self._seen[key] = (version, now)
             return False
         return now - seen[1] >= self.ttl
 
     def held(self) -> list[dict[str, JsonValue]]:
-        """What stands in every lease whose holder is not known to be dead ({} for an unreadable one)."""
-        contents = (self.folder.read(entry.name) for entry in self.folder.files("leases"))
-        return [_body(data) for data in contents if data is not None and not holder_is_dead(data)]
-
-
-def holder_is_dead(content: bytes) -> bool:
-    """Whether a lease's holder was a process of this machine that is gone. False where that cannot be told."""
-    body = _body(content)
-    pid = body.get("pid")
-    if not body.get("machine") or body["machine"] != machine() or not isinstance(pid, int):
-        return False
-    return process_start(pid) != body.get("started")
-
-
-def _body(content: bytes) -> dict[str, JsonValue]:
-    try:
-        body = json.loads(content)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+        names = [entry.name for entry in self.folder.files("leases") if entry.name.endswith(".json")]
+        return [_body(data) for data in map(self.folder.read, names) if data is not None]

@@ -1,6 +1,7 @@
-"""Finished stages and evaluations by key, on this machine or behind any URI that pyarrow.fs opens.
+"""Finished stages and evaluations by key, on this machine or in an object store.
 
-An entry is there once its record is: the state is written first, the record with all checksums last.
+An entry is there once its record is: the state is written first, the record with all checksums last. Evaluations lie
+with their stage, so that they go with it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ import json
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from pyarrow import fs
 from pydantic import JsonValue
 from safetensors import SafetensorError
 
@@ -22,14 +22,20 @@ from mcit_core.stages.digest import digest
 from mcit_core.stages.keys import StageKey
 from mcit_core.stages.results import Evaluation, Measured, Trace
 from mcit_core.stages.state import StageState
-from orchestration.keep.files import Entry, Folder, StorageError
-from orchestration.keep.leases import POLL, Leases
+from orchestration.keep.files import Entry, StorageError, open_folder
+from orchestration.keep.leases import POLL, Leases, leases_in
 
 #: 1: state and evaluations carry checksums; 2: the record does too. Every version is read, the last one is written.
 FORMAT = 2
 FORMATS = (1, 2)
 Trained = tuple[StageState, Measured]
 RECORD, STATE = "record.json", "state.safetensors"
+#: the folder of a stage's evaluations within its own, and of those that are of no stage
+EVALUATIONS = "evaluations"
+
+
+class BusyError(Exception):
+    """Another sweep trains the stage at the moment."""
 
 
 class MeasuredRecord(TypedDict):
@@ -48,22 +54,25 @@ class StageRecord(TypedDict):
 
 
 class StageStore:
-    """<key[:2]>/<key>/{state.safetensors, record.json}, evaluations/<key>.json, leases/ and damaged/ under `where`."""
+    """<key[:2]>/<key>/{state.safetensors, record.json, evaluations/}, evaluations/ of the untouched model, leases/ and
+    damaged/ under `where`. `wait` says whether `stage` waits for what another trains."""
 
-    def __init__(
-        self, where: str | Path, filesystem: fs.FileSystem | None = None, leases: Leases | None = None
-    ) -> None:
-        self.folder = Folder(where, filesystem)
-        self.leases = leases or Leases(self.folder)
+    def __init__(self, where: str | Path, leases: Leases | None = None, wait: bool = True) -> None:
+        self.folder = open_folder(where)
+        self.leases = leases or leases_in(self.folder)
+        self.wait = wait
+        self._flat: set[str] | None = None  # evaluations where an earlier version kept them
 
     def stage(self, key: StageKey, train: Callable[[], Trained]) -> tuple[StageState, Measured, bool]:
         """A stage's state, what was measured, and whether they came from the store. Trains under a lease, so that no
         other worker on this store trains the same; where another does already, waits and takes what it leaves.
-        Raises StorageError where the store cannot be written to."""
+        Raises StorageError where the store cannot be written to, BusyError instead of waiting."""
         found = self.get_stage(key.key)
         while found is None:
             lease = self.leases.attempt(key.key, key.parent)
             if lease is None:
+                if not self.wait:
+                    raise BusyError(f"another sweep trains stage {key.key[:12]}")
                 time.sleep(POLL)
                 found = self.get_stage(key.key)
                 continue
@@ -102,8 +111,6 @@ class StageStore:
     def put_stage(self, stage: StageKey, state: StageState, measured: Measured) -> None:
         """Keep a stage; where another worker was quicker its entry stands, since equal keys mean equal content.
         Raises StorageError."""
-        if self._raw(stage.key) is not None:
-            return
         data = state.to_bytes()
         record = {
             "format": FORMAT,
@@ -113,29 +120,67 @@ class StageStore:
             "checksum": hashlib.sha256(data).hexdigest(),
         }
         record["record_checksum"] = digest(record)
-        self.folder.write(_place(stage.key, STATE), data)
+        # where that is one request, whether there is anything is asked by writing; a state alone a dead worker has left
+        if not self.folder.exact or self.folder.create(_place(stage.key, STATE), data) is None:
+            if self.folder.read(_place(stage.key, RECORD)) is not None:
+                return
+            self.folder.write(_place(stage.key, STATE), data)
         self.folder.write(_place(stage.key, RECORD), json.dumps(record, indent=1).encode())
 
-    def get_evaluation(self, key: str) -> Evaluation | None:
-        name = f"evaluations/{key}.json"
+    def get_evaluation(self, key: str, stage: str | None = None) -> Evaluation | None:
+        """An evaluation of a stage, by their keys, or of the untouched model."""
+        name = _evaluation(key, stage)
         data = self.folder.read(name)
+        if data is None and key in self._in_flat():
+            name = f"{EVALUATIONS}/{key}.json"
+            data = self.folder.read(name)
         if data is None:
             return None
         try:
             record = json.loads(data)
             if record["format"] not in FORMATS or record["checksum"] != digest(record["evaluation"]):
                 raise ValueError("its checksum or format does not match")
-            return Evaluation.from_json(record["evaluation"])
+            found = Evaluation.from_json(record["evaluation"])
         except (ValueError, KeyError, TypeError) as error:
             aside = self._set_aside(name)
             warnings.warn(f"stored evaluation {key[:12]} is damaged ({error}); {aside}, it is made again", stacklevel=2)
             return None
+        if stage_of(name) is None:
+            self.folder.touch(name)  # the others are used when their stage is
+        return found
 
-    def put_evaluation(self, key: str, evaluation: Evaluation) -> None:
+    def _in_flat(self) -> set[str]:
+        if self._flat is None:
+            names = [entry.name.split("/") for entry in self.folder.files(EVALUATIONS)]
+            self._flat = {parts[1].removesuffix(".json") for parts in names if len(parts) == 2}
+        return self._flat
+
+    def put_evaluation(self, key: str, evaluation: Evaluation, stage: str | None = None) -> None:
         """Raises StorageError."""
         body = evaluation.to_json()
         record = {"format": FORMAT, "checksum": digest(body), "evaluation": body}
-        self.folder.write(f"evaluations/{key}.json", json.dumps(record).encode())
+        self.folder.write(_evaluation(key, stage), json.dumps(record).encode())
+
+    def untouched(self, wanted: Mapping[str, Callable[[], Evaluation]]) -> dict[str, Evaluation]:
+        """Evaluations of the untouched model, by key, which all trials need at once: each from the store or made under
+        a lease, so that workers share the work; what another makes is waited for last. Raises StorageError."""
+        found: dict[str, Evaluation] = {}
+        while len(found) < len(wanted):
+            before = len(found)
+            for key in [key for key in wanted if key not in found]:
+                there = self.get_evaluation(key)
+                lease = self.leases.attempt(key) if there is None else None
+                if lease is not None:
+                    with lease:
+                        there = self.get_evaluation(key)  # its last holder may just have made it
+                        if there is None:
+                            there = wanted[key]()
+                            self.put_evaluation(key, there)
+                if there is not None:
+                    found[key] = there
+            if len(found) == before:
+                time.sleep(POLL)
+        return found
 
     def _set_aside(self, *names: str) -> str:
         """Move a damaged entry's files, record first, out of the way. Says in words where they are."""
@@ -156,13 +201,22 @@ class StageStore:
             return None
 
     def entries(self) -> dict[str, list[Entry]]:
-        """The files of every entry that has a record, by key."""
+        """The files of every stage that has a record, by key, its evaluations among them."""
         found: dict[str, list[Entry]] = {}
         for entry in self.folder.files():
+            key = stage_of(entry.name)
+            if key is not None:
+                found.setdefault(key, []).append(entry)
+        return {key: files for key, files in found.items() if any(f.name == _place(key, RECORD) for f in files)}
+
+    def evaluations(self) -> list[tuple[str, str | None, Entry]]:
+        """Key, stage and file of every evaluation."""
+        found: list[tuple[str, str | None, Entry]] = []
+        for entry in self.folder.files():
             parts = entry.name.split("/")
-            if len(parts) == 3 and parts[1].startswith(parts[0]):
-                found.setdefault(parts[1], []).append(entry)
-        return {key: files for key, files in found.items() if any(f.name.endswith(RECORD) for f in files)}
+            if EVALUATIONS in parts[:-1] and parts[-1].endswith(".json") and not parts[-1].startswith("."):
+                found.append((parts[-1].removesuffix(".json"), stage_of(entry.name), entry))
+        return found
 
     def delete(self, key: str) -> None:
         """Take a stage out of the store. Raises StorageError."""
@@ -172,6 +226,16 @@ class StageStore:
 
 def _place(key: str, name: str) -> str:
     return f"{key[:2]}/{key}/{name}"
+
+
+def stage_of(name: str) -> str | None:
+    """The key of the stage that a file belongs to."""
+    parts = name.split("/")
+    return parts[1] if len(parts) > 2 and len(parts[0]) == 2 and parts[1].startswith(parts[0]) else None
+
+
+def _evaluation(key: str, stage: str | None) -> str:
+    return _place(stage, f"{EVALUATIONS}/{key}.json") if stage else f"{EVALUATIONS}/{key[:2]}/{key}.json"
 
 
 def _read_record(key: str, data: bytes) -> StageRecord:

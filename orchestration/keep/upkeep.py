@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from pydantic import JsonValue
 from mcit_core.config import flatten
 from mcit_core.stages.digest import digest
 from mcit_core.stages.keys import stage_chain
-from orchestration.keep.stage_store import StageStore
+from orchestration.keep.stage_store import StageStore, stage_of
 from orchestration.plan.trials import Trial
 
 #: what a stage was made from, as its record has it
@@ -112,9 +113,10 @@ def _planned(made_from: MadeFrom) -> str:
 
 
 def collect(store: StageStore, keep: Iterable[Trial], limit: int, dry_run: bool) -> tuple[list[tuple[str, int]], int]:
-    """Delete stages, the longest unused first, until at most `limit` bytes are left; never one that `keep` needs or a
-    lease covers, nor their parents. A parent counts as used when its children are. Returns what was deleted (key and
-    bytes) and the bytes left. Raises StorageError."""
+    """Delete stages with their evaluations, the longest unused first, until at most `limit` bytes are left; never one
+    that `keep` needs or a lease covers, nor their parents. A parent counts as used when its children are. An evaluation
+    that lies by no stage goes in its turn, if nothing that is kept was in use before it. Returns what was deleted (key
+    and bytes) and the bytes left. Raises StorageError."""
     files = store.entries()
     sizes = {key: sum(entry.size for entry in entries) for key, entries in files.items()}
     records = {key: record["made_from"] for key in files if (record := store.record(key)) is not None}
@@ -130,16 +132,24 @@ def collect(store: StageStore, keep: Iterable[Trial], limit: int, dry_run: bool)
         kept.update(key for key in (lease.get("key"), lease.get("parent")) if isinstance(key, str))
     for key in list(kept):
         kept.update(_ancestors(records, key))
-    left, deleted = sum(sizes.values()), []
-    for key in sorted(files, key=lambda key: (used[key], -depth[key])):
+    in_use = min((used[key] for key in kept & files.keys()), default=math.inf)
+    loose = {entry.name: entry for _, stage, entry in store.evaluations() if stage is None}
+    turns = [(used[key], -depth[key], key) for key in files.keys() - kept]
+    turns += [(entry.changed, 0, name) for name, entry in loose.items() if entry.changed < in_use]
+    left = sum(sizes.values()) + sum(entry.size for entry in loose.values())
+    deleted: list[tuple[str, int]] = []
+    for _, _, key in sorted(turns):
         if left <= limit:
             break
-        if key in kept:
-            continue
         if not dry_run:
-            store.delete(key)
-        left -= sizes[key]
-        deleted.append((key, sizes[key]))
+            if key in loose:
+                store.folder.delete(key)
+            else:
+                store.delete(key)
+        size = loose[key].size if key in loose else sizes[key]
+        left -= size
+        if key not in loose:
+            deleted.append((key, size))
     return deleted, left
 
 
@@ -158,7 +168,8 @@ def sweep_up(store: StageStore, dry_run: bool) -> int:
     for entry in store.folder.files():
         parts = entry.name.split("/")
         scratch = parts[-1].startswith(".")
-        orphan = len(parts) == 3 and parts[1].startswith(parts[0]) and parts[1] not in files
+        stage = stage_of(entry.name)
+        orphan = stage is not None and stage not in files
         if parts[0] == "damaged" or ((scratch or orphan) and time.time() - entry.changed > ABANDONED):
             freed += entry.size
             if not dry_run:

@@ -16,6 +16,8 @@ from orchestration.plan.stage_tree import StageTree
 
 #: seconds before a trial whose worker was lost is tried again; then twice as many, each time
 BACK_OFF = 2.0
+#: seconds before a trial is tried again whose next stage another sweep trains
+BUSY = 5.0
 
 
 @dataclass
@@ -169,6 +171,12 @@ class StageScheduler:
     def _race_on(self) -> None:
         held, self._held = self._held, []
         self._wait_again(held)
+
+    def busy(self, trial: str) -> None:
+        """Another sweep trains the stage that `trial` is to train: its worker is free, and it is tried again soon."""
+        place = self.places[trial]
+        place.not_before = self.clock() + BUSY
+        self._stand_back(trial, place)
 
     def lose(self, trial: str) -> None:
         """The worker of `trial` was lost, and it is to be tried again: after a while, a longer one each time."""

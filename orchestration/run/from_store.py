@@ -31,13 +31,13 @@ class _Stored(StageStore):
             raise MissingError
         return *found, True
 
-    def get_evaluation(self, key: str) -> Evaluation:
-        found = super().get_evaluation(key)
+    def get_evaluation(self, key: str, stage: str | None = None) -> Evaluation:
+        found = super().get_evaluation(key, stage)
         if found is None:
             raise MissingError
         return found
 
-    def put_evaluation(self, key: str, evaluation: Evaluation) -> None:
+    def put_evaluation(self, key: str, evaluation: Evaluation, stage: str | None = None) -> None:
         """Nothing: what is read has been kept."""
 
 

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from mcit_core.stages.results import StageResult
 
+#: how the reason begins where a trial's worker was lost for good
+LOST = "its worker was lost"
+
 
 class Listener(Protocol):
     def started(self, trial: str) -> None: ...
@@ -13,4 +16,6 @@ class Listener(Protocol):
     def paused(self, trial: str) -> None: ...
     def finished(self, trial: str) -> None: ...
     def stopped(self, trial: str) -> None: ...
-    def failed(self, trial: str, error: str) -> None: ...
+
+    def failed(self, trial: str, error: str) -> bool:
+        """Whether the sweep is to be given up."""

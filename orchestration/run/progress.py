@@ -3,6 +3,7 @@ now the stage, the loss and the accuracy so far. Where there is no terminal, a l
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -19,11 +20,15 @@ from mcit_core.stages.results import UNTOUCHED, StageResult
 from orchestration.keep.files import StorageError
 from orchestration.keep.records import Records
 from orchestration.plan.stage_tree import stage_tree
+from orchestration.run.listener import LOST
 
 #: seconds between two lines where there is no terminal
 LINE_SECONDS = 60.0
 #: so many of the trials that run now are shown
 SHOWN = 8
+#: a sweep is given up after so many failures of one kind in a row with no stage trained between them; after fewer where
+#: workers were lost, since each was tried again for minutes
+ALIKE, LOST_ALIKE = 10, 3
 
 
 class Progress:
@@ -50,6 +55,9 @@ class Progress:
         )
         self._trained = 0.0  # steps, in this command
         self._begun: float | None = None  # when the first worker had something to do
+        self._alike: tuple[str, int] = "", 0  # the kind of the last failures, how many in a row
+        #: why the sweep was given up
+        self.hopeless = ""
         self.running: dict[str, None] = {}  # in the order in which they began
         self._told, self._line_after = "", time.monotonic() + LINE_SECONDS
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=2, transient=True)
@@ -133,6 +141,8 @@ class Progress:
         trained = [result for result in results if result.stage != UNTOUCHED]
         self.done += len(trained)
         self.reused += sum(result.reused for result in trained)
+        if any(not result.reused for result in trained):
+            self._alike = "", 0
         self._trained += sum(self.tree.steps[self.tree.chains[trial][r.stage]] for r in trained if not r.reused)
         self._take_off(trial, trained)
         self._refresh()
@@ -150,9 +160,18 @@ class Progress:
         self.total -= stages - has
         self._end(trial, "STOPPED", f"stopped by halving after {has} of {stages} stages")
 
-    def failed(self, trial: str, error: str) -> None:
-        self.console.print(f"{trial} failed: {error.splitlines()[0]}", style="red", markup=False)
+    def failed(self, trial: str, error: str) -> bool:
+        reason = error.splitlines()[0]
+        self.console.print(f"{trial} failed: {reason}", style="red", markup=False)
         self._end(trial, "FAILED", error)
+        kind = re.sub(r"[0-9a-f]{6,}|[\d.]+", "#", reason)
+        self._alike = kind, self._alike[1] + 1 if self._alike[0] == kind else 1
+        if self._alike[1] == (LOST_ALIKE if reason.startswith(LOST) else ALIKE):
+            self.hopeless = (
+                f"given up after {self._alike[1]} failures of one kind in a row: {reason}. Once that is mended, the "
+                "same command goes on"
+            )
+        return bool(self.hopeless)
 
     def _end(self, trial: str, status: str, error: str | None = None) -> None:
         record = self.records.records[trial]

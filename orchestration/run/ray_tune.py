@@ -38,7 +38,7 @@ from orchestration.plan.spec import Order, SweepSpec
 from orchestration.plan.stage_tree import stage_tree
 from orchestration.plan.trials import Trial
 from orchestration.run.from_store import code_of
-from orchestration.run.listener import Listener
+from orchestration.run.listener import LOST, Listener
 from orchestration.run.trainable import StageTrainable, TrialConfig
 
 #: how often a trial whose worker or node was lost is tried again
@@ -102,18 +102,22 @@ class _Relay(tune.Callback):
             self.listener.paused(name)
         if "error" in result:
             self._failed.add(name)
-            self.listener.failed(name, str(result["error"]))
+            self._fail(name, str(result["error"]))
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object) -> None:
         if _out_of_memory(trial):
-            self.listener.failed(_id(trial), _cause(trial))
+            self._fail(_id(trial), _cause(trial))
         elif self.halving is not None and _id(trial) in self.halving.stopped:
             self.listener.stopped(_id(trial))
         elif _id(trial) not in self._failed:
             self.listener.finished(_id(trial))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object) -> None:
-        self.listener.failed(_id(trial), _cause(trial))
+        self._fail(_id(trial), _cause(trial))
+
+    def _fail(self, trial: str, error: str) -> None:
+        if self.listener.failed(trial, error):
+            end_tune()
 
 
 def _failures(trial: TuneTrial) -> str:
@@ -136,7 +140,7 @@ def _cause(trial: TuneTrial) -> str:
             f"resources.workers or a smaller train.batch_size\n{text}"
         )
     reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "Ray did not say why")
-    return f"its worker was lost {trial.run_metadata.num_failures} times; the last time: {reason}\n{text}"
+    return f"{LOST} {trial.run_metadata.num_failures} times; the last time: {reason}\n{text}"
 
 
 class _TrialQueue(Searcher):
@@ -214,7 +218,9 @@ class _TuneScheduler(TrialScheduler):
                     raise RuntimeError(f"{name} was dropped by halving, but its end could not be written down")
 
     def on_trial_result(self, tune_controller: _TuneController, trial: TuneTrial, result: Result) -> str:
-        if self._finish(trial, result):
+        if result.get("busy"):
+            self.stages.busy(_id(trial))
+        elif self._finish(trial, result):
             return str(TrialScheduler.CONTINUE)
         # no checkpoint: what the trial has done is in the stage store
         tune_controller.pause_trial(trial, should_checkpoint=False)

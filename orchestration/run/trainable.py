@@ -17,7 +17,8 @@ from mcit_core.config import Experiment
 from mcit_core.data.workbench import drop_workbenches, workbench_for
 from mcit_core.stages.results import StageResult
 from mcit_core.training.sequence import Sequence as TaskSequence  # not the one of collections.abc
-from orchestration.keep.stage_store import StageStore
+from orchestration.keep.files import UnreachableError
+from orchestration.keep.stage_store import BusyError, StageStore
 from orchestration.run.from_store import code_of, trial_key
 
 
@@ -58,10 +59,10 @@ UNREACHABLE = {getattr(errno, name) for name in GONE if hasattr(errno, name)}
 
 def is_node_fault(error: BaseException | None) -> bool:
     """Whether an error is of the worker's machine and not of the trial: a GPU that has failed (its process can use it
-    no more), a file system that has gone, other code. Out of memory is of the trial."""
+    no more), a file system that has gone, a store that does not answer, other code. Out of memory is of the trial."""
     if error is None:
         return False
-    if isinstance(error, NodeError):
+    if isinstance(error, NodeError | UnreachableError):
         return True
     if isinstance(error, OSError) and error.errno in UNREACHABLE:
         return True
@@ -87,7 +88,8 @@ class StageTrainable(tune.Trainable):
     """A trial on a worker.
 
     A result holds `stages`, the stage results of the step as JSON, and `key`, what the trial's numbers follow from; the
-    first step reports the untouched model too.
+    first step reports the untouched model too. `busy`: another sweep trains the next stage, so that the worker is free
+    for another trial meanwhile.
     A trial that starts again, after a pause or on another worker, reports its finished stages again, from the store.
     An exception (out of memory too) is the trial's result, `error`, and its end: it would come again, so that Tune,
     which tries again where a worker is lost, does not get to see it. But for a fault of the node: Tune ends the worker,
@@ -111,6 +113,9 @@ class StageTrainable(tune.Trainable):
         try:
             stages = [result.to_json() for result in self._advance()]
             return {"stages": stages, "key": self._key, "done": self._left == 0}
+        except BusyError:
+            self._results = None
+            return {"stages": [], "key": self._key, "done": False, "busy": True}
         except Exception as error:
             # what it left half done in the shared model must not reach the next trial
             drop_workbenches()
@@ -131,7 +136,7 @@ class StageTrainable(tune.Trainable):
             experiment = Experiment.model_validate_json(self._config["experiment"])
             check_code(experiment, self._config["code"])
             bench = workbench_for(experiment, Path(self._config["features"]))
-            sequence = TaskSequence(experiment, bench, StageStore(self._config["stages"]))
+            sequence = TaskSequence(experiment, bench, StageStore(self._config["stages"], wait=False))
             self._key = trial_key(experiment, bench)
             self._results = iter(sequence)
             self._left = len(sequence.chain)

@@ -78,7 +78,7 @@ def kills(count: int, rng: random.Random, seconds: float, folder: Path, calm: Sw
         with ExitStack() as stack:
             nodes = stack.enter_context(TwoNodes()) if rounds % 3 == 0 else None
             while code != 0:
-                sweep.begin(SLEEP, nodes.address if nodes else None)
+                sweep.begin(SLEEP, *(("--address", nodes.address) if nodes else ()))
                 assert sweep.process
                 while sweep.process.poll() is None and left() > 0:
                     struck = strike(sweep, rng, seconds, nodes)

@@ -18,7 +18,7 @@ def test_a_killed_node_costs_the_stage_that_it_trained(
     monkeypatch.setenv("MCIT_TEST_NOTES", str(sweep.notes))
     monkeypatch.setenv("MCIT_TEST_SLEEP", "1.0")
     with TwoNodes() as nodes:
-        sweep.begin(address=nodes.address)
+        sweep.begin(0.0, "--address", nodes.address)
         sweep.wait_for(4)
         nodes.kill()
         sweep.end()

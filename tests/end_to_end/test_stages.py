@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+from tests.support.object_store import CREDENTIALS, ObjectStore
 from tests.support.sweeping import DISTINCT, STAGES, Sweep, mlflow_runs, without_counts
 
 
@@ -64,6 +65,27 @@ def test_two_commands_on_one_store_train_a_stage_once(undisturbed: Sweep, tmp_pa
     second.end()
     assert len(first.begun) == DISTINCT  # the notes of both
     assert first.table("accuracy") == second.table("accuracy") == undisturbed.table("accuracy")
+
+
+def test_a_sweep_whose_stages_are_in_an_object_store(
+    undisturbed: Sweep, tmp_path: Path, object_store: ObjectStore
+) -> None:
+    """The same numbers, again nothing trained, and credentials in nothing that is written or said."""
+    place = ("--stages", object_store.uri(object_store.bucket()))
+    sweep = Sweep(tmp_path).begin(0.0, *place)
+    said = sweep.end()
+    assert len(sweep.begun) == DISTINCT
+    assert sweep.table("accuracy") == undisturbed.table("accuracy")
+    said += sweep.begin(0.0, *place).end()
+    assert len(sweep.begun) == DISTINCT
+    assert not (sweep.storage / "stages").exists()
+    files = [file for file in sweep.storage.rglob("*") if file.is_file() and "features" not in file.parts]
+    for secret in CREDENTIALS.values():
+        assert secret not in said
+        assert [file for file in files if secret.encode() in file.read_bytes()] == []
+    nowhere = sweep.begin(0.0, "--stages", object_store.uri("nowhere")).end(code=2)
+    assert "there is no such bucket; make it" in nowhere
+    assert "Ray" not in nowhere
 
 
 def test_out_of_memory_is_told_and_not_tried_again(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from statistics import fmean
 
 from pydantic import JsonValue
 
-from orchestration.keep.leases import BEAT, TTL, Lease, Leases
+from orchestration.keep.leases import BEAT, TTL, BeatLease, BeatLeases
 from orchestration.plan.halving import Halving, race
 from orchestration.plan.orders import make_orders
 from orchestration.plan.scheduler import StageScheduler
@@ -88,14 +88,20 @@ class Memory:
     def __init__(self) -> None:
         self.content: dict[str, bytes] = {}
 
-    def create(self, name: str, data: bytes) -> bool:
-        return self.content.setdefault(name, data) is data
+    def create(self, name: str, data: bytes) -> bytes | None:
+        return data if self.content.setdefault(name, data) is data else None
 
     def read(self, name: str) -> bytes | None:
         return self.content.get(name)
 
-    def write(self, name: str, data: bytes) -> None:
+    def read_version(self, name: str) -> tuple[bytes, bytes] | None:
+        return (self.content[name], self.content[name]) if name in self.content else None
+
+    def replace(self, name: str, data: bytes, version: bytes) -> bytes | None:
+        if self.content.get(name) != version:
+            return None
         self.content[name] = data
+        return data
 
     def delete(self, name: str) -> None:
         self.content.pop(name, None)
@@ -103,12 +109,12 @@ class Memory:
 
 @dataclass
 class Worker:
-    leases: Leases
+    leases: BeatLeases
     alive: bool = True
     stalled_until: float = 0.0
     trial: str | None = None
     training: str | None = None
-    lease: Lease | None = None
+    lease: BeatLease | None = None
 
 
 @dataclass
@@ -245,7 +251,7 @@ class World:
 
     def hire(self, driver: Driver) -> None:
         shift = self.rng.uniform(0, 1e9)  # no two monotonic clocks begin alike
-        worker = Worker(Leases(self.folder, clock=lambda: self.now + shift))  # type: ignore[arg-type]
+        worker = Worker(BeatLeases(self.folder, clock=lambda: self.now + shift))  # type: ignore[arg-type]
         driver.workers.append(worker)
         self.everyone.append(worker)
         self.spawn(self.work(driver, worker), after=LOAD)
@@ -318,7 +324,7 @@ class World:
             del self.stored[key]
         return key in self.stored
 
-    def beat(self, worker: Worker, lease: Lease, key: str) -> Process:
+    def beat(self, worker: Worker, lease: BeatLease, key: str) -> Process:
         while worker.alive and worker.training == key:
             if self.now >= worker.stalled_until and not lease.beat():
                 return

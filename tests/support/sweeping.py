@@ -46,10 +46,10 @@ class Sweep:
         #: what its processes listened on while it ran, where somebody looked
         self.listening: dict[str, str] = {}
 
-    def begin(self, sleep: float = 0.0, address: str | None = None, **environment: str) -> Sweep:
+    def begin(self, sleep: float = 0.0, *options: str, **environment: str) -> Sweep:
         command = [sys.executable, "-m", "orchestration.sweep", str(self.file), "--storage", str(self.storage)]
         self.process = subprocess.Popen(
-            [*command, "--address", address] if address else command,
+            [*command, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

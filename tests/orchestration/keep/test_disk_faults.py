@@ -16,15 +16,14 @@ from harm import Harm
 
 from mcit_core.stages.results import Evaluation, Measured
 from mcit_core.stages.state import StageState
-from orchestration.keep.files import Folder, StorageError, write_atomic
-from orchestration.keep.leases import Leases
+from orchestration.keep.files import StorageError, write_atomic
 from orchestration.keep.stage_store import StageStore, Trained
 from tests.support.storing import evaluation, never, stage_key, state, trained
 
 
 def small_sweep(root: Path) -> list[tuple[StageState, Evaluation | None]]:
     """Two chains of two stages with a common first one, an evaluation each; a stage is a sum over its parents."""
-    store = StageStore(root, leases=Leases(Folder(root), ttl=0.0))
+    store = StageStore(root)
     out = []
     for chain in ("ab", "ax"):
         parent, before = None, 0.0

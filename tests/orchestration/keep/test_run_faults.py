@@ -18,8 +18,6 @@ from harm import Harm
 from mcit_core.stages.keys import stage_chain
 from mcit_core.stages.results import Cell, Measured, StageResult
 from mcit_core.yaml_document import SpecError
-from orchestration.keep.files import Folder
-from orchestration.keep.leases import Leases
 from orchestration.keep.provenance import run_id, write_sweep
 from orchestration.keep.records import Records
 from orchestration.keep.stage_store import StageStore, Trained
@@ -60,7 +58,7 @@ def small_sweep(root: Path, file: Path, code: str = "today", again: bool = False
     records = Records(folder, spec, trials)
     records.begin(lambda trial: code, again)
     write_sweep(folder, resolved(spec), run_id(folder))
-    store = StageStore(root / "stages", leases=Leases(Folder(root / "stages"), ttl=0.0))
+    store = StageStore(root / "stages")
     for trial in trials:
         record = records.records[trial.id]
         if record.status == "FINISHED":

@@ -10,33 +10,34 @@ import warnings
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
 from mcit_core.stages.digest import digest
 from mcit_core.stages.results import Measured
-from orchestration.keep.files import Folder
+from orchestration.keep.files import open_folder
 from orchestration.keep.stage_store import StageStore, Trained
+from tests.support.object_store import ObjectStore
 from tests.support.places import FORMATS
 from tests.support.storing import MEASURED, evaluation, never, stage_key, state, trained
 
 
-@pytest.fixture(params=["folder", "file_uri", "object_store"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[object, fs.FileSystem | None]:
-    """Where a store may be: the object store here renames no folder and keeps no time of use."""
+@pytest.fixture(params=["folder", "file_uri", "s3", "s3_without_conditions"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be."""
     if request.param == "folder":
-        return tmp_path, None
+        return str(tmp_path)
     if request.param == "file_uri":
-        return f"file://{tmp_path}", None
-    (tmp_path / "bucket").mkdir()
-    return "stages", fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())
+        return f"file://{tmp_path}"
+    server: ObjectStore = request.getfixturevalue("object_store")
+    server.conditions = request.param == "s3"
+    return server.uri(server.bucket())
 
 
-def test_a_stage_comes_back_bit_equal_wherever_the_store_is(place) -> None:
-    store = StageStore(*place)
+def test_a_stage_comes_back_bit_equal_wherever_the_store_is(place: str) -> None:
+    store = StageStore(place)
     key = stage_key()
     assert store.get_stage(key.key) is None
     first = store.stage(key, trained)
-    again = StageStore(*place).stage(key, never)
+    again = StageStore(place).stage(key, never)
     assert (first[2], again[2]) == (False, True)
     assert again[0].equals(state())
     assert again[1] == MEASURED
@@ -46,14 +47,31 @@ def test_a_stage_comes_back_bit_equal_wherever_the_store_is(place) -> None:
     assert not [entry for entry in store.folder.files() if entry.name.rpartition("/")[2].startswith(".")]
 
 
-def test_a_uri_of_another_file_system_is_opened() -> None:
-    folder = Folder("mock:///bucket/runs")
-    assert not folder.local
-    folder.write("a/b", b"1")
-    folder.write("a/b", b"2")
-    assert folder.read("a/b") == b"2"
-    assert [entry.name for entry in folder.files()] == ["a/b"]
-    assert folder.read("a/c") is None
+def test_a_folder_is_the_same_wherever_it_is(place: str) -> None:
+    folder = open_folder(place)
+    folder.write("a/b.json", b"1")
+    folder.write("a/b.json", b"2")
+    assert folder.read("a/b.json") == b"2"
+    assert folder.read("a/c.json") is None
+    assert folder.read_version("a/c.json") is None
+    first = folder.create("a/d e+f>g.json", b"3")
+    assert first is not None
+    assert folder.create("a/d e+f>g.json", b"4") is None
+    assert folder.read_version("a/d e+f>g.json") == (b"3", first)
+    second = folder.replace("a/d e+f>g.json", b"5", first)
+    assert second is not None
+    assert folder.replace("a/d e+f>g.json", b"6", first) is None
+    assert folder.replace("a/none.json", b"6", first) is None
+    assert folder.read("a/d e+f>g.json") == b"5"
+    assert [(entry.name, entry.size) for entry in folder.files()] == [("a/b.json", 1), ("a/d e+f>g.json", 1)]
+    assert [entry.name for entry in folder.files("a")] == ["a/b.json", "a/d e+f>g.json"]
+    assert folder.files("none") == []
+    assert folder.move("a/b.json", "c/b.json")
+    assert not folder.move("a/b.json", "c/b.json")
+    folder.delete("a")
+    folder.delete("a")
+    folder.delete("a/none.json")
+    assert [entry.name for entry in folder.files()] == ["c/b.json"]
 
 
 def test_the_record_lists_what_a_key_was_made_from(tmp_path: Path) -> None:
@@ -65,8 +83,8 @@ def test_the_record_lists_what_a_key_was_made_from(tmp_path: Path) -> None:
     assert digest(record["made_from"]) == key.key
 
 
-def test_half_an_entry_is_no_entry(place) -> None:
-    store = StageStore(*place)
+def test_half_an_entry_is_no_entry(place: str) -> None:
+    store = StageStore(place)
     key = stage_key()
     store.folder.write(f"{key.key[:2]}/{key.key}/state.safetensors", b"half")
     assert store.get_stage(key.key) is None
@@ -76,8 +94,8 @@ def test_half_an_entry_is_no_entry(place) -> None:
 
 @pytest.mark.parametrize("name", ["state.safetensors", "record.json"])
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "gone"])
-def test_a_damaged_entry_is_reported_set_aside_and_made_again(place, name: str, harm: str) -> None:
-    store = StageStore(*place)
+def test_a_damaged_entry_is_reported_set_aside_and_made_again(place: str, name: str, harm: str) -> None:
+    store = StageStore(place)
     key = stage_key()
     store.stage(key, trained)
     file = f"{key.key[:2]}/{key.key}/{name}"

@@ -11,7 +11,7 @@ from mcit_core.methods import build_experiment
 from mcit_core.stages.keys import StageKey, stage_chain
 from orchestration import store as command
 from orchestration.keep.stage_store import StageStore
-from tests.support.storing import trained
+from tests.support.storing import evaluation, trained
 
 SETTINGS = {"pool.size": 6, "pool.top_k": 2, "train.steps": 3}
 
@@ -128,3 +128,26 @@ def test_gc_deletes_the_longest_unused_first_and_children_before_parents(
     assert chains["ab"][0].key in store.entries()
     with pytest.raises(SystemExit):
         command.main(["gc", "--storage", str(tmp_path)])
+
+
+def test_evaluations_go_with_their_stage_and_others_in_their_turn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, chains = sweep_store(tmp_path)
+    storage = ("--storage", str(tmp_path))
+    kept, gone = chains["ab"][0].key, chains["big"][0].key
+    for key in (kept, gone):
+        store.put_evaluation("e" * 64, evaluation(), key)
+    store.put_evaluation("a" * 64, evaluation())  # of the untouched model, used today
+    store.put_evaluation("b" * 64, evaluation())
+    flat = tmp_path / "stages" / "evaluations" / f"{'c' * 64}.json"  # where an earlier version kept them
+    flat.write_bytes((tmp_path / "stages" / "evaluations" / "aa" / f"{'a' * 64}.json").read_bytes())
+    os.utime(flat, (100, 100))
+    os.utime(tmp_path / "stages" / "evaluations" / "bb" / f"{'b' * 64}.json", (100, 100))
+    assert StageStore(tmp_path / "stages").get_evaluation("c" * 64, kept) == evaluation()  # which notes its use
+    assert "6 stages and 5 evaluations read, 0 damaged" in upkeep_said(capsys, "verify", *storage)[1]
+    os.utime(flat, (100, 100))
+    os.utime(tmp_path / "stages" / "evaluations" / "bb" / f"{'b' * 64}.json", (100, 100))
+    upkeep_said(capsys, "gc", "--keep", str(tmp_path / "ab"), *storage)
+    left = {(key, stage) for key, stage, _ in store.evaluations()}
+    assert left == {("e" * 64, kept), ("a" * 64, None)}

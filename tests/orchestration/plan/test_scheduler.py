@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.plan.halving import Halving
-from orchestration.plan.scheduler import BACK_OFF, StageScheduler
+from orchestration.plan.scheduler import BACK_OFF, BUSY, StageScheduler
 from orchestration.plan.spec import HalvingRule
 from orchestration.plan.stage_tree import StageTree
 from tests.support.scheduling import plain_choice, random_tree
@@ -93,6 +93,16 @@ def test_a_lost_worker_s_stage_is_free_again_after_a_while() -> None:
     stages.clock.now = 2.5 * BACK_OFF
     assert start(stages) is None  # twice as long
     stages.clock.now = 3 * BACK_OFF
+    assert start(stages) == "t1"
+
+
+def test_what_another_sweep_trains_is_tried_again_soon_and_no_worker_waits() -> None:
+    stages = scheduler(t1="ab", t2="xy")
+    assert start(stages) == "t1"
+    stages.busy("t1")
+    assert start(stages) == "t2"
+    assert start(stages) is None
+    stages.clock.now = BUSY
     assert start(stages) == "t1"
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from orchestration.keep.files import StorageError
 from orchestration.keep.records import Records
 from orchestration.report.console import print_summary
-from orchestration.run.progress import Progress
+from orchestration.run.listener import LOST
+from orchestration.run.progress import ALIKE, LOST_ALIKE, Progress
 from tests.orchestration.tracking.test_tracking import make_records, stage
 from tests.support.places import ROOT
 
@@ -83,6 +84,26 @@ def test_a_terminal_shows_what_runs_now(tmp_path: Path, width: int) -> None:
     progress.paused(second)
     progress.console.print(progress._view())
     assert said.getvalue().count(second) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "most"),
+    [("ValueError: row 17 of 0xdeadbeef", ALIKE), (f"{LOST} 4 times; the last time: gone", LOST_ALIKE)],
+)
+def test_a_sweep_in_which_everything_fails_alike_is_given_up(tmp_path: Path, reason: str, most: int) -> None:
+    records = make_records(tmp_path)
+    first, second = records.records
+    progress, _ = progress_of(records)
+    for _ in range(most - 1):
+        assert not progress.failed(first, reason)
+    progress.stages(second, [stage(records, 0)], "key")  # a stage was trained: something works
+    for _ in range(most - 1):
+        assert not progress.failed(first, reason)
+    assert not progress.failed(first, "another")
+    for number in range(most - 1):
+        assert not progress.failed(first, reason.replace("17", str(number)))
+    assert progress.failed(first, reason)
+    assert progress.hopeless.startswith(f"given up after {most} failures of one kind in a row: {reason}")
 
 
 def test_a_disk_that_is_full_is_told_once_and_nothing_is_lost(

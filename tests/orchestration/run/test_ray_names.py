@@ -20,7 +20,7 @@ from ray.tune.utils.object_cache import _ObjectCache
 from orchestration.run import ray_tune
 
 #: attributes of Tune's controller, set in its initialiser or methods; of a trial; of a scheduler
-CONTROLLER = {"_resetting_trials", "_set_trial_status", "_actor_cache", "get_live_trials", "pause_trial", "stop_trial"}
+CONTROLLER = {"_resetting_trials", "_set_trial_status", "_actor_cache", "pause_trial", "stop_trial"}
 TRIAL = {
     "config",
     "error_file",

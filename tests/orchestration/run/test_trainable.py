@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mcit_core.methods import build_experiment
-from orchestration.keep.files import StorageError, writing
+from orchestration.keep.files import StorageError, UnreachableError, writing
 from orchestration.run.from_store import code_of
 from orchestration.run.trainable import NodeError, check_code, is_node_fault, take_device
 
@@ -25,6 +25,7 @@ def test_faults_of_the_node_and_of_the_trial() -> None:
         OSError(errno.ESTALE, "Stale file handle"),
         wrapped(errno.ESTALE),
         RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+        UnreachableError("s3://bucket: the store does not answer"),
     ]
     of_the_trial = [
         OSError(errno.ENOSPC, "No space left on device"),

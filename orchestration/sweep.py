@@ -212,7 +212,7 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
     if not command.address:
         # read when ray is imported: off, a Ray of the sweep's own takes the loopback alone, on Linux too
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    from orchestration.run.ray_tune import end_tune, ray_session, rooms, run_trials
+    from orchestration.run.ray_tune import check_shared, end_tune, ray_session, rooms, run_trials
     from orchestration.tracking.tracker import load_client
 
     load_client()
@@ -227,6 +227,8 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
                 raise SpecError(f"Ray does not start: {reason}") from error
             token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
             raise SpecError(f"the Ray cluster at {command.address} cannot be joined: {reason}; {token}") from error
+        if command.address:
+            check_shared(command.storage)
         if command.address and command.workers:  # of a cluster that may grow
             workers = command.workers
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import time
@@ -15,8 +16,10 @@ import yaml
 from pydantic import JsonValue
 
 from mcit_core.choices import shown_choice
-from mcit_core.config import UNTRAINED, Experiment
+from mcit_core.config import UNTRAINED, Experiment, Value
 from mcit_core.folders import write_atomic
+from mcit_core.stages.digest import digest
+from mcit_core.stages.fingerprint import stage_code
 from mcit_core.yaml_document import SpecError, dump_yaml, load_yaml
 from orchestration.keep.files import without_userinfo, writing
 from orchestration.plan.spec import SweepSpec
@@ -63,8 +66,8 @@ def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provena
         except PackageNotFoundError:
             versions[package] = "not installed"
     return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain")),
+        **commit(),
+        "code": _code(trial.experiment for trial in trials),
         "versions": versions,
         # by name only where the sweep compares several
         "data": next(iter(data.values())) if len(data) == 1 else {**data},
@@ -98,6 +101,25 @@ def run_id(run: Path) -> Provenance:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         return {}  # damaged, or written before RUNs had one: known by its folder
     return {"run_id": str(known)}
+
+
+def commit() -> Provenance:
+    """The commit of this code and whether it was changed since; in a copy of the code alone, as a Ray job has it, what
+    $MCIT_COMMIT says, or "unknown"."""
+    here = Path(__file__).name
+    if _git("ls-files", "--error-unmatch", here):  # or else the folder is in a repository of something else
+        return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))}
+    return {"commit": os.environ.get("MCIT_COMMIT") or "unknown", "dirty": False}
+
+
+def _code(experiments: Iterable[Experiment]) -> str:
+    """One digest of all modules that the trials run, which a copy of the code has too."""
+    modules: dict[str, Value] = {}
+    for experiment in experiments:
+        found = stage_code(experiment, experiment.protections())["code"]
+        if isinstance(found, dict):
+            modules |= found
+    return digest(modules)[:16]
 
 
 def _git(*words: str) -> str:

@@ -7,8 +7,9 @@ import os
 import shutil
 import signal
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -26,12 +27,15 @@ import ray
 from pydantic import TypeAdapter
 from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
+from mcit_core.yaml_document import SpecError
+from orchestration.keep.files import writing
 from orchestration.plan.halving import Halving, race, score
 from orchestration.plan.scheduler import StageScheduler
 from orchestration.plan.spec import Order, SweepSpec
@@ -297,6 +301,48 @@ def rooms() -> list[dict[str, float]]:
     """What the nodes of the Ray that was joined have, each by itself."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [{"cpus": room.get("CPU", 0.0), "gpus": room.get("GPU", 0.0)} for room in found]
+
+
+def _look(folder: str, name: str, text: str) -> str:
+    """On a node: whether it finds what the driver wrote, and can write there itself; "" or what is wrong."""
+    place = Path(folder)
+    try:
+        if (place / name).read_text() != text:
+            return "has another file there"
+        (place / f"{name}.{os.getpid()}").write_text(text)
+        (place / f"{name}.{os.getpid()}").unlink()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def check_shared(storage: Path) -> None:
+    """That every node has the same storage folder as this process. Raises SpecError, naming those that have not."""
+    folder = storage / ".scratch"
+    name, text = f"shared-{uuid.uuid4().hex}", uuid.uuid4().hex
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    try:
+        nodes = [(node["NodeID"], node["NodeManagerHostname"]) for node in ray.nodes() if node["Alive"]]
+        look = ray.remote(num_cpus=0)(_look)
+        on = [NodeAffinitySchedulingStrategy(node, soft=False) for node, _ in nodes]
+        looks = [look.options(scheduling_strategy=node).remote(str(folder), name, text) for node in on]
+        found = zip(nodes, ray.get(looks, timeout=120), strict=True)
+        wrong = [f"{host}: {what}" for (_, host), what in found if what]
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SpecError(
+            f"a node cannot run this project's code ({reason}): install the same package and versions on every node"
+        ) from error
+    finally:
+        with suppress(OSError):
+            (folder / name).unlink()
+    if wrong:
+        raise SpecError(
+            f"--storage {storage}: not every node reaches this folder ({'; '.join(wrong[:3])}); give one on a file "
+            "system that all nodes share, with the same path on each"
+        )
 
 
 def make_scratch(storage: Path, name: str) -> Path:

@@ -184,7 +184,11 @@ class Tracker:
 
     def _tags(self) -> dict[str, str]:
         flat = flatten(
-            {key: self.provenance[key] for key in ("commit", "dirty", "versions", "data") if key in self.provenance}
+            {
+                key: self.provenance[key]
+                for key in ("commit", "dirty", "code", "versions", "data")
+                if key in self.provenance
+            }
         )
         return {
             "sweep": self.records.spec.name,

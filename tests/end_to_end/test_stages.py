@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.object_store import CREDENTIALS, ObjectStore
-from tests.support.sweeping import DISTINCT, STAGES, Sweep, mlflow_runs, without_counts
+from tests.support.sweeping import DISTINCT, STAGES, WORKERS, Sweep, mlflow_runs, without_counts
 
 
 def test_every_distinct_stage_is_trained_once(undisturbed: Sweep) -> None:
@@ -97,6 +100,26 @@ def test_out_of_memory_is_told_and_not_tried_again(tmp_path: Path) -> None:
     for row in trials:
         assert str(row["error"]).startswith("out of memory")
         assert str(row["error"]).count("Failure #") == 1
+
+
+@pytest.mark.slow
+def test_out_of_memory_in_the_middle_of_a_stage_ends_no_other_trial(tmp_path: Path) -> None:
+    """Ray may end another worker first, but not those that come after."""
+    memory = dict(re.findall(r"(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text()))
+    total, available = int(memory["MemTotal"]), int(memory["MemAvailable"])
+    threshold = (total - available + 2.5 * 2**20) / total
+    sweep = Sweep(tmp_path).begin(
+        MCIT_TEST_HOARD=str(tmp_path / "hoard"),
+        RAY_memory_usage_threshold=f"{threshold:.4f}",
+        RAY_memory_monitor_refresh_ms="100",
+    )
+    said = sweep.end(code=1)
+    assert "Traceback" not in said
+    trials = sweep.table("trials")
+    failed = [row for row in trials if row["status"] == "FAILED"]
+    assert 1 <= len(failed) <= WORKERS
+    assert all(str(row["error"]).startswith("out of memory") for row in failed)
+    assert all(row["status"] == "FINISHED" for row in trials if row not in failed)
 
 
 def test_ray_listens_on_the_loopback_alone(undisturbed: Sweep) -> None:

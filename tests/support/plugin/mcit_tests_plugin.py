@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import torch
 from harm import from_environment
@@ -62,6 +63,11 @@ class NotingTuner(PromptPool):
             with suppress(FileExistsError):
                 Path(stale).touch(exist_ok=False)
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        if hoard := os.environ.get("MCIT_TEST_HOARD"):  # in one process alone, which takes 4 GiB
+            with suppress(FileExistsError):
+                Path(hoard).touch(exist_ok=False)
+                np.ones(2**29)
+                time.sleep(60)
         super().begin_stage()
 
 

@@ -1,0 +1,104 @@
+"""README's way to a cluster: a fresh account, a token, two nodes, `ray job submit`, stages in an object store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.object_store import ObjectStore
+from tests.support.sweeping import DISTINCT, Sweep
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_ports(count: int) -> list[str]:
+    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [str(one.getsockname()[1]) for one in taken]
+    for one in taken:
+        one.close()
+    return found
+
+
+class TokenCluster:
+    """Two nodes of a cluster with token authentication, under an account of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder / "ray"
+        home = folder / "home"
+        home.mkdir()
+        port, self.dashboard, *agents = free_ports(4)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            **environment,
+            "HOME": str(home),
+            "RAY_AUTH_MODE": "token",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+        self.ray("get-auth-token", "--generate")
+        here = ("--num-cpus", "1", "--object-store-memory", str(80 * 2**20))
+        head = ("--head", "--port", port, "--dashboard-host", "127.0.0.1", "--dashboard-port", self.dashboard)
+        # sockets have short names alone
+        self.ray("start", *head, "--temp-dir", str(self.folder), "--dashboard-agent-listen-port", agents[0], *here)
+        self.ray("start", "--address", f"127.0.0.1:{port}", "--dashboard-agent-listen-port", agents[1], *here)
+
+    def ray(self, *words: str, timeout: float = 300) -> str:
+        done = subprocess.run(
+            [RAY, *words], env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def submit(self, *words: str) -> str:
+        """Give the job's environment the commit, which its copy of the code has not."""
+        address = f"http://127.0.0.1:{self.dashboard}"
+        commit = '{"env_vars": {"MCIT_COMMIT": "abc123"}}'
+        return self.ray("job", "submit", "--address", address, "--runtime-env-json", commit, "--", *words, timeout=900)
+
+    def end(self) -> None:
+        """`ray stop` would end everybody's."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                mine = (process / "environ").read_text(errors="replace")
+                if f"HOME={self.environment['HOME']}\0" in mine and int(process.name) != os.getpid():
+                    os.kill(int(process.name), signal.SIGKILL)
+
+
+@pytest.fixture
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore
+) -> Iterator[tuple[TokenCluster, Sweep]]:
+    sweep = Sweep(tmp_path_factory.mktemp("cluster"))
+    folder = Path(f"/tmp/mcit-{os.getpid()}")
+    folder.mkdir()
+    environment = {"MCIT_TEST_NOTES": str(sweep.notes)}
+    made = TokenCluster(folder, environment)
+    yield made, sweep
+    made.end()
+    subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+@pytest.mark.slow
+def test_a_job_on_two_nodes_gives_the_same_bits(
+    undisturbed: Sweep, cluster: tuple[TokenCluster, Sweep], object_store: ObjectStore
+) -> None:
+    nodes, sweep = cluster
+    stages = ("--stages", object_store.uri(object_store.bucket()))
+    words = ("python", "-m", "orchestration.sweep", str(sweep.file), "--storage", str(sweep.storage), *stages)
+    said = nodes.submit(*words)
+    assert "succeeded" in said
+    assert "on 2 workers" in said or "as many workers as fit" in said
+    assert len(sweep.begun) == DISTINCT
+    assert len(set(sweep.begun)) == 2
+    assert sweep.table("accuracy") == undisturbed.table("accuracy")
+    assert "abc123" in (sweep.storage / "tiny" / "sweep.yaml").read_text()
+    nodes.submit(*words)
+    assert len(sweep.begun) == DISTINCT

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: seconds of an optimizer step and of an evaluated row, measured with the embedded model, two workers on two cores
 STEP_SECONDS, ROW_SECONDS = 0.17, 0.0026
+#: a plan of more trials than LISTED lists SHOWN of them
+LISTED, SHOWN = 250, 20
 #: rows of a task's splits in the embedded benchmark
 ROWS = {"validation": 200, "test": 500, "retention": 300}
 
@@ -78,9 +80,11 @@ def begin_run(folder: Path, fresh: bool) -> None:
 
 def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: int) -> None:
     counted = costs(trials)
-    for trial in trials:
+    for trial in trials if len(trials) <= LISTED else trials[:SHOWN]:
         settings = ", ".join(f"{key}={value}" for key, value in trial.settings.items() if value is not None)
         console.print(f"  {trial.id}  seed {trial.experiment.seed}  {trial.order}  {settings}", markup=False)
+    if len(trials) > LISTED:
+        console.print(f"  and {len(trials) - SHOWN} more, in the same way", markup=False)
     most = max(trial.experiment.evaluation.rows or max(ROWS.values()) for trial in trials)
     rows = {split: n if split == "retention" else min(n, most) for split, n in ROWS.items()}
     evaluated = sum(rows[split] * times for split, times in counted.evaluated.items())

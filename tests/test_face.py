@@ -426,3 +426,16 @@ def test_one_numbers_way_names_what_is_there() -> None:
     assert len(names) > 15
     for name in names:
         assert pkgutil.resolve_name(name)
+
+
+def test_a_plan_of_many_trials_is_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "big.yaml"
+    file.write_text(
+        "{name: big, benchmark: mini, tasks: [attribute, ground], model: mini, method: fwd_prompt,"
+        f" seeds: {list(range(75))}, axes: {{projection.task_energy: [0.5, 0.6, 0.7, 0.8]}}}}"
+    )
+    assert sweep.main([str(file), "--dry-run", "--storage", str(tmp_path / "runs")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 40
+    assert lines[20] == "  and 280 more, in the same way"
+    assert lines[21].startswith("300 trials, 600 stages, ")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: what the report and MLflow say of a sweep's origin, as it stands in sweep.yaml
 Provenance = dict[str, JsonValue]
 
+#: of a RUN; its identity, beside that in sweep.yaml
+IDENTITY = ".identity"
 PACKAGES = ("torch", "transformers", "peft", "ray", "mlflow", "pyarrow", "numpy", "pillow", "scikit-learn")
 
 
@@ -93,14 +95,27 @@ def _check_batches(bench: Workbench, experiments: Iterable[Experiment], tasks: t
 
 
 def run_id(run: Path) -> Provenance:
-    """The identity of a RUN, kept for as long as its folder: MLflow knows it by that."""
-    if not (run / "sweep.yaml").exists():
-        return {"run_id": uuid.uuid4().hex}
+    """The identity of a RUN, kept for as long as its folder: MLflow knows it by that. It stands in two files, of which
+    one may be lost; nothing where it is not known any more. Raises StorageError."""
+    known = _identity(run)
+    if known is None and not any((run / name).exists() for name in ("sweep.yaml", "journal", "trials.parquet")):
+        known = uuid.uuid4().hex
+    if known is None:  # damaged, or written before RUNs had one: known by its folder
+        return {}
+    with writing(run / IDENTITY):
+        write_atomic(run / IDENTITY, known.encode())
+    return {"run_id": known}
+
+
+def _identity(run: Path) -> str | None:
     try:
-        known = load_yaml((run / "sweep.yaml").read_text(encoding="utf-8"))["provenance"]["run_id"]
+        return uuid.UUID((run / IDENTITY).read_text(encoding="ascii")).hex
+    except (OSError, ValueError):
+        pass
+    try:
+        return str(load_yaml((run / "sweep.yaml").read_text(encoding="utf-8"))["provenance"]["run_id"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
-        return {}  # damaged, or written before RUNs had one: known by its folder
-    return {"run_id": str(known)}
+        return None
 
 
 def commit() -> Provenance:

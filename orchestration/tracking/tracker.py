@@ -148,7 +148,11 @@ class Tracker:
         folder = str(self.records.run.resolve())
         identity = str(self.provenance.get("run_id", folder))
         tags = {"mcit.run": identity, "mcit.kind": "sweep", "mlflow.runName": name, "folder": folder, **self._tags()}
-        parents = [run for run in self._search("sweep") if run.data.tags.get("mcit.run") == identity]
+        sweeps = self._search("sweep")
+        parents = [run for run in sweeps if run.data.tags.get("mcit.run") == identity]
+        if "run_id" not in self.provenance and not parents:  # its identity was lost: the newest that lay here
+            parents = [run for run in sweeps if run.data.tags.get("folder") == folder][-1:]
+            tags["mcit.run"] = parents[0].data.tags["mcit.run"] if parents else identity
         if parents:
             parent = self._only(parents)
             self._set_tags(parent, tags)

@@ -5,7 +5,8 @@
 
 The same small sweep is run again and again, each round on a storage of its own and with the same command given again
 after every end, and compared with an undisturbed run: same bits, and no stage redone but those that were being trained
-when something was killed. Every third round of `--kills` runs on a cluster of two nodes, of which one is killed.
+when something was killed. Every third round of `--kills` runs on a cluster of two nodes, of which one is killed. Now and
+then a second driver on the same RUN has to be refused, and after an end a file of the RUN is damaged or lost.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from tests.support.sweeping import DISTINCT, WORKERS, Sweep, mlflow_runs, withou
 
 #: the stages that can be in flight where something is killed
 AT_STAKE = {"worker": 1, "driver": WORKERS, "node": WORKERS}
+#: what of a RUN is damaged
+FILES = ("trials", "accuracy", "stages", "steps")
+VICTIMS = (*(f"{name}.parquet" for name in FILES), "journal", "sweep.yaml", ".identity", "report.html")
 SLEEP = 1.0
 
 
@@ -38,7 +42,9 @@ def strike(sweep: Sweep, rng: random.Random, seconds: float, nodes: TwoNodes | N
         return None
     except subprocess.TimeoutExpired:
         pass
-    what = rng.choice(["worker", "driver", "node"] if nodes else ["worker", "driver"])
+    what = rng.choice(["worker", "driver", "second", *(["node"] if nodes else [])])
+    if what == "second":
+        return refused(sweep)
     if what == "node" and nodes:
         nodes.kill()
         nodes.add()
@@ -54,6 +60,38 @@ def strike(sweep: Sweep, rng: random.Random, seconds: float, nodes: TwoNodes | N
     return what
 
 
+def refused(sweep: Sweep) -> str | None:
+    """Give the command a second time while the first is at work. Raises AssertionError where it is let in."""
+    assert sweep.process
+    first = sweep.process
+    try:
+        said = sweep.begin(SLEEP).end(code=2)
+        assert f"process {first.pid}" in said, said
+    except AssertionError:
+        if first.poll() is None:
+            raise
+        return None  # the first had ended by then
+    finally:
+        sweep.process = first
+    return "second"
+
+
+def damage(sweep: Sweep, rng: random.Random) -> str | None:
+    """Cut, change or lose one of the RUN's files. Says which."""
+    there = [name for name in VICTIMS if (sweep.storage / sweep.name / name).exists()]
+    if not there:
+        return None
+    path = sweep.storage / sweep.name / rng.choice(there)
+    data, how = bytearray(path.read_bytes()), rng.choice(["cut", "changed", "lost"])
+    if how == "lost" or not data:
+        path.unlink()
+    else:
+        at = rng.randrange(len(data))
+        data[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(data[:at] if how == "cut" else data)
+    return f"{path.name} {how}"
+
+
 def check(sweep: Sweep, calm: Sweep) -> list[str]:
     """What is wrong with a finished sweep."""
     wrong = [name for name in ("accuracy", "stages") if sweep.table(name) != calm.table(name)]
@@ -63,8 +101,9 @@ def check(sweep: Sweep, calm: Sweep) -> list[str]:
 
 
 def kills(count: int, rng: random.Random, seconds: float, folder: Path, calm: Sweep) -> int:
-    dealt = {"worker": 0, "driver": 0, "node": 0, "nobody": 0}
+    dealt = {"worker": 0, "driver": 0, "node": 0, "nobody": 0, "second": 0}
     rounds = redone = 0
+    damaged: list[str] = []
     begun = time.monotonic()
 
     def left() -> int:
@@ -89,6 +128,10 @@ def kills(count: int, rng: random.Random, seconds: float, folder: Path, calm: Sw
                 code = sweep.process.returncode
                 if code not in (0, -signal.SIGKILL):
                     print(f"exit code {code}: {said[-2000:]}", flush=True)
+                if rng.random() < 0.7:
+                    damaged += [what for what in [damage(sweep, rng)] if what]
+            # what was damaged after the end
+            sweep.begin(SLEEP, *(("--address", nodes.address) if nodes else ())).end()
         extra = len(sweep.begun) - DISTINCT
         redone += extra
         wrong = check(sweep, calm)
@@ -97,7 +140,8 @@ def kills(count: int, rng: random.Random, seconds: float, folder: Path, calm: Sw
             return 1
     print(
         f"{count} kills in {time.monotonic() - begun:.0f} s: {dealt['worker']} of workers, {dealt['driver']} of "
-        f"drivers, {dealt['node']} of nodes; {redone} stages begun again, never more than were in flight; "
+        f"drivers, {dealt['node']} of nodes; {dealt['second']} second drivers refused; {len(damaged)} files of RUNs "
+        f"damaged ({', '.join(sorted(set(damaged)))}); {redone} stages begun again, never more than were in flight; "
         f"{rounds} sweeps, all bit-equal to the undisturbed one, one finished MLflow run a trial"
     )
     return 0

@@ -225,8 +225,9 @@ def test_a_fresh_run_has_a_parent_of_its_own_and_a_resumed_one_keeps_it(storage:
     records = fill(make_records(storage))
     identities = []
     for fresh in (True, False, True):
-        if fresh:
-            (records.run / "sweep.yaml").unlink(missing_ok=True)
+        if fresh:  # an empty folder
+            for file in records.run.iterdir():
+                file.unlink()
         identity = run_id(records.run)
         write_sweep(records.run, resolved(records.spec), identity)
         Tracker(uri_of(storage), records, identity).sync(final=True)
@@ -234,6 +235,19 @@ def test_a_fresh_run_has_a_parent_of_its_own_and_a_resumed_one_keeps_it(storage:
     assert identities[0] == identities[1] != identities[2]
     kinds = [run.data.tags["mcit.kind"] for run in _runs(storage)]
     assert (kinds.count("sweep"), kinds.count("trial")) == (2, 4)
+
+
+@pytest.mark.parametrize("lost", [(".identity",), ("sweep.yaml",), (".identity", "sweep.yaml")])
+def test_a_run_that_has_lost_its_identity_is_not_there_twice(storage: Path, lost: tuple[str, ...]) -> None:
+    records = fill(make_records(storage))
+    for _ in range(3):
+        identity = run_id(records.run)
+        write_sweep(records.run, resolved(records.spec), identity)
+        (records.run / "journal").touch()
+        Tracker(uri_of(storage), records, identity).sync(final=True)
+        for name in lost:
+            (records.run / name).unlink(missing_ok=True)
+    assert len(seen(uri_of(storage), "tracked")) == 3
 
 
 def _client(storage: Path) -> Any:

@@ -5,8 +5,8 @@
 
 The same small sweep is run again and again, each round on a storage of its own and with the same command given again
 after every end, and compared with an undisturbed run: same bits, and no stage redone but those that were being trained
-when something was killed. Every third round of `--kills` runs on a cluster of two nodes, of which one is killed. Now and
-then a second driver on the same RUN has to be refused, and after an end a file of the RUN is damaged or lost.
+when something was killed. Every third round of `--kills` runs on a cluster of two nodes, of which one is killed.
+Now and then a second driver on the same RUN has to be refused, and after an end a file of the RUN is damaged or lost.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ import logging
 import math
 import os
 import platform
+import posixpath
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -36,6 +38,8 @@ from orchestration.tracking.server import Client, Run
 
 #: written at the stage they belong to; usage and drift per prompt stay in stages.parquet
 STAGE_PREFIXES = ("subspace/", "seconds/", "loss/", "pool/", "pretrained_retention", "ema/")
+#: characters of a name
+LONGEST = 250
 #: tag of a child run, written last: the digest of everything logged in it
 CONTENT = "mcit.content"
 #: the stock client tries a dead server for 246 s before it says so
@@ -58,6 +62,16 @@ def default_uri(storage: Path) -> str:
 def tracking_uri(spec: SweepSpec, storage: Path) -> str:
     """Where a sweep is tracked: the file's choice, MLflow's own variable, or the storage's database."""
     return spec.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage)
+
+
+def mlflow_name(name: str) -> str:
+    """The name of a metric, parameter or tag as MLflow takes it: with _ for what it forbids, 250 characters at most."""
+    allowed = re.sub(r"[^/\w.\- :]", "_", name)
+    if posixpath.normpath(allowed) != allowed or allowed.startswith(("/", "..")):  # as a path it would not be unique
+        allowed = allowed.replace("/", "_").replace("..", "__").lstrip(".") or "_"
+    if len(allowed) > LONGEST:
+        allowed = f"{allowed[: LONGEST - 9]}_{digest(name)[:8]}"
+    return allowed
 
 
 @dataclass(frozen=True)
@@ -197,7 +211,7 @@ class Tracker:
         return {
             "sweep": self.records.spec.name,
             "host": platform.node(),
-            **{key: str(value) for key, value in flat.items()},
+            **{mlflow_name(key): str(value) for key, value in flat.items()},
         }
 
     def _set_tags(self, run: Run, tags: dict[str, str]) -> None:
@@ -225,7 +239,8 @@ class Tracker:
             **self._tags(),
         }
         params = {
-            name: value if isinstance(value, str) else json.dumps(value) for name, value in flatten(experiment).items()
+            mlflow_name(name): value if isinstance(value, str) else json.dumps(value)
+            for name, value in flatten(experiment).items()
         }
         # MLflow has no word for a trial that was stopped as planned; the tag `status` says it
         status = "FINISHED" if record.status in ("FINISHED", "STOPPED") else "FAILED"
@@ -304,7 +319,7 @@ class Tracker:
             for name, value in self.records.trial_row(record).items()
             if isinstance(value, float) and name not in known and name not in self.records.spec.axes
         ]
-        return points
+        return [(mlflow_name(name), step, value) for name, step, value in points]
 
     def _end(self) -> None:
         """End the parent, and every child that a killed sweep left running."""

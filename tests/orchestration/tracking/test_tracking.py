@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcit_core.stages.results import Cell, StageResult, Trace
 from orchestration.keep.provenance import run_id, write_sweep
@@ -22,7 +24,7 @@ from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import make_trials
 from orchestration.tracking import artefacts
 from orchestration.tracking.background import BackgroundTracker
-from orchestration.tracking.tracker import Tracker
+from orchestration.tracking.tracker import Tracker, mlflow_name
 
 SWEEP = """\
 name: {name}
@@ -332,6 +334,28 @@ def test_a_kill_at_any_call_heals_with_the_next_sync(storage: Path, when: str, m
         Tracker(uri, fill(make_records(storage, name)), provenance("two")).sync(final=True)
         assert seen(uri, name) == wanted, f"cut {when} call {k}"
     assert k > 15
+
+
+def test_a_name_that_mlflow_forbids_stops_nothing(storage: Path) -> None:
+    records = fill(make_records(storage))
+    first = next(iter(records.records.values()))
+    names = ["loss/(train)", "loss//twice", "loss/../up", "loss/" + 300 * "x", "loss/größe"]
+    for name in names:
+        first.stages[1].metrics[name] = 0.5
+    sync(records)
+    points = {name for name, *_ in seen(uri_of(storage), "tracked")[first.trial.id][2]}
+    assert {mlflow_name(name) for name in names} <= points
+    assert {"loss/_train_", "loss__twice"} <= points
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_every_name_becomes_one_that_mlflow_takes(name: str) -> None:
+    from mlflow.utils.validation import _validate_length_limit, _validate_metric_name
+
+    made = mlflow_name(name)
+    _validate_metric_name(made)
+    _validate_length_limit("Metric name", 250, made)
+    assert mlflow_name(made) == made
 
 
 def test_a_large_matrix_is_one_batch(storage: Path) -> None:

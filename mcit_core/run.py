@@ -63,6 +63,7 @@ def run(experiment: Experiment, features: Path | None, out: Path | None = None) 
     from mcit_core.data.workbench import workbench_for
     from mcit_core.training.sequence import Sequence as Stages
 
+    print("model and data: loading", flush=True)
     try:
         bench = workbench_for(experiment, features)
     except (OSError, ValueError, SafetensorError) as error:
@@ -70,7 +71,9 @@ def run(experiment: Experiment, features: Path | None, out: Path | None = None) 
             f"model {experiment.model} or benchmark {experiment.benchmark} cannot be loaded: {error}"
         ) from error
     results: list[StageResult] = []
-    for result in Stages(experiment, bench):
+    stages = Stages(experiment, bench)
+    print("untouched model: evaluating; features are made once for each task", flush=True)
+    for result in stages:
         results.append(result)
         if result.stage != UNTOUCHED:
             print(
@@ -79,6 +82,8 @@ def run(experiment: Experiment, features: Path | None, out: Path | None = None) 
                 f"{result.metrics['seconds/evaluate']:.1f} s evaluating",
                 flush=True,
             )
+        for key in stages.chain[result.stage + 1 : result.stage + 2]:
+            print(f"stage {result.stage + 1} {key.task}: training", flush=True)
     tasks = experiment.order
     rows = [(result.task or "untouched", result.row(tasks, "test")) for result in results]
     metrics = summarise_protocol(experiment.protocol, matrix(results, tasks), untouched(results, tasks))

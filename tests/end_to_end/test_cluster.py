@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -41,12 +43,14 @@ class TokenCluster:
             "HOME": str(home),
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
+        self.ports = port, *agents
+
+    def start(self) -> None:
+        port, *agents = self.ports
         self.ray("get-auth-token", "--generate")
-        here = ("--num-cpus", "1", "--object-store-memory", str(80 * 2**20))
+        here = ("--node-ip-address", "127.0.0.1", "--num-cpus", "1", "--object-store-memory", str(80 * 2**20))
         head = ("--head", "--port", port, "--dashboard-host", "127.0.0.1", "--dashboard-port", self.dashboard)
-        # sockets have short names alone
         self.ray("start", *head, "--temp-dir", str(self.folder), "--dashboard-agent-listen-port", agents[0], *here)
         self.ray("start", "--address", f"127.0.0.1:{port}", "--dashboard-agent-listen-port", agents[1], *here)
 
@@ -77,13 +81,14 @@ def cluster(
     tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore
 ) -> Iterator[tuple[TokenCluster, Sweep]]:
     sweep = Sweep(tmp_path_factory.mktemp("cluster"))
-    folder = Path(f"/tmp/mcit-{os.getpid()}")
-    folder.mkdir()
-    environment = {"MCIT_TEST_NOTES": str(sweep.notes)}
-    made = TokenCluster(folder, environment)
-    yield made, sweep
-    made.end()
-    subprocess.run(["rm", "-rf", str(folder)], check=False)
+    folder = Path(tempfile.mkdtemp(prefix="mcit-", dir="/tmp"))  # the names of sockets may not be long
+    made = TokenCluster(folder, {"MCIT_TEST_NOTES": str(sweep.notes)})
+    try:
+        made.start()
+        yield made, sweep
+    finally:
+        made.end()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.slow

@@ -215,12 +215,14 @@ def local_folder(text: str, option: str) -> Path:
 
 
 def choose_stages(place: str | None, storage: Path) -> str:
-    """The stage store: a folder, or a URI that pyarrow opens."""
+    """The stage store: a folder, or the URI of an object store's."""
     if place is None:
         return str(storage / "stages")
     if "://" not in place:
         return str(choose_storage(place, "--stages"))
-    if without_userinfo(place) != place:
+    # in abfs://CONTAINER@ACCOUNT... no user stands before the @
+    secret = ":" in place.partition("://")[2].partition("@")[0] if place.startswith("abfs") else True
+    if without_userinfo(place) != place and secret:
         raise SpecError(
             f"--stages {without_userinfo(place)}: holds a user name or password, which would end in files and reports. "
             "Leave them out and give them by the environment, for S3 as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -66,6 +66,7 @@ def object_store(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Obj
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     s3_server.answers = s3_server.conditions = True
+    s3_server.refuses = False
     return s3_server
 
 

@@ -26,6 +26,8 @@ from orchestration.keep.files import Folder, LocalFolder, Version, writing
 TTL, BEAT = 30.0, 5.0
 #: seconds between looks of who waits
 POLL = 0.5
+#: seconds after which nobody doubts that a heartbeat has ended
+LONG_DEAD = 3600.0
 #: what a file system without locks says
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
@@ -125,20 +127,22 @@ class LockLeases:
         except OSError as error:
             if error.errno in NO_LOCKS:
                 raise NotImplementedError(error.strerror) from error
+            if error.errno == errno.ESTALE:  # another machine has just given it back, and the file with it
+                return None
             raise
         return lock
 
     def held(self) -> list[dict[str, JsonValue]]:
-        found = BeatLeases(self.folder).held()
+        if self._beats is not None:
+            return self._beats.held()
+        found = []
         for entry in self.folder.files("leases"):
-            if not entry.name.endswith(".lock"):
-                continue
-            lease = self.attempt(Path(entry.name).stem)
-            if lease is None:
-                found.append(_body(self.folder.read(entry.name)))
-            else:
-                with lease:
-                    continue  # its holder has died, and the file goes
+            if entry.name.endswith(".lock"):
+                lock = self._lock(Path(self.folder.path(entry.name)))
+                if lock is None:
+                    found.append(_body(self.folder.read(entry.name)))
+                else:
+                    lock.release()  # its holder has died
         return found
 
 
@@ -171,7 +175,13 @@ class BeatLease:
         if self._version is None:
             return False
         self._beats += 1
-        return self.take(self._version)
+        if self.take(self._version):
+            return True
+        there = self._leases.folder.read_version(self._name)
+        if there is None or _body(there[0]).get("token") != self._body["token"]:
+            return False
+        self._version = there[1]  # the answer to an earlier beat was lost
+        return True
 
     def mine(self) -> bool:
         return _body(self._leases.folder.read(self._name)).get("token") == self._body["token"]
@@ -237,5 +247,7 @@ class BeatLeases:
         return now - seen[1] >= self.ttl
 
     def held(self) -> list[dict[str, JsonValue]]:
-        names = [entry.name for entry in self.folder.files("leases") if entry.name.endswith(".json")]
+        # the store's clock and ours may differ by minutes
+        entries = [entry for entry in self.folder.files("leases") if time.time() - entry.changed < LONG_DEAD]
+        names = [entry.name for entry in entries if entry.name.endswith(".json")]
         return [_body(data) for data in map(self.folder.read, names) if data is not None]

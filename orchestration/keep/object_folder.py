@@ -22,7 +22,6 @@ import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
-    NotSupportedError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
-#: what may stand behind the ? of a URI
+#: what may stand behind the ? of an s3 URI
 OPTIONS = ("scheme", "endpoint_override", "region", "anonymous")
 PATIENCE = timedelta(seconds=120)
 #: that an object was used is noted by an empty one under USED, once it is so old, in seconds
@@ -49,16 +48,18 @@ class _Config(TypedDict, total=False):
     skip_signature: bool
 
 
-def _open(uri: str) -> ObjectStore:
-    """The store of a URI such as s3://bucket/stages?scheme=http&endpoint_override=127.0.0.1:9000. Raises ValueError."""
+def _open(uri: str, patience: timedelta) -> ObjectStore:
+    """The store of a URI such as s3://bucket/stages?scheme=http&endpoint_override=127.0.0.1:9000, which is asked again
+    for so long while it does not answer. Raises ValueError."""
     parts = urlsplit(uri)
     if parts.scheme not in SCHEMES:
         raise ValueError(f"{parts.scheme}:// is none of {', '.join(SCHEMES)}")
     if not parts.netloc:
         raise ValueError("it names no bucket")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if other := sorted(options.keys() - set(OPTIONS)):
-        raise ValueError(f"{', '.join(other)}: expected {', '.join(OPTIONS)} behind the ?")
+    allowed = OPTIONS if parts.scheme == "s3" else ()
+    if other := sorted(options.keys() - set(allowed)):
+        raise ValueError(f"{', '.join(other)}: expected {', '.join(allowed) or 'nothing'} behind the ?")
     config, plain_http = _Config(), options.get("scheme", "https") == "http"
     if "endpoint_override" in options:
         config["endpoint"] = f"{'http' if plain_http else 'https'}://{options['endpoint_override']}"
@@ -72,7 +73,7 @@ def _open(uri: str) -> ObjectStore:
             parts._replace(query="").geturl(),
             config=config,  # type: ignore[call-overload]
             client_options={"timeout": "60s", "connect_timeout": "10s", "allow_http": plain_http},
-            retry_config={"max_retries": 30, "retry_timeout": PATIENCE},
+            retry_config={"max_retries": 30, "retry_timeout": patience},
             credential_provider=None if anonymous else _credentials(parts.scheme),
         )
     except BaseError as error:
@@ -91,7 +92,10 @@ def _credentials(scheme: str) -> Callable[..., object] | None:
         raise ValueError(
             "credentials in ~/.aws need boto3 (pip install boto3); or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from None
-    return Boto3CredentialProvider()
+    try:
+        return Boto3CredentialProvider()
+    except Exception as error:  # botocore has many for a profile that is not there or half there
+        raise ValueError(f"the AWS profile: {_short(error)}") from error
 
 
 def _short(error: BaseException) -> str:
@@ -107,7 +111,7 @@ def _refused(put: Callable[[], object]) -> bool:
     return False
 
 
-def _no_bucket(error: FileNotFoundError) -> bool:
+def _no_bucket(error: Exception) -> bool:
     return any(word in str(error) for word in ("NoSuchBucket", "ContainerNotFound", "bucket does not exist"))
 
 
@@ -116,7 +120,8 @@ class ObjectFolder:
 
     def __init__(self, uri: str) -> None:
         self.root = uri.partition("?")[0].rstrip("/")
-        self._store = _open(uri)
+        self._store = _open(uri, PATIENCE)
+        self._impatient = _open(uri, timedelta(seconds=5))
         self._written: dict[str, float] = {}  # name -> when, of what was read; seconds since the epoch
 
     def path(self, name: str) -> str:
@@ -134,27 +139,29 @@ class ObjectFolder:
                 f"{self.path(name)}: refused ({_short(error)}). Give credentials that may read and write there by the "
                 "environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             ) from error
-        except FileNotFoundError as error:  # of an object that is not there no caller lets it come so far
-            raise StorageError(f"{self.path(name)}: there is no such bucket; make it, or correct --stages") from error
-        except BaseError as error:
+        except (FileNotFoundError, BaseError) as error:
+            # a missing object no caller lets come so far; a listing says of a bucket by its text alone
+            if isinstance(error, FileNotFoundError) or _no_bucket(error):
+                raise StorageError(f"{self.path(name)}: no such bucket; make it, or correct --stages") from error
             raise UnreachableError(
                 f"{self.path(name)}: the store does not answer ({_short(error)}). Check the connection and the URI"
             ) from error
 
     @cached_property
     def exact(self) -> bool:
-        """Found out once, with an object of its own."""
-        name = f".probe/{uuid.uuid4().hex}"
-        with self._asking(name):
-            try:
-                first = obstore.put(self._store, name, b"1", mode="create")
-                kept = _refused(lambda: obstore.put(self._store, name, b"2", mode="create"))
-                obstore.put(self._store, name, b"3", mode=_update(_version(first)))
-                return kept and _refused(lambda: obstore.put(self._store, name, b"4", mode=_update(_version(first))))
-            except (NotSupportedError, NotImplementedError, PreconditionError):
-                return False
-            finally:
-                obstore.delete(self._store, name)
+        """Whether the store honours conditions; found out once, with an object of its own."""
+        name = f".probe/{uuid.uuid4().hex}.json"
+        self.write(name, b"1")  # asked again for as long as any other request
+        try:
+            before = _version(obstore.get(self._impatient, name).meta)
+            kept = _refused(lambda: obstore.put(self._impatient, name, b"2", mode="create"))
+            after = _version(obstore.put(self._impatient, name, b"3", mode=_update(before)))
+            same = _refused(lambda: obstore.put(self._impatient, name, b"4", mode=_update(before)))
+            return kept and same and before != after
+        except (BaseError, NotImplementedError):  # as of a server that refuses the headers
+            return False
+        finally:
+            self.delete(name)
 
     def read(self, name: str) -> bytes | None:
         found = self.read_version(name)
@@ -219,10 +226,30 @@ class ObjectFolder:
 
     def delete(self, name: str) -> None:
         """A name with an ending is a file's, others are folders': the store knows no difference."""
-        names = [name] if "." in name.rpartition("/")[2] else [entry.name for entry in self.files(name)]
-        with self._asking(name):
-            if names:
-                obstore.delete(self._store, [*names, *(f"{USED}{gone}" for gone in names)])
+        if "." in name.rpartition("/")[2]:
+            self._delete([name])
+        else:
+            self._delete([about["path"] for place in (name, f"{USED}{name}") for about in self._list(place)])
+
+    def _delete(self, names: list[str]) -> None:
+        with self._asking(names[0] if names else ""):
+            try:
+                obstore.delete(self._store, names)
+                return
+            except FileNotFoundError as error:  # S3 alone does not mind what is gone already
+                if _no_bucket(error):
+                    raise
+            for name in names:
+                try:
+                    obstore.delete(self._store, name)
+                except FileNotFoundError as error:
+                    if _no_bucket(error):
+                        raise
+
+    def _list(self, below: str) -> Iterator[ObjectMeta]:
+        with self._asking(below):
+            for part in obstore.list(self._store, below or None):
+                yield from part
 
     def touch(self, name: str) -> None:
         if time.time() - self._written.get(name, time.time()) < NOTED_AFTER:
@@ -243,17 +270,13 @@ class ObjectFolder:
         """`changed` is the time of the last use, where that is known."""
         found: dict[str, Entry] = {}
         used: dict[str, float] = {}
-        with self._asking(below):
-            for prefix in (below, f"{USED}{below}"):
-                for part in obstore.list(self._store, prefix or None):
-                    for about in part:
-                        name, changed = about["path"], about["last_modified"].timestamp()
-                        if name.startswith(USED):
-                            used[name.removeprefix(USED)] = changed
-                        else:
-                            found[name] = Entry(name, about["size"], changed)
-                if not prefix:
-                    break  # which has everything
+        for place in (below, f"{USED}{below}") if below else ("",):  # the whole folder has everything
+            for about in self._list(place):
+                name, changed = about["path"], about["last_modified"].timestamp()
+                if name.startswith(USED):
+                    used[name.removeprefix(USED)] = changed
+                else:
+                    found[name] = Entry(name, about["size"], changed)
         entries = (Entry(name, e.size, max(e.changed, used.get(name, 0.0))) for name, e in found.items())
         return sorted(entries, key=lambda entry: entry.name)
 

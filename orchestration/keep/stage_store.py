@@ -165,6 +165,7 @@ class StageStore:
         """Evaluations of the untouched model, by key, which all trials need at once: each from the store or made under
         a lease, so that workers share the work; what another makes is waited for last. Raises StorageError."""
         found: dict[str, Evaluation] = {}
+        pause = POLL
         while len(found) < len(wanted):
             before = len(found)
             for key in [key for key in wanted if key not in found]:
@@ -179,7 +180,8 @@ class StageStore:
                 if there is not None:
                     found[key] = there
             if len(found) == before:
-                time.sleep(POLL)
+                time.sleep(pause)
+                pause = min(2 * pause, 20 * POLL)
         return found
 
     def _set_aside(self, *names: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -114,8 +114,8 @@ def _planned(made_from: MadeFrom) -> str:
 
 def collect(store: StageStore, keep: Iterable[Trial], limit: int, dry_run: bool) -> tuple[list[tuple[str, int]], int]:
     """Delete stages with their evaluations, the longest unused first, until at most `limit` bytes are left; never one
-    that `keep` needs or a lease covers, nor their parents. A parent counts as used when its children are. An evaluation
-    that lies by no stage goes in its turn, if nothing that is kept was in use before it. Returns what was deleted (key
+    that `keep` needs or a lease covers, nor their parents. A parent counts as used when its children are. Evaluations
+    that lie by no stage go in their turn where nothing is kept, which may need them. Returns what was deleted (key
     and bytes) and the bytes left. Raises StorageError."""
     files = store.entries()
     sizes = {key: sum(entry.size for entry in entries) for key, entries in files.items()}
@@ -132,10 +132,9 @@ def collect(store: StageStore, keep: Iterable[Trial], limit: int, dry_run: bool)
         kept.update(key for key in (lease.get("key"), lease.get("parent")) if isinstance(key, str))
     for key in list(kept):
         kept.update(_ancestors(records, key))
-    in_use = min((used[key] for key in kept & files.keys()), default=math.inf)
-    loose = {entry.name: entry for _, stage, entry in store.evaluations() if stage is None}
+    loose = {entry.name: entry for _, stage, entry in store.evaluations() if stage is None and not kept}
     turns = [(used[key], -depth[key], key) for key in files.keys() - kept]
-    turns += [(entry.changed, 0, name) for name, entry in loose.items() if entry.changed < in_use]
+    turns += [(entry.changed, 0, name) for name, entry in loose.items()]
     left = sum(sizes.values()) + sum(entry.size for entry in loose.values())
     deleted: list[tuple[str, int]] = []
     for _, _, key in sorted(turns):
@@ -164,13 +163,15 @@ def sweep_up(store: StageStore, dry_run: bool) -> int:
     """Delete what no record names: damaged entries that were set aside, and files that killed workers left behind.
     Returns the bytes."""
     files = store.entries()
+    held = {str(lease.get("key")) for lease in store.leases.held()}
     freed = 0
     for entry in store.folder.files():
         parts = entry.name.split("/")
-        scratch = parts[-1].startswith(".")
+        scratch = any(part.startswith(".") for part in parts)
+        lease = parts[0] == "leases" and Path(parts[-1]).stem not in held
         stage = stage_of(entry.name)
         orphan = stage is not None and stage not in files
-        if parts[0] == "damaged" or ((scratch or orphan) and time.time() - entry.changed > ABANDONED):
+        if parts[0] == "damaged" or ((scratch or orphan or lease) and time.time() - entry.changed > ABANDONED):
             freed += entry.size
             if not dry_run:
                 store.folder.delete(entry.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,8 +17,10 @@ from orchestration.plan.stage_tree import StageTree
 
 #: seconds before a trial whose worker was lost is tried again; then twice as many, each time
 BACK_OFF = 2.0
-#: seconds before a trial is tried again whose next stage another sweep trains
+#: seconds before a stage is tried again that another sweep trains
 BUSY = 5.0
+#: who has claimed such a stage
+ELSEWHERE = ""
 
 
 @dataclass
@@ -58,6 +61,7 @@ class StageScheduler:
         self._ready: list[tuple[float, float, int, int, str]] = []  # rank, number, ticket, trial: the best first
         self._later: list[tuple[float, int, str]] = []  # when, ticket, trial
         self._before: dict[str, list[tuple[int, str]]] = {}  # stage -> ticket, trial of those that wait to train it
+        self._elsewhere: deque[tuple[float, str]] = deque()  # until when, a stage that another sweep trains
         self._held: list[tuple[int, str]] = []  # ticket, trial; by halving
         #: unfinished work in the stages that can only follow a stage, itself included
         self.unlocks = dict.fromkeys(self.tree.steps, 0.0)
@@ -105,7 +109,10 @@ class StageScheduler:
     def choose(self) -> str | None:
         """The waiting trial to start now: the one whose next stage unlocks most work, then with most work of its own,
         then the one that was added first. None where every next stage is being trained."""
-        while self._later and self._later[0][0] <= self.clock():
+        now = self.clock()
+        while self._elsewhere and self._elsewhere[0][0] <= now:
+            self._free(self._elsewhere.popleft()[1])
+        while self._later and self._later[0][0] <= now:
             _, ticket, trial = heapq.heappop(self._later)
             self._wait_again([(ticket, trial)])
         while self._ready:
@@ -173,9 +180,13 @@ class StageScheduler:
         self._wait_again(held)
 
     def busy(self, trial: str) -> None:
-        """Another sweep trains the stage that `trial` is to train: its worker is free, and it is tried again soon."""
+        """Another sweep trains the stage that `trial` is to train: its worker is free, and the stage is tried again
+        after a while, by one trial."""
         place = self.places[trial]
-        place.not_before = self.clock() + BUSY
+        if place.claim is not None:
+            self._claimed[place.claim] = ELSEWHERE
+            self._elsewhere.append((self.clock() + BUSY, place.claim))
+            place.claim = None
         self._stand_back(trial, place)
 
     def lose(self, trial: str) -> None:
@@ -194,6 +205,9 @@ class StageScheduler:
 
     def _release(self, place: _Place) -> None:
         if place.claim is not None:
-            self._claimed.pop(place.claim, None)
-            self._wait_again(self._before.pop(place.claim, []))
+            self._free(place.claim)
             place.claim = None
+
+    def _free(self, key: str) -> None:
+        self._claimed.pop(key, None)
+        self._wait_again(self._before.pop(key, []))

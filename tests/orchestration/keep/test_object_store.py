@@ -15,7 +15,8 @@ import pytest
 from orchestration.keep import object_folder
 from orchestration.keep.files import StorageError, UnreachableError, open_folder
 from orchestration.keep.leases import BeatLeases
-from orchestration.keep.stage_store import StageStore
+from orchestration.keep.stage_store import BusyError, StageStore
+from orchestration.run.trainable import store_at
 from tests.support.object_store import CREDENTIALS, ObjectStore
 from tests.support.storing import evaluation, never, stage_key, state, trained
 
@@ -92,6 +93,42 @@ def test_a_lease_expires_and_passes_to_one_alone(object_store: ObjectStore) -> N
     assert taken[0].mine()
 
 
+def test_a_worker_takes_over_from_a_dead_one_though_it_waits_for_none(object_store: ObjectStore) -> None:
+    """Each time a trial starts its store is asked for anew, and remembers how long the lease has not changed."""
+    uri = object_store.uri(object_store.bucket())
+    dead = BeatLeases(open_folder(uri)).attempt(stage_key().key)
+    assert dead
+    leases = store_at(uri).leases
+    assert isinstance(leases, BeatLeases)
+    leases.ttl = 0.5
+    with pytest.raises(BusyError):
+        store_at(uri).stage(stage_key(), never)
+    time.sleep(0.6)
+    assert store_at(uri).stage(stage_key(), trained)[2] is False
+
+
+def test_a_beat_whose_answer_was_lost_loses_no_lease(object_store: ObjectStore) -> None:
+    folder = open_folder(object_store.uri(object_store.bucket()))
+    leases = BeatLeases(folder)
+    lease = leases.attempt("k")
+    assert lease
+    before = lease._version
+    assert lease.beat()
+    lease._version = before  # as where the answer did not come
+    assert lease.beat()
+    assert lease.beat()
+    assert leases.attempt("k") is None
+
+
+def test_a_server_that_refuses_conditions_is_noticed_too(object_store: ObjectStore) -> None:
+    object_store.refuses = True
+    uri = object_store.uri(object_store.bucket())
+    assert not open_folder(uri).exact
+    store = StageStore(uri)
+    store.stage(stage_key(), trained)
+    assert store.stage(stage_key(), never)[0].equals(state())
+
+
 def test_a_server_that_is_gone_for_a_moment_is_asked_again(object_store: ObjectStore) -> None:
     store = StageStore(object_store.uri(object_store.bucket()))
     object_store.answers = False
@@ -115,12 +152,19 @@ def test_a_server_that_stays_away_is_infrastructure(object_store: ObjectStore, m
 def test_what_can_not_be_used_is_told_with_its_remedy(
     object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(StorageError, match=r"s3://not-there/stages/.*: there is no such bucket; make it"):
-        StageStore(object_store.uri("not-there")).stage(stage_key(), never)
+    nowhere = StageStore(object_store.uri("not-there"))
+    for use in (lambda: nowhere.stage(stage_key(), never), nowhere.entries, nowhere.folder.exists):
+        with pytest.raises(StorageError, match=r"s3://not-there/stages.*: no such bucket; make it"):
+            use()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_PROFILE", "not-there")
+    with pytest.raises(ValueError, match="AWS profile"):
+        open_folder(object_store.uri("bucket"))
     for uri, why in (
         ("ftp://host/stages", "ftp:// is none of s3, gs, az"),
         ("s3:///stages", "names no bucket"),
         ("s3://bucket/stages?endpoint=x", "endpoint: expected scheme, endpoint_override"),
+        ("gs://bucket/stages?region=x", "region: expected nothing"),
     ):
         with pytest.raises(ValueError, match=why):
             open_folder(uri)

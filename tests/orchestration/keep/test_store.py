@@ -8,7 +8,9 @@ import shutil
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
 
 from mcit_core.stages.digest import digest
@@ -19,16 +21,27 @@ from tests.support.object_store import ObjectStore
 from tests.support.places import FORMATS
 from tests.support.storing import MEASURED, evaluation, never, stage_key, state, trained
 
+real_delete = obstore.delete
 
-@pytest.fixture(params=["folder", "file_uri", "s3", "s3_without_conditions"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+
+def strict_delete(store: Any, names: list[str] | str) -> None:
+    """As Google and Azure have it: what is gone already is an error."""
+    for name in [names] if isinstance(names, str) else names:
+        obstore.head(store, name)
+        real_delete(store, name)
+
+
+@pytest.fixture(params=["folder", "file_uri", "s3", "s3_without_conditions", "s3_with_strict_deletion"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where a store may be."""
     if request.param == "folder":
         return str(tmp_path)
     if request.param == "file_uri":
         return f"file://{tmp_path}"
     server: ObjectStore = request.getfixturevalue("object_store")
-    server.conditions = request.param == "s3"
+    server.conditions = request.param != "s3_without_conditions"
+    if request.param == "s3_with_strict_deletion":
+        monkeypatch.setattr(obstore, "delete", strict_delete)
     return server.uri(server.bucket())
 
 

@@ -149,5 +149,13 @@ def test_evaluations_go_with_their_stage_and_others_in_their_turn(
     os.utime(flat, (100, 100))
     os.utime(tmp_path / "stages" / "evaluations" / "bb" / f"{'b' * 64}.json", (100, 100))
     upkeep_said(capsys, "gc", "--keep", str(tmp_path / "ab"), *storage)
+    # what is kept may need those that lie by no stage
+    loose = {(letter * 64, None) for letter in "abc"}
+    assert {(key, stage) for key, stage, _ in store.evaluations()} == {("e" * 64, kept), *loose}
+    size = sum(entry.size for entry in store.folder.files())
+    upkeep_said(capsys, "gc", "--max-size", str(size - 1), *storage)
     left = {(key, stage) for key, stage, _ in store.evaluations()}
-    assert left == {("e" * 64, kept), ("a" * 64, None)}
+    assert len(left) == 3
+    assert ("a" * 64, None) in left
+    upkeep_said(capsys, "gc", "--max-size", "0", *storage)
+    assert store.folder.files() == []

@@ -97,11 +97,11 @@ def test_a_lost_worker_s_stage_is_free_again_after_a_while() -> None:
 
 
 def test_what_another_sweep_trains_is_tried_again_soon_and_no_worker_waits() -> None:
-    stages = scheduler(t1="ab", t2="xy")
+    stages = scheduler(t1="ab", t2="ac", t3="xy")
     assert start(stages) == "t1"
     stages.busy("t1")
-    assert start(stages) == "t2"
-    assert start(stages) is None
+    assert start(stages) == "t3"
+    assert start(stages) is None  # t2 would find the same
     stages.clock.now = BUSY
     assert start(stages) == "t1"
 
@@ -139,13 +139,15 @@ def test_the_choice_is_that_of_looking_at_every_trial(
     for name in names:
         stages.add(name)
     at: dict[str, int] = {}
+    elsewhere: dict[str, float] = {}
     for _ in range(20 * trials * length):
         for name in [*(halving.stopped if halving else ())]:
             if name in stages.places:
                 stages.end(name)
         stages.clock.now += rng.choice([0.0, 0.5, 5.0])
+        elsewhere = {key: until for key, until in elsewhere.items() if until > stages.clock.now}
         chosen = stages.choose()
-        assert chosen == plain_choice(stages)
+        assert chosen == plain_choice(stages, elsewhere.keys())
         if chosen is not None and (not at or rng.random() < 0.6):
             stages.start(chosen)
             at[chosen] = 0
@@ -154,6 +156,9 @@ def test_the_choice_is_that_of_looking_at_every_trial(
             if rng.random() < 0.1 and stages.places[name].lost < 3:
                 del at[name]
                 stages.lose(name)
+            elif rng.random() < 0.1 and stages.places[name].claim == tree.chains[name][at[name]]:
+                elsewhere[tree.chains[name][at.pop(name)]] = stages.clock.now + BUSY
+                stages.busy(name)
             elif rng.random() < 0.02:
                 del at[name]
                 stages.end(name)

@@ -162,7 +162,11 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
         return conclude(command, folder, report, uri, records, tracked)
 
     with stoppable(lambda: finish(patience=2)) as stop:
-        trouble = _train(command, spec, trials, console, records, tracker, stop)
+        try:
+            trouble = _train(command, spec, trials, console, records, tracker, stop)
+        except SpecError:
+            tracker.finish(2)  # or else MLflow would have the sweep running for ever
+            raise
     return finish(trouble)
 
 
@@ -209,7 +213,7 @@ def _train(
                 left = read_trials(left, command.storage / "features", command.stages, progress)
             return _train_on_ray(command, spec, left, progress, stop) if left else ""
         except KeyboardInterrupt:
-            return ""
+            return progress.hopeless
 
 
 def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progress: Progress, stop: Stop) -> str:
@@ -231,8 +235,13 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
                 raise SpecError(f"Ray does not start: {reason}") from error
             token = "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster"
             raise SpecError(f"the Ray cluster at {command.address} cannot be joined: {reason}; {token}") from error
-        if command.address:
-            check_shared(command.storage)
+        if command.address and not check_shared(command.storage):
+            progress.console.print(
+                f"{command.storage}: a lock there counts on its own node alone, so that two nodes may train one stage "
+                "of two sweeps; that costs time and changes nothing",
+                style="yellow",
+                markup=False,
+            )
         if command.address and command.workers:  # of a cluster that may grow
             workers = command.workers
         else:
@@ -244,7 +253,8 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
             run_trials(spec, trials, command.storage, command.stages, progress, workers)
         except Exception as error:  # whatever Tune ends with, what the trials have shown is in the records
             reason = " ".join((str(error) or repr(error)).split())
-            return f"Ray Tune ended with an error ({type(error).__name__}: {reason}); results are complete up to there"
+            told = f"Ray Tune ended with an error ({type(error).__name__}: {reason}); results are complete up to there"
+            return progress.hopeless or told
         finally:
             stop.end_running = None
     return progress.hopeless

@@ -44,7 +44,7 @@ from pathlib import Path
 from mcit_core.yaml_document import SpecError
 from orchestration.run.ray_tune import check_shared
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
-check_shared(Path.cwd())
+assert check_shared(Path.cwd())
 try:
     check_shared(Path("/proc/self/cwd"))
 except SpecError as error:
@@ -62,5 +62,5 @@ except SpecError as error:
         )
     assert done.returncode == 0, done.stderr
     assert "not every node reaches this folder" in done.stdout
-    assert done.stdout.count("No such file or directory") == 2
+    assert done.stdout.count("No such file or directory") == 2, done.stdout
     assert not list((tmp_path / ".scratch").iterdir())

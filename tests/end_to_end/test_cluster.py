@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.object_store import ObjectStore
+from tests.support.places import ROOT
 from tests.support.sweeping import DISTINCT, Sweep
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -65,12 +66,16 @@ class TokenCluster:
         return self.ray("job", "submit", "--address", f"http://127.0.0.1:{self.dashboard}", "--", *words, timeout=900)
 
     def end(self) -> None:
-        """`ray stop` would end everybody's."""
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                mine = (process / "environ").read_text(errors="replace")
-                if f"HOME={self.environment['HOME']}\0" in mine and int(process.name) != os.getpid():
-                    os.kill(int(process.name), signal.SIGKILL)
+        end_all_of(self.environment["HOME"])
+
+
+def end_all_of(home: str) -> None:
+    """End every process of an account; `ray stop` would end everybody's."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            mine = (process / "environ").read_text(errors="replace")
+            if f"HOME={home}\0" in mine and int(process.name) != os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -102,3 +107,34 @@ def test_a_job_on_two_nodes_gives_the_same_bits(
     assert sweep.table("accuracy") == undisturbed.table("accuracy")
     nodes.submit(*words)
     assert len(sweep.begun) == DISTINCT
+
+
+@pytest.mark.slow
+def test_readme_s_block_works_word_for_word_on_a_fresh_account(tmp_path: Path) -> None:
+    """In a network of its own, since its ports are Ray's usual ones; with a sweep of seconds."""
+    alone = ["unshare", "--map-root-user", "--net"]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no network namespaces here")
+    section = (ROOT / "README.md").read_text().split("## On a cluster")[1]
+    block = section.split("```bash\n")[1].split("```")[0]
+    assert "sweeps/threshold.yaml" in block
+    script = f"set -e\nip link set lo up\n{block.replace('sweeps/threshold.yaml', 'sweeps/smoke.yaml')}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    try:
+        done = subprocess.run(
+            [*alone, "bash", "-c", script],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+    finally:
+        end_all_of(str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout + done.stderr
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
+    provenance = (tmp_path / "mcit-runs" / "smoke" / "sweep.yaml").read_text().split("provenance:")[1]
+    assert "commit: unknown" not in provenance

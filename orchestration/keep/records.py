@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import JsonValue
 
 from mcit_core.config import ALONE, UNTRAINED
 from mcit_core.methods import reference_experiment
@@ -30,6 +29,8 @@ from orchestration.keep.tables import (
     STAGES_SCHEMA,
     STEPS_SCHEMA,
     Row,
+    steps_table,
+    text_in,
     trials_table,
     write_tables,
 )
@@ -304,7 +305,7 @@ class Records:
             shown.append((row, stored.stages))
         accuracy: list[Row] = []
         stages: list[Row] = []
-        steps: list[tuple[JsonValue, int, int, str, float | None]] = []
+        steps = [STEPS_SCHEMA.empty_table()]
         for row, results in shown:
             about = {name: row.get(name) for name in ("trial", "method", "seed", "order")}
             for stage in results:
@@ -313,11 +314,12 @@ class Records:
                 stages += [
                     {**place, "task": stage.task, "name": name, "value": value} for name, value in stage.metrics.items()
                 ]
-                for name, values in stage.traces.items():
-                    steps += [(row["trial"], stage.stage, step, name, value) for step, value in enumerate(values)]
-        columns = list(zip(*steps, strict=True)) if steps else [()] * len(STEPS_SCHEMA)
+                steps += [
+                    steps_table(text_in(row, "trial"), stage.stage, name, values)
+                    for name, values in stage.traces.items()
+                ]
         tables = {
-            "steps": pa.table(list(map(list, columns)), STEPS_SCHEMA),
+            "steps": pa.concat_tables(steps).combine_chunks(),
             "accuracy": pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA),
             "stages": pa.Table.from_pylist(stages, STAGES_SCHEMA),
             "trials": trials_table([row for row, _ in shown], self.spec),

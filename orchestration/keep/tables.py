@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter
 
-from mcit_core.stages.results import Cell, StageResult
+from mcit_core.stages.results import Cell, StageResult, Trace
 from orchestration.keep.files import write_together
 from orchestration.plan.spec import SweepSpec
 
@@ -79,6 +79,19 @@ STEPS_SCHEMA = pa.schema(
 )
 
 _CELL = TypeAdapter(Cell)
+
+
+def steps_table(trial: str, stage: int, name: str, values: Trace) -> pa.Table:
+    """The rows of one trace, made as columns: of ten thousand trials a tuple a row would be gigabytes."""
+    count = len(values)
+    columns = [
+        pa.repeat(trial, count),
+        pa.repeat(pa.scalar(stage, pa.int64()), count),
+        pa.array(range(count), pa.int64()),
+        pa.repeat(name, count),
+        pa.array(values, pa.float64()),
+    ]
+    return pa.Table.from_arrays(columns, schema=STEPS_SCHEMA)
 
 
 def trials_table(rows: list[Row], spec: SweepSpec) -> pa.Table:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import JsonValue
 
 from mcit_core.metrics import CATALOGUE, Metric, headline_names
 from orchestration.keep.tables import PARTIAL, Row, number_in, text_in
@@ -61,13 +63,15 @@ def short_axis_names(axes: Iterable[str]) -> dict[str, str]:
     return {name: part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)}
 
 
-def setting_label(setting: Setting, axes: Iterable[str], method: bool = True) -> str:
-    """Readable name of a setting."""
+def setting_label(setting: Setting, axes: Mapping[str, Sequence[JsonValue] | None], method: bool = True) -> str:
+    """Readable name of a setting; `axes`: name -> the declared values, where they are a list. An axis whose null says
+    that the method does not read it is left out."""
     short = short_axis_names(axes)
+    idle = {axis for axis, value in setting.values if value is None and None not in (axes.get(axis) or [None])}
     parts = [
         f"{short.get(axis, axis)} {format_value(value)}"
         for axis, value in setting.values
-        if axis not in TUNER or axis in short
+        if (axis not in TUNER or axis in short) and axis not in idle
     ]
     if method or setting.is_reference or not parts:
         parts.insert(0, setting.method)

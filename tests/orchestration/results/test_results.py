@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from pydantic import JsonValue
 from rich.console import Console
 
 from orchestration.keep.tables import Row, stage_results, text_in
@@ -403,6 +404,13 @@ def test_references_of_one_tuner_with_other_settings_are_told_apart() -> None:
         chosen = baseline[method]
         assert chosen is not None
         assert [row["trial"] for row in method_rows() if chosen.matches(row)] == [name]
-    labels = [setting_label(s, ["method"]) for s in found]
+    labels = [setting_label(s, {"method": None}) for s in found]
     assert "freeze (prompt_pool, size 60)" in labels
     assert "direct (lora)" in labels
+
+
+def test_an_axis_that_a_method_does_not_read_is_not_in_its_name() -> None:
+    axes: dict[str, list[JsonValue] | None] = {"averaging.weight": [0.9, 0.99], "train.clip": [None, 1.0]}
+    setting = Setting("ema_taylor", (("averaging.weight", None), ("train.clip", None)))
+    assert setting_label(setting, axes) == "ema_taylor, clip null"
+    assert setting_label(Setting("direct", (("averaging.weight", None),)), axes) == "direct"

@@ -14,7 +14,8 @@ from pathlib import Path
 from mcit_core.folders import check_folder
 from mcit_core.registry import near
 from mcit_core.yaml_document import SpecError
-from orchestration.keep.files import open_folder, without_userinfo
+from orchestration.keep.files import without_userinfo
+from orchestration.keep.opening import open_folder
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial
 

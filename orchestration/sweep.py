@@ -172,7 +172,8 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
 
 def check_stages(place: str, console: Console) -> None:
     """That an object store can be written to, before anything is begun. Raises SpecError."""
-    from orchestration.keep.files import LocalFolder, open_folder
+    from orchestration.keep.files import LocalFolder
+    from orchestration.keep.opening import open_folder
 
     folder = open_folder(place)
     if isinstance(folder, LocalFolder):
@@ -220,7 +221,8 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
     if not command.address:
         # read when ray is imported: off, a Ray of the sweep's own takes the loopback alone, on Linux too
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    from orchestration.run.ray_tune import check_shared, end_tune, ray_session, rooms, run_trials
+    from orchestration.run.ray_tune import end_tune, ray_session, rooms, run_trials
+    from orchestration.run.shared_storage import check_shared
     from orchestration.tracking.tracker import load_client
 
     load_client()

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
 from mcit_core.folders import write_atomic
 
@@ -129,18 +128,6 @@ class Folder(Protocol):
 
     def files(self, below: str = "") -> list[Entry]:
         """All files in the folder `below`, at any depth, by name."""
-
-
-def open_folder(where: str | Path) -> Folder:
-    """A folder by path, as file:// too, or an object store's by URI. Raises ValueError for a URI that names none."""
-    text = str(where)
-    if "://" not in text:
-        return LocalFolder(text)
-    if text.startswith("file://"):
-        return LocalFolder(unquote(urlsplit(text).path))
-    from orchestration.keep.object_folder import ObjectFolder
-
-    return ObjectFolder(text)
 
 
 def _digest(data: bytes) -> Version:

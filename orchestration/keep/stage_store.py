@@ -22,8 +22,9 @@ from mcit_core.stages.digest import digest
 from mcit_core.stages.keys import StageKey
 from mcit_core.stages.results import Evaluation, Measured, Trace
 from mcit_core.stages.state import StageState
-from orchestration.keep.files import Entry, StorageError, open_folder
+from orchestration.keep.files import Entry, StorageError
 from orchestration.keep.leases import POLL, Leases, leases_in
+from orchestration.keep.opening import open_folder
 
 #: 1: state and evaluations carry checksums; 2: the record does too. Every version is read, the last one is written.
 FORMAT = 2

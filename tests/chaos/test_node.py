@@ -42,7 +42,7 @@ def test_a_storage_that_a_node_does_not_reach_is_refused(tmp_path: Path) -> None
 import ray, sys
 from pathlib import Path
 from mcit_core.yaml_document import SpecError
-from orchestration.run.ray_tune import check_shared
+from orchestration.run.shared_storage import check_shared
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 assert check_shared(Path.cwd())
 try:

@@ -13,8 +13,9 @@ from datetime import timedelta
 import pytest
 
 from orchestration.keep import object_folder
-from orchestration.keep.files import StorageError, UnreachableError, open_folder
+from orchestration.keep.files import StorageError, UnreachableError
 from orchestration.keep.leases import BeatLeases
+from orchestration.keep.opening import open_folder
 from orchestration.keep.stage_store import BusyError, StageStore
 from orchestration.run.trainable import store_at
 from tests.support.object_store import CREDENTIALS, ObjectStore

@@ -15,7 +15,7 @@ import pytest
 
 from mcit_core.stages.digest import digest
 from mcit_core.stages.results import Measured
-from orchestration.keep.files import open_folder
+from orchestration.keep.opening import open_folder
 from orchestration.keep.stage_store import StageStore, Trained
 from tests.support.object_store import ObjectStore
 from tests.support.places import FORMATS

@@ -70,12 +70,21 @@ class TokenCluster:
 
 
 def end_all_of(home: str) -> None:
-    """End every process of an account; `ray stop` would end everybody's."""
+    """End every process of an account with its children, which may have written over their environment; `ray stop`
+    would end everybody's."""
+    parents: dict[int, int] = {}
+    mine: set[int] = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            mine = (process / "environ").read_text(errors="replace")
-            if f"HOME={home}\0" in mine and int(process.name) != os.getpid():
-                os.kill(int(process.name), signal.SIGKILL)
+            number = int(process.name)
+            parents[number] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if f"HOME={home}\0" in (process / "environ").read_text(errors="replace"):
+                mine.add(number)
+    while more := {number for number, parent in parents.items() if parent in mine} - mine:
+        mine |= more
+    for number in mine - {os.getpid()}:
+        with suppress(OSError):
+            os.kill(number, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -120,8 +120,7 @@ class ObjectFolder:
 
     def __init__(self, uri: str) -> None:
         self.root = uri.partition("?")[0].rstrip("/")
-        self._store = _open(uri, PATIENCE)
-        self._impatient = _open(uri, timedelta(seconds=5))
+        self._uri, self._store = uri, _open(uri, PATIENCE)
         self._written: dict[str, float] = {}  # name -> when, of what was read; seconds since the epoch
 
     def path(self, name: str) -> str:
@@ -152,11 +151,12 @@ class ObjectFolder:
         """Whether the store honours conditions; found out once, with an object of its own."""
         name = f".probe/{uuid.uuid4().hex}.json"
         self.write(name, b"1")  # asked again for as long as any other request
+        store = _open(self._uri, timedelta(seconds=5))
         try:
-            before = _version(obstore.get(self._impatient, name).meta)
-            kept = _refused(lambda: obstore.put(self._impatient, name, b"2", mode="create"))
-            after = _version(obstore.put(self._impatient, name, b"3", mode=_update(before)))
-            same = _refused(lambda: obstore.put(self._impatient, name, b"4", mode=_update(before)))
+            before = _version(obstore.get(store, name).meta)
+            kept = _refused(lambda: obstore.put(store, name, b"2", mode="create"))
+            after = _version(obstore.put(store, name, b"3", mode=_update(before)))
+            same = _refused(lambda: obstore.put(store, name, b"4", mode=_update(before)))
             return kept and same and before != after
         except (BaseError, NotImplementedError):  # as of a server that refuses the headers
             return False

@@ -132,23 +132,20 @@ def collect(store: StageStore, keep: Iterable[Trial], limit: int, dry_run: bool)
         kept.update(key for key in (lease.get("key"), lease.get("parent")) if isinstance(key, str))
     for key in list(kept):
         kept.update(_ancestors(records, key))
-    loose = {entry.name: entry for _, stage, entry in store.evaluations() if stage is None and not kept}
+    loose = [] if kept else [entry for _, stage, entry in store.evaluations() if stage is None]
     turns = [(used[key], -depth[key], key) for key in files.keys() - kept]
-    turns += [(entry.changed, 0, name) for name, entry in loose.items()]
-    left = sum(sizes.values()) + sum(entry.size for entry in loose.values())
+    turns += [(entry.changed, 0, entry.name) for entry in loose]
+    sizes |= {entry.name: entry.size for entry in loose}
+    left = sum(sizes.values())
     deleted: list[tuple[str, int]] = []
     for _, _, key in sorted(turns):
         if left <= limit:
             break
         if not dry_run:
-            if key in loose:
-                store.folder.delete(key)
-            else:
-                store.delete(key)
-        size = loose[key].size if key in loose else sizes[key]
-        left -= size
-        if key not in loose:
-            deleted.append((key, size))
+            (store.delete if key in files else store.folder.delete)(key)
+        left -= sizes[key]
+        if key in files:
+            deleted.append((key, sizes[key]))
     return deleted, left
 
 

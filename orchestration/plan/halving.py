@@ -62,7 +62,7 @@ class Halving:
         return self._decide()
 
     def _decide(self) -> bool:
-        if len(self._scores) < len(self._racing) or not self._scores or not self._racing <= self._scores.keys():
+        if not self._scores or not self._racing <= self._scores.keys():
             return False
         values: dict[str, list[float]] = {self.settings[trial]: [] for trial in self._racing}
         for trial in self.settings:  # in one order always: the last bit of a mean depends on it

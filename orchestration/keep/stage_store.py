@@ -78,7 +78,7 @@ class StageStore:
                 found = self.get_stage(key.key)
                 continue
             with lease:
-                found = self.get_stage(key.key)  # its last holder may just have finished it
+                found = self._get_stage(key.key, leased=True)  # its last holder may just have finished it
                 if found is None:
                     state, measured = train()
                     self.put_stage(key, state, measured)
@@ -87,27 +87,39 @@ class StageStore:
 
     def get_stage(self, key: str, touch: bool = True) -> Trained | None:
         """A stored stage, or None; `touch` notes that it was used. A damaged entry is reported, set aside and counts
-        as absent."""
-        raw = self._raw(key)
-        if raw is None:
+        as absent; while another works on the stage it only counts as absent."""
+        return self._get_stage(key, touch)
+
+    def _get_stage(self, key: str, touch: bool = True, leased: bool = False) -> Trained | None:
+        """`leased`: the caller holds the stage's lease. Who does not might set aside what has just been made again."""
+        record = self.folder.read(_place(key, RECORD))
+        if record is None:
             return None
         try:
-            state, measured = _checked(key, *raw)
+            state, measured = _checked(key, record, self.folder.read(_place(key, STATE)))
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
-            if self._raw(key) == raw:  # or else another worker has set it aside already, or even made it again
-                aside = self._set_aside(_place(key, RECORD), _place(key, STATE))
-                warnings.warn(
-                    f"stored stage {key[:12]} is damaged ({error}); {aside}, it is trained again", stacklevel=2
-                )
+            if not leased:
+                return self._again_under_lease(key, touch, error)
+            self._damaged(key, error)
             return None
         if touch:
             self.folder.touch(_place(key, RECORD))
         return state, measured
 
-    def _raw(self, key: str) -> tuple[bytes, bytes | None] | None:
-        """Record and state as they lie there; the state is None where it is missing."""
-        record = self.folder.read(_place(key, RECORD))
-        return None if record is None else (record, self.folder.read(_place(key, STATE)))
+    def _again_under_lease(self, key: str, touch: bool, error: Exception) -> Trained | None:
+        try:
+            lease = self.leases.attempt(key)
+        except StorageError:  # it will stay where it is
+            self._damaged(key, error)
+            return None
+        if lease is None:
+            return None
+        with lease:
+            return self._get_stage(key, touch, leased=True)
+
+    def _damaged(self, key: str, error: Exception) -> None:
+        aside = self._set_aside(_place(key, RECORD), _place(key, STATE))
+        warnings.warn(f"stored stage {key[:12]} is damaged ({error}); {aside}, it is trained again", stacklevel=2)
 
     def put_stage(self, stage: StageKey, state: StageState, measured: Measured) -> None:
         """Keep a stage; where another worker was quicker its entry stands, since equal keys mean equal content.
@@ -143,8 +155,11 @@ class StageStore:
                 raise ValueError("its checksum or format does not match")
             found = Evaluation.from_json(record["evaluation"])
         except (ValueError, KeyError, TypeError) as error:
-            aside = self._set_aside(name)
-            warnings.warn(f"stored evaluation {key[:12]} is damaged ({error}); {aside}, it is made again", stacklevel=2)
+            if self.folder.read(name) == data:  # or else another worker has made it again already
+                aside = self._set_aside(name)
+                warnings.warn(
+                    f"stored evaluation {key[:12]} is damaged ({error}); {aside}, it is made again", stacklevel=2
+                )
             return None
         if stage_of(name) is None:
             self.folder.touch(name)  # the others are used when their stage is

@@ -67,7 +67,8 @@ def tracking_uri(spec: SweepSpec, storage: Path) -> str:
 def mlflow_name(name: str) -> str:
     """The name of a metric, parameter or tag as MLflow takes it: with _ for what it forbids, 250 characters at most."""
     allowed = re.sub(r"[^/\w.\- :]", "_", name)
-    if posixpath.normpath(allowed) != allowed or allowed.startswith(("/", "..")):  # as a path it would not be unique
+    unique = posixpath.normpath(allowed) == allowed != "." and not allowed.startswith(("/", ".."))
+    if not unique:  # MLflow reads it as a path
         allowed = allowed.replace("/", "_").replace("..", "__").lstrip(".") or "_"
     if len(allowed) > LONGEST:
         allowed = f"{allowed[: LONGEST - 9]}_{digest(name)[:8]}"

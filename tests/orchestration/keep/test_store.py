@@ -156,6 +156,22 @@ def test_two_workers_meeting_one_damaged_entry_both_go_on(tmp_path: Path) -> Non
     assert len(made) == 1
 
 
+def test_who_has_no_lease_sets_nothing_aside(tmp_path: Path) -> None:
+    """What it read as damaged may have been made again since."""
+    store, key = StageStore(tmp_path), stage_key()
+    store.stage(key, trained)
+    (weights,) = tmp_path.rglob("state.safetensors")
+    weights.write_bytes(b"torn")
+    lease = StageStore(tmp_path).leases.attempt(key.key)
+    assert lease is not None
+    with lease, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert store.get_stage(key.key) is None
+        assert not store.folder.files("damaged")
+    with pytest.warns(UserWarning, match="set aside"):
+        assert store.get_stage(key.key) is None
+
+
 def flip(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
     changed[bit // 8 % len(data)] ^= 1 << bit % 8

@@ -15,7 +15,7 @@ from mcit_core.experiment_file import load_experiment
 from mcit_core.folders import check_folder, write_atomic
 from mcit_core.metrics import summarise_protocol
 from mcit_core.stages.matrix_csv import matrix_csv
-from mcit_core.stages.results import UNTOUCHED, StageResult, matrix, untouched
+from mcit_core.stages.results import UNCHANGED, UNTOUCHED, StageResult, matrix, untouched
 from mcit_core.yaml_document import SpecError, dump_yaml
 
 
@@ -82,6 +82,8 @@ def run(experiment: Experiment, features: Path | None, out: Path | None = None) 
                 f"{result.metrics['seconds/evaluate']:.1f} s evaluating",
                 flush=True,
             )
+            if UNCHANGED in result.metrics:
+                print(f"stage {result.stage} {result.task}: it left all its weights as they were", flush=True)
         for key in stages.chain[result.stage + 1 : result.stage + 2]:
             print(f"stage {result.stage + 1} {key.task}: training", flush=True)
     tasks = experiment.order

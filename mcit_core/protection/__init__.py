@@ -123,7 +123,7 @@ class Protection(Generic[S]):
         return None
 
     def see_gradients(self) -> None:
-        """Called after the backward pass. Gradients are the raw ones: look, do not touch."""
+        """Called after the backward pass. Gradients are the raw ones, 0 for rows that do not move: only look."""
 
     def change_gradients(self, measure: bool) -> None:
         """Change `parameter.grad` in place, before clipping; `measure` asks for figures that cost time."""

@@ -34,7 +34,7 @@ class GroupingSettings(Section):
     )
     route: Literal["row", "file"] = Field(
         "row",
-        description="who chooses the group at test time: each row, or a test file as a whole, which knows the task",
+        description="who chooses the group at test time: each row, or a test file as a whole, as released",
     )
 
 
@@ -92,11 +92,12 @@ class TfidfGroups:
         return None if first or self.settings.start == "pretrained" else self.of(tasks[tasks.index(task) - 1])
 
     def choose(self, texts: list[str]) -> list[int]:
-        """The nearest group of every instruction; with `route: file` one for all, below the threshold the last one."""
-        nearness = self._nearness(self._compared(texts))
+        """The nearest group of every instruction; with `route: file` one for all, below the threshold the last one. A
+        file is its distinct texts, as a task is when groups are formed."""
+        compared_texts = self._compared(texts)
         if self.settings.route == "row":
-            return [int(i) for i in nearness.argmax(1)]
-        near = nearness.mean(0)
+            return [int(i) for i in self._nearness(compared_texts).argmax(1)]
+        near = self._nearness(sorted(set(compared_texts))).mean(0)
         found = int(near.argmax()) if near.max() >= self.settings.threshold else len(self.members) - 1
         return [found] * len(texts)
 

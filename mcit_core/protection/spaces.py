@@ -99,9 +99,9 @@ def _step(rule: SpaceRule, matrix: Tensor, pretrained: Tensor, occupied: Tensor,
         return Space(room, occupied, claimed, exhausted=room.shape[1] == 0, dims_left=room.shape[1])
     if rank == 0 and not inside_empty:  # earlier claims already reach the threshold: move, but claim nothing
         return Space(room, occupied, nothing, dims_left=room.shape[1])
-    if rank == 0:  # nothing of the pre-trained space is left: go on in what no stage has claimed
+    if rank == 0:  # nothing of the task in what is left of the pre-trained space: go on in what no stage has claimed
         rest = subspace.complement(occupied)
-        return Space(rest, occupied, nothing, exhausted=True, dims_left=0)
+        return Space(rest, occupied, nothing, exhausted=True, dims_left=room.shape[1])
     return Space(claimed, occupied, claimed, dims_left=room.shape[1])
 
 
@@ -109,9 +109,10 @@ def stage_space(rule: SpaceRule, tasks: list[Statistics], pretraining: Statistic
     """The space of stage len(tasks) - 1 of `stages`, given the statistics of its task and of every earlier one.
 
     mode both: all of A_t = V_pre · null(CᵀV_pre), or (`allowed: claimed`) S_t, the leading directions of X_t in it,
-    which is what the stage claims; residual: the complement of C; pretrained: V_pre; none: everything. Where `both`
-    finds no room it goes on in the complement of C with `exhausted` set; where that is empty too, `allowed` has no
-    columns and the prompts do not move.
+    which is what the stage claims; residual: the complement of C; pretrained: V_pre; none: everything. Where that is
+    empty (A_t used up, or with `allowed: claimed` nothing of the task in it) `both` goes on in the complement of C with
+    `exhausted` set; where that is empty too, `allowed` has no columns and the prompts do not move. `dims_left` is the
+    width of A_t or of the complement of C before the stage's claim.
     """
     first = tasks[0].gram
     pretrained = first.new_zeros(len(first), 0)

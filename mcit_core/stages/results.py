@@ -18,6 +18,8 @@ Matrix = list[list[float | None]]
 Column = Literal["accuracy", "content_accuracy"]
 #: the number of the untouched model's results, which come before stage 0
 UNTOUCHED = -1
+#: the metric, 1, of a stage that trained and left every weight as it was
+UNCHANGED = "weights_unchanged"
 
 
 class _Json:
@@ -52,6 +54,7 @@ class Evaluation(_Json):
     routed: list[float] | None  # share of the rows that each instruction group took
     seconds: float
     distinct: int | None = None  # how many different answers were given; None where an earlier version did not count
+    cpu_seconds: float | None = None  # as measured; None in an earlier version
 
 
 @dataclass(frozen=True)

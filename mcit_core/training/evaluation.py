@@ -97,7 +97,7 @@ def evaluate_task(
 ) -> Evaluation:
     """Scores on a split of a task, its first `most` rows (None: all), of `tuners`, one per instruction group (None: the
     untouched model); the instruction alone decides which group answers."""
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     rows = bench.rows(task, split)
     n = min(len(rows), most or len(rows))
     route = torch.zeros(n, dtype=torch.long)
@@ -123,4 +123,5 @@ def evaluate_task(
         routed,
         time.perf_counter() - start,
         distinct=len(frozenset[str]().union(*(score.answers for score in scores))),
+        cpu_seconds=time.process_time() - start_cpu,
     )

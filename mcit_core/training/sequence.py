@@ -117,9 +117,14 @@ class Sequence:
 
     def _untouched(self) -> StageResult:
         if self.experiment.protocol == "majority":
-            begun, most = time.perf_counter(), self.experiment.evaluation.rows
+            begun, begun_cpu = time.perf_counter(), time.process_time()
+            most = self.experiment.evaluation.rows
             floors = [cell for task in self.experiment.order for cell in majority_cells(self.bench, task, most)]
-            return StageResult(UNTOUCHED, None, floors, {"seconds/evaluate": time.perf_counter() - begun})
+            spent = {
+                "seconds/evaluate": time.perf_counter() - begun,
+                "seconds/evaluate_cpu": time.process_time() - begun_cpu,
+            }
+            return StageResult(UNTOUCHED, None, floors, spent)
         torch.set_num_threads(self.experiment.train.threads)
         wanted = {
             self._evaluation_key(None, *place): partial(
@@ -130,9 +135,8 @@ class Sequence:
         found = self.store.untouched(wanted) if self.store else {name: make() for name, make in wanted.items()}
         *evaluations, kept = [found[name] for name in wanted]
         self._pretraining = kept.accuracy[0].accuracy
-        seconds = sum(evaluation.seconds for evaluation in (*evaluations, kept))
         accuracy = [cell for evaluation in evaluations for cell in evaluation.accuracy]
-        metrics = {"pretraining_accuracy": self._pretraining, "seconds/evaluate": seconds}
+        metrics = {"pretraining_accuracy": self._pretraining, **_seconds([*evaluations, kept])}
         return StageResult(UNTOUCHED, None, accuracy, metrics)
 
     def _train(self, stage: int, before: StageState | None) -> tuple[StageState, Measured, bool]:
@@ -155,17 +159,17 @@ class Sequence:
         metrics = {**measured.metrics, **metrics_after(view, own)}
         metrics["memory_bytes"] += state.bytes
         accuracy: list[Cell] = []
-        evaluating = 0.0
+        evaluations: list[Evaluation] = []
         for task, split in looks(experiment, stage):
             evaluation = self._evaluation(key, tuners, task, split, groups)
-            evaluating += evaluation.seconds
+            evaluations.append(evaluation)
             if (task, split) == RETENTION:
                 if self._pretraining:
                     metrics["pretrained_retention"] = evaluation.accuracy[0].accuracy / self._pretraining
                 continue
             accuracy += evaluation.accuracy
             if (task, split) in untrained_looks(experiment)[stage : stage + 1]:
-                evaluating += self._gain(task, evaluation)
+                evaluations.append(self._gain(task, evaluation))
             if split == TEST:
                 metrics |= self._choices(key.task, task, evaluation.chosen)
                 if evaluation.distinct is not None:
@@ -176,16 +180,16 @@ class Sequence:
             metrics["content_forward_transfer_untrained"] = sum(self._gains.values()) / len(self._gains)
         if groups:
             metrics["grouping/groups"] = float(len(numbers))
-        metrics["seconds/evaluate"] = evaluating
+        metrics |= _seconds(evaluations)
         return state, StageResult(stage, key.task, accuracy, metrics, measured.traces, reused)
 
-    def _gain(self, task: str, evaluation: Evaluation) -> float:
-        """Keeps what a task that is not trained yet has over the tuner before any training, in front of the model; the
-        seconds that it took."""
+    def _gain(self, task: str, evaluation: Evaluation) -> Evaluation:
+        """Keeps what a task that is not trained yet has over the tuner before any training, in front of the model,
+        which it returns the evaluation of."""
         tuner = build_tuner(self.experiment, self.bench, None)
         began = self._evaluation(self.chain[0], [tuner], task, TEST, untrained=True)
         self._gains[task] = evaluation.accuracy[0].content_accuracy - began.accuracy[0].content_accuracy
-        return began.seconds
+        return began
 
     def _choices(self, own: str, task: str, chosen: list[list[int]] | None) -> dict[str, float]:
         """Pool usage by the stage's own test rows; for an earlier task, key drift: the fraction of its test rows whose
@@ -205,3 +209,10 @@ class Sequence:
             f"key_drift/{task}": sum(now != then for now, then in pairs) / len(pairs),
             f"prompts_kept/{task}": kept,
         }
+
+
+def _seconds(evaluations: list[Evaluation]) -> dict[str, float]:
+    """What they took, by the clock and of the CPU, where that was measured for all."""
+    spent = {"seconds/evaluate": sum(evaluation.seconds for evaluation in evaluations)}
+    cpu = [evaluation.cpu_seconds for evaluation in evaluations if evaluation.cpu_seconds is not None]
+    return {**spent, "seconds/evaluate_cpu": sum(cpu)} if len(cpu) == len(evaluations) else spent

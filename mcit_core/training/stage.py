@@ -7,7 +7,6 @@ the earlier ones ran here or came from a store.
 from __future__ import annotations
 
 import time
-import warnings
 
 import torch
 
@@ -15,8 +14,8 @@ from mcit_core.config import Experiment, Section
 from mcit_core.data.workbench import Workbench
 from mcit_core.protection import Groups, Protection, StageStart, StageView
 from mcit_core.registry import PROTECTIONS, TUNERS
-from mcit_core.stages.keys import JOINT, stage_steps
-from mcit_core.stages.results import Measured, Trace
+from mcit_core.stages.keys import JOINT
+from mcit_core.stages.results import UNCHANGED, Measured, Trace
 from mcit_core.stages.state import StageState
 from mcit_core.training.batches import batches
 from mcit_core.training.step import Learner, optimizer_of, train_step
@@ -84,6 +83,7 @@ def train_stage(
     protections = protections_of(start)
     tuner.begin_stage()
     parameters = tuner.parameters()
+    began_as = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     learner = Learner(bench.model, tuner, optimizer_of(tuner, experiment), experiment.train, protections)
     losses = [
         train_step(learner, *batch, measure=step % MEASURE == 0)
@@ -97,15 +97,9 @@ def train_stage(
         metrics |= protection.metrics
         traces |= protection.traces
         carried |= protection.carried
-    trained = tuner.state()
-    began_as = {name: weights.tensors[name] for name in trained.tensors if name in weights.tensors} if weights else {}
-    if weights and trained.equals(StageState(began_as)):
-        warnings.warn(f"stage {stage} ({view.task}) has left its weights as they were", stacklevel=2)
-    if len(losses) < stage_steps(experiment):
-        warnings.warn(
-            f"stage {stage} ({view.task}) took {len(losses)} steps of {stage_steps(experiment)}", stacklevel=2
-        )
-    state = StageState({**trained.tensors, **carried})
+    if all(torch.equal(parameter, began_as[name]) for name, parameter in parameters.items()):
+        metrics[UNCHANGED] = 1.0
+    state = StageState({**tuner.state().tensors, **carried})
     last = losses[-MEASURE:]
     metrics |= {
         "loss/first": losses[0],

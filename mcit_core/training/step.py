@@ -53,14 +53,14 @@ def train_step(learner: Learner, features: FrozenFeatures, labels: Tensor, measu
     learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
 
+    for name, parameter in parameters.items():
+        rows = tuner.frozen_rows(name)
+        if rows is not None and parameter.grad is not None:
+            parameter.grad[rows] = 0  # they do not move, and have no part in any norm
     for protection in protections:
         protection.see_gradients()
     for protection in protections:
         protection.change_gradients(measure)
-    for name, parameter in parameters.items():
-        rows = tuner.frozen_rows(name)
-        if rows is not None and parameter.grad is not None:
-            parameter.grad[rows] = 0  # they do not move, and have no part in the norm that is clipped
     if train.clip is not None:
         nn.utils.clip_grad_norm_(parameters.values(), train.clip)
     learner.optimizer.step()

@@ -13,6 +13,7 @@ from orchestration.results.estimates import Estimate, estimate
 from orchestration.results.settings import Setting, estimate_rows
 
 MOST_SETTINGS = 24
+SPENT = ("seconds/train", "seconds/evaluate")
 Place = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
 
 
@@ -140,12 +141,20 @@ def order_words(context: Context, settings: list[Setting]) -> str:
 
 
 def time_figure(context: Context) -> str | None:
-    """Seconds of a trial spent training and evaluating."""
+    """Seconds of a trial spent training and evaluating: of the CPU where all have them, else by the clock."""
+    rows = [(row, context.results.stages.get(text_in(row, "trial"), [])) for row in context.results.finished]
+    cpu = all(
+        f"{name}_cpu" in stage.metrics
+        for _, stages in rows
+        for stage in stages
+        for name in SPENT
+        if name in stage.metrics
+    )
     spent: dict[tuple[Setting, str], list[float]] = {}
-    for row in context.results.finished:
-        stages = context.results.stages.get(text_in(row, "trial"), [])
-        for name in ("seconds/train", "seconds/evaluate"):
-            seconds = [stage.metrics[name] for stage in stages if name in stage.metrics]
+    for row, stages in rows:
+        for name in SPENT:
+            measured = f"{name}_cpu" if cpu else name
+            seconds = [stage.metrics[measured] for stage in stages if measured in stage.metrics]
             if seconds:
                 spent.setdefault((context.setting_of(row), name), []).append(sum(seconds))
     settings = [s for s in context.settings if any(setting == s for setting, _ in spent)][:MOST_SETTINGS]
@@ -153,18 +162,19 @@ def time_figure(context: Context) -> str | None:
         return None
     figure, (panel,) = new_figure(1.2 + 0.3 * len(settings))
     left = [0.0] * len(settings)
-    for name, colour in (("seconds/train", "#0072B2"), ("seconds/evaluate", "#E69F00")):
+    for name, colour in zip(SPENT, ("#0072B2", "#E69F00"), strict=True):
         widths = [estimate(spent.get((setting, name), [])).mean or 0.0 for setting in settings]
         panel.barh(range(len(settings)), widths, left=left, color=colour, label=name.split("/")[1], height=0.65)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     panel.set_yticks(range(len(settings)), [context.label(setting) for setting in settings])
     panel.invert_yaxis()
     panel.grid(visible=False, axis="y")
-    panel.set_xlabel("seconds per trial, summed over its stages")
+    panel.set_xlabel(f"{'CPU ' if cpu else ''}seconds per trial, summed over its stages")
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", frameon=False)
-    caption = (
-        "Mean over finished trials of seconds by the clock, on a machine that trials share: no measure of a method's "
-        "cost. A stage taken from the store counts with the seconds recorded for it."
+    caption = "Mean over finished trials. A stage taken from the store counts with the seconds recorded for it. " + (
+        "CPU seconds are those of the worker's own threads; a GPU's are not in them."
+        if cpu
+        else "Seconds are by the clock, on a machine that trials share: no measure of a method's cost."
     )
     return as_html(figure, caption, "Seconds per trial")
 

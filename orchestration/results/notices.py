@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mcit_core.config import UNTRAINED
 from mcit_core.methods import ORDERLESS
+from mcit_core.stages.results import UNCHANGED
 from orchestration.keep.tables import NOT_IN_SWEEP, OUTDATED, text_in
 from orchestration.results.estimates import present
 from orchestration.results.matrices import accuracy_matrix
@@ -17,7 +18,13 @@ BROKEN = 0.2
 
 def notices(results: Results) -> list[str]:
     """One sentence each; none where nothing looks wrong."""
-    return [*_set_aside(results), *_unused_seeds(results), *_broken_stages(results), *_constant_answers(results)]
+    return [
+        *_set_aside(results),
+        *_unused_seeds(results),
+        *_idle_stages(results),
+        *_broken_stages(results),
+        *_constant_answers(results),
+    ]
 
 
 def _set_aside(results: Results) -> list[str]:
@@ -54,6 +61,20 @@ def _unused_seeds(results: Results) -> list[str]:
             label = setting_label(setting, results.axes)
             found.append(f"{label} has the same accuracies with every seed, as if the seed were not used.")
     return found
+
+
+def _idle_stages(results: Results) -> list[str]:
+    """Settings whose stages trained and left all weights as they were, as where all of a pool is claimed."""
+    found: dict[str, int] = {}
+    for setting, rows in rows_by_setting(finished(results.trials), results.axes).items():
+        stages = [stage for row in rows for stage in results.stages.get(text_in(row, "trial"), [])]
+        idle = sum(UNCHANGED in stage.metrics for stage in stages)
+        if idle:
+            found[setting_label(setting, results.axes)] = idle
+    return [
+        f"{label} left all weights as they were in {count} stage{'s' * (count != 1)}: nothing was learned there."
+        for label, count in found.items()
+    ]
 
 
 def _broken_stages(results: Results) -> list[str]:

@@ -87,6 +87,14 @@ def test_a_file_is_sent_as_a_whole() -> None:
     assert grouped(ALL, 0.3, route="file").choose(["was anders"]) == [1]  # below the threshold: the last group
 
 
+def test_how_often_a_row_is_asked_sends_no_file_elsewhere() -> None:
+    """Groups are formed on distinct texts, and a file is near them by its own."""
+    groups = grouped(ALL, 0.3, route="file")
+    rows = [COUNTING[0], *PLACES, *["read the word aloud"] * 20]
+    assert groups.choose(sorted(set(rows))) == [0] * 4
+    assert groups.choose(rows) == [0] * len(rows)
+
+
 def test_what_a_new_groups_weights_begin_as() -> None:
     groups = grouped(ALL, 0.3)
     assert [groups.begins_from(task) for task in ALL] == [None, 0, 0]  # the third joins the first's group

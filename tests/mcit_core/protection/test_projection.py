@@ -138,6 +138,17 @@ def test_a_task_inside_what_is_claimed_leaves_no_energy_and_is_no_error(mode: st
         assert space.exhausted == (mode == "both")
 
 
+def test_room_in_which_nothing_of_the_task_lies_is_counted_and_not_used() -> None:
+    """Four of nine pre-trained dimensions are claimed, and the second task lies in them."""
+    units = torch.eye(D, dtype=torch.float64)
+    first, inside, pretraining = (row_statistics(units[:n]) for n in (4, 3, 9))
+    for allowed, exhausted, width in (("room", False, 5), ("claimed", True, D - 4)):
+        rule = SpaceRule(mode="both", task_energy=1.0, pretrained_energy=1.0, allowed=allowed)  # type: ignore[arg-type]
+        space = stage_space(rule, [first, inside], pretraining, 2)
+        assert space.allowed is not None
+        assert (space.exhausted, space.dims_left, space.allowed.shape[1]) == (exhausted, 5, width)
+
+
 def test_unit_rows_count_by_direction_alone() -> None:
     rows = torch.tensor([[3.0, 4.0], [0.0, 0.5], [0.0, 0.0]])
     found = row_statistics(rows, unit=True)
@@ -321,6 +332,30 @@ def test_rows_that_do_not_move_have_no_part_in_the_clipped_norm() -> None:
     change = tuner.prompts.detach() - start
     assert change[0].norm() == 0
     assert change.norm() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_rows_that_do_not_move_have_no_gradient_for_protections() -> None:
+    """LLaCA's weight comes from norms of gradients."""
+
+    class Frozen(OnePrompt):
+        def frozen_rows(self, name: str) -> Tensor | None:
+            return torch.tensor([True, False, False])
+
+    class Looks(Protection[Section]):
+        def __init__(self) -> None:
+            self.seen: list[Tensor] = []
+
+        def see_gradients(self) -> None:
+            assert tuner.prompts.grad is not None
+            self.seen.append(tuner.prompts.grad.clone())
+
+    tuner, model, looks = Frozen(1.0), LinearModel(), Looks()
+    learner = Learner(model, tuner, torch.optim.SGD([tuner.prompts]), Train(), [looks])  # type: ignore[arg-type]
+    visual = torch.randn(8, 4, D, generator=torch.Generator().manual_seed(2))
+    features = FrozenFeatures(visual, torch.zeros(8, 1), torch.ones(8, 1), visual[:, 0], visual[:, 0])
+    train_step(learner, features, torch.zeros(8, 2, dtype=torch.long))
+    assert looks.seen[0][0].norm() == 0
+    assert looks.seen[0][1:].norm() > 0
 
 
 def test_keys_move_away_from_the_queries_of_earlier_tasks(bench: Workbench) -> None:

@@ -20,6 +20,7 @@ from mcit_core.methods import build_experiment, reference_experiment
 from mcit_core.models.mini import CHECKPOINT, MiniModel
 from mcit_core.protection.projection import space_at
 from mcit_core.stages.keys import stage_chain
+from mcit_core.stages.results import UNCHANGED
 from mcit_core.stages.state import StageState
 from mcit_core.training.evaluation import evaluate
 from mcit_core.training.sequence import Sequence
@@ -354,9 +355,31 @@ def test_random_experiments_of_one_key_leave_one_state(
     assert_equal_keys_leave_equal_states(build_experiment("tiny", "mini", preset, ORDER, 0, TINY), other, bench)
 
 
+@pytest.mark.parametrize(("left", "idle"), [(0, True), (1, False)])
+def test_a_stage_that_leaves_its_weights_as_they_were_says_so(left: int, idle: bool, bench: Workbench) -> None:
+    """A pool of which earlier stages have claimed everything."""
+    config = experiment(**{"pool.size": 4, "pool.top_k": 2})
+    first, measured = train_stage(config, bench, 0, None)
+    assert UNCHANGED not in measured.metrics
+    usage = torch.ones(1, 4)
+    usage[:, :left] = 0
+    second, measured = train_stage(config, bench, 1, StageState({**first.tensors, "usage": usage}))
+    assert measured.metrics.get(UNCHANGED) == (1.0 if idle else None)
+    assert torch.equal(first.tensors["prompts"], second.tensors["prompts"]) == idle
+
+
 def test_a_batch_that_is_larger_than_the_task_is_refused(bench: Workbench) -> None:
     with pytest.raises(ValueError, match="batch_size 65 is larger than attribute, which has 64 training rows; set 64"):
         train_stage(experiment(**{"train.batch_size": 65}), bench, 0, None)
+
+
+def test_cpu_seconds_are_measured_where_seconds_are(bench: Workbench) -> None:
+    for method in ("fwd_prompt", "majority"):
+        config = build_experiment("tiny", "mini", method, ORDER, 0, TINY if method == "fwd_prompt" else {})
+        for result in Sequence(config, bench):
+            seconds = {name for name in result.metrics if name.startswith("seconds/") and not name.endswith("_cpu")}
+            assert seconds
+            assert all(result.metrics[f"{name}_cpu"] > 0 for name in seconds)
 
 
 def test_data_order_is_whole_epochs_from_seed_and_task() -> None:

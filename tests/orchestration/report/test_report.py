@@ -132,6 +132,22 @@ def test_the_words_follow_from_the_numbers(full: Path) -> None:
     assert "nan" not in re.sub(r"base64,[^\"]*|provenance", "", source).lower()
 
 
+def test_seconds_are_of_the_cpu_where_all_have_them(full: Path, tmp_path: Path) -> None:
+    told = "CPU seconds are those of the worker"
+    assert told not in (full / "report.html").read_text()
+    trials = [energy(f"a{s}", 0.5, s, average_accuracy=0.3 + 0.1 * s) for s in range(2)]
+    spent = {"seconds/train": 3.0, "seconds/train_cpu": 2.0, "seconds/evaluate": 3.0, "seconds/evaluate_cpu": 2.0}
+    stages: list[Row] = [
+        {"trial": row["trial"], "stage": 0, "task": "digits", "name": name, "value": value}
+        for row in trials
+        for name, value in spent.items()
+    ]
+    for written, shown in ((stages, True), (stages[:-1], False)):
+        run = write_run(tmp_path / "run", trials, cells(trials[0], MATRIX) + cells(trials[1], MATRIX), written)
+        write_report(run)
+        assert (told in (run / "report.html").read_text()) == shown
+
+
 def test_same_run_same_report(full: Path) -> None:
     before = (full / "report.html").read_bytes()
     assert write_report(full).read_bytes() == before

@@ -39,7 +39,6 @@ from mcit_core.models import FrozenFeatures, TellsFirstAttention
 from mcit_core.stages.state import StageState
 from mcit_core.training.evaluation import encode, teacher_forced_exact
 from mcit_core.training.stage import build_tuner, train_stage
-from mcit_core.tuners import plain_inputs
 from mcit_core.tuners.prompt_pool import PromptPool
 from orchestration.results.estimates import estimate
 
@@ -73,7 +72,7 @@ COLUMNS = ("kept", "scores", "attended", "layer 1", "layer 2", "layer 3", "KL", 
 
 @contextmanager
 def watching(bench: Workbench) -> Iterator[dict[str, Tensor]]:
-    """What the first self-attention and every layer of the encoder hand on, by name, as forward passes go by."""
+    """What the encoder reads, and what its first self-attention and every layer hand on, by name, as passes go by."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -82,7 +81,8 @@ def watching(bench: Workbench) -> Iterator[dict[str, Tensor]]:
 
         return hook
 
-    places = {"attended": next(iter(bench.model.attention_sites().values())).module}
+    first = next(iter(bench.model.attention_sites().values()))
+    places = {"entrance": bench.model.entrance, "attended": first.module}
     for name, (module, side) in bench.model.block_sites().items():
         if side == "encoder":
             places[f"layer {int(name.rpartition('.')[2]) + 1}"] = module
@@ -99,11 +99,12 @@ def look(
 ) -> dict[str, Tensor]:
     """Logits, and every part of the forward pass at the rows' own tokens, padding left out, with these prompts."""
     prompts = pool.prompts[chosen].flatten(1, 2)
-    embedded, mask = plain_inputs(bench.model, features, prompts)
-    own = mask.bool()
-    own[:, : prompts.shape[1]] = False
     with watching(bench) as seen:
-        logits = bench.model.logits(bench.model.encoder(embedded, mask), labels)
+        encoded = bench.model.read(features, prompts)
+        logits = bench.model.logits(encoded, labels)
+    own = bench.model.row_masks(encoded, labels)["encoder"].clone()
+    own[:, : prompts.shape[1]] = False
+    embedded = seen.pop("entrance")
     parts = {name: values[own] for name, values in seen.items()}
     assert isinstance(bench.model, TellsFirstAttention)
     directions = bench.model.first_attention(embedded)

@@ -62,7 +62,7 @@ class Rows:
                 images.reshape(CHUNK, *self.image_shape), [self.instructions[i] for i in padded], self.length
             )
             parts.append(encoded[torch.arange(len(some), device=self.model.device)])
-        return FrozenFeatures(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(FrozenFeatures)))
+        return self.model.join(parts)
 
 
 def table_digest(table: pa.Table) -> str:

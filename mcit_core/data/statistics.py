@@ -56,8 +56,7 @@ def input_statistics(model: Model, rows: Tensor, view: RowView) -> Statistics:
 @torch.no_grad()
 def token_statistics(model: Model, features: FrozenFeatures, view: RowView) -> Statistics:
     """Over ALL tokens that the frozen model feeds its language model: visual and instruction, padding left out."""
-    words = model.embeddings(features.instruction)[features.instruction_mask.bool()]
-    return input_statistics(model, torch.cat([features.visual.flatten(0, 1), words]), view)
+    return input_statistics(model, model.tokens(features), view)
 
 
 @dataclass(frozen=True)

@@ -55,17 +55,20 @@ Side = Literal["encoder", "decoder"]
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """A self-attention of H heads of width w that calls transformers' attention interface under `implementation`."""
+    """A self-attention of H heads of width w that calls transformers' attention interface under `implementation`.
+    `groups`: how many keys and values it has, each for H / groups of the queries' heads; None for H."""
 
     module: nn.Module
     heads: int
     width: int
     implementation: str
+    groups: int | None = None
 
 
 class Model(Protocol):
     """`digest` changes with the weights and with whatever else makes features; `width` d is that of what the language
-    model reads, `query_image_width` and `query_text_width` those of the selection queries."""
+    model reads, `query_image_width` and `query_text_width` those of the selection queries; `words` is how many tokens
+    it knows. `entrance` does nothing; what the language model reads goes through it, [N, n, d], for who watches."""
 
     name: str
     digest: str
@@ -73,10 +76,11 @@ class Model(Protocol):
     width: int
     query_image_width: int
     query_text_width: int
+    words: int
+    entrance: nn.Identity
 
-    @property
-    def word_embeddings(self) -> Tensor:
-        """[V, d]: where prompts start from."""
+    def word_rows(self, ids: Tensor) -> Tensor:
+        """[k, d], float32 and on the CPU: what the language model reads for token ids [k]; where prompts start from."""
 
     def instruction_length(self, instructions: list[str]) -> int:
         """Tokens of the longest instruction."""
@@ -85,21 +89,27 @@ class Model(Protocol):
         """Frozen features of uint8 images [N, height, width, 3] with their instructions, padded to `length` tokens. A
         row's features depend on no other row. Called when features are built, or at every step without their cache."""
 
-    def embeddings(self, ids: Tensor) -> Tensor:
-        """[N, n, d] of token ids [N, n]."""
+    def join(self, parts: list[FrozenFeatures]) -> FrozenFeatures:
+        """Rows of several tasks as one batch, padded to the longest instruction."""
+
+    def tokens(self, features: FrozenFeatures) -> Tensor:
+        """[T, d]: every row that the frozen model feeds its language model for them, padding left out."""
 
     def answer_ids(self, answers: list[str]) -> Tensor:
         """Labels [N, n], the end of sequence included, -100 where padded."""
 
-    def encoder(self, embedded: Tensor, mask: Tensor) -> Encoded:
-        """Everything before the answer: embedded inputs [N, n, d] and their mask [N, n]. Called under the attached
-        tuner, in training and evaluation."""
+    def read(self, features: FrozenFeatures, front: Tensor | None) -> Encoded:
+        """Everything before the answer, for N rows with a tuner's `front` [N, m, d] at the model's own place for it.
+        Called under the attached tuner, in training and evaluation."""
 
     def logits(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """Teacher-forced logits [N, n, V] of labels [N, n]; row i of the second axis gives label i."""
 
     def generate(self, encoded: Encoded) -> list[str]:
         """N greedy answers."""
+
+    def row_masks(self, encoded: Encoded, labels: Tensor) -> dict[Side, Tensor]:
+        """bool [N, n] for each side: which of the rows that a place there is sent are no padding."""
 
     def pretraining_table(self, purpose: str) -> pa.Table:
         """A fixed sample of the model's own pre-training data in a benchmark's row form, for purpose "statistics" or

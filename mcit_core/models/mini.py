@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import threading
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +144,8 @@ class MiniModel:
         self.network = InstructBlipForConditionalGeneration(InstructBlipConfig.from_pretrained(checkpoint))
         self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
         self.network.requires_grad_(False).eval().to(device)
+        self.words = self.network.language_model.get_input_embeddings().num_embeddings
+        self.entrance = nn.Identity()
 
     def tokenize(self, texts: list[str], **options: Any) -> Any:
         """The tokenizer, one thread at a time: it keeps the padding it was last asked for to itself."""
@@ -161,7 +162,7 @@ class MiniModel:
         text = self.tokenize(instructions, padding="max_length", max_length=length, return_tensors="pt")
         ids, mask = text.input_ids.to(self.device), text.attention_mask.to(self.device)
         vision = self.network.vision_model(normalise_pixels(images).to(self.device)).last_hidden_state
-        words = self.embeddings(ids)
+        words = self._embedded(ids)
         count = mask.sum(1, keepdim=True)
         return FrozenFeatures(
             visual=self.network.language_projection(query_outputs(self.network, vision, ids, mask)).float(),
@@ -171,13 +172,31 @@ class MiniModel:
             query_text=((words * mask[..., None]).sum(1) / count).float(),
         )
 
-    def embeddings(self, ids: Tensor) -> Tensor:
+    def _embedded(self, ids: Tensor) -> Tensor:
+        """[..., d] of token ids."""
         return self.network.language_model.get_input_embeddings()(ids)
 
-    @cached_property
-    def word_embeddings(self) -> Tensor:
-        """[V, d]: where prompts start from."""
-        return self.network.language_model.get_input_embeddings().weight.detach()
+    @torch.no_grad()
+    def word_rows(self, ids: Tensor) -> Tensor:
+        return self._embedded(ids.to(self.device)).float().cpu()
+
+    def join(self, parts: list[FrozenFeatures]) -> FrozenFeatures:
+        words = max(part.instruction.shape[1] for part in parts)
+
+        def padded(ids: Tensor) -> Tensor:
+            return nn.functional.pad(ids, (0, words - ids.shape[1]))
+
+        return FrozenFeatures(
+            torch.cat([part.visual for part in parts]),
+            torch.cat([padded(part.instruction) for part in parts]),
+            torch.cat([padded(part.instruction_mask) for part in parts]),
+            torch.cat([part.query_image for part in parts]),
+            torch.cat([part.query_text for part in parts]),
+        )
+
+    def tokens(self, features: FrozenFeatures) -> Tensor:
+        words = self._embedded(features.instruction)[features.instruction_mask.bool()]
+        return torch.cat([features.visual.flatten(0, 1), words])
 
     def answer_ids(self, answers: list[str]) -> Tensor:
         """Labels [N, n], the end of sequence included, -100 where padded."""
@@ -186,9 +205,17 @@ class MiniModel:
         )
         return batch.input_ids.masked_fill(batch.attention_mask == 0, -100).to(self.device)
 
-    def encoder(self, embedded: Tensor, mask: Tensor) -> Encoded:
-        """Everything before the answer: embedded inputs [N, n, d] and their mask [N, n]."""
+    def read(self, features: FrozenFeatures, front: Tensor | None) -> Encoded:
+        """Of `front`, visual tokens and instruction, in this order."""
+        parts = [] if front is None else [front]
+        parts += [features.visual, self._embedded(features.instruction)]
+        ones = features.instruction_mask.new_ones(len(features), sum(part.shape[1] for part in parts[:-1]))
+        mask = torch.cat([ones, features.instruction_mask], 1)
+        embedded = self.entrance(torch.cat(parts, 1))
         return Encoded(self.network.language_model.encoder(inputs_embeds=embedded, attention_mask=mask)[0], mask)
+
+    def row_masks(self, encoded: Encoded, labels: Tensor) -> dict[Side, Tensor]:
+        return {"encoder": encoded.mask.bool(), "decoder": labels != -100}
 
     def logits(self, encoded: Encoded, labels: Tensor) -> Tensor:
         """Teacher-forced logits [N, n, V]."""

@@ -39,8 +39,9 @@ def site_statistics(
         seen: list[tuple[str, Tensor]] = []
         with tuner.attached(), _watching(sites, seen):
             inputs = tuner.inputs(features, training=False)
-            model.logits(model.encoder(inputs.embedded, inputs.mask), labels)
-        masks = {"encoder": inputs.mask.bool(), "decoder": labels != -100}
+            encoded = model.read(features, inputs.front)
+            model.logits(encoded, labels)
+        masks = model.row_masks(encoded, labels)
         for name, values in seen:
             rows_seen = values[masks[sites[name].side]]
             new = input_statistics(model, rows_seen, view) if sites[name].front else row_statistics(rows_seen)

@@ -40,7 +40,7 @@ class Lwf(Protection[LwfSettings]):
 
         with torch.no_grad(), self.teacher.attached():
             inputs = self.teacher.inputs(features, training=False)
-            self._wanted = self.model.logits(self.model.encoder(inputs.embedded, inputs.mask), labels)
+            self._wanted = self.model.logits(self.model.read(features, inputs.front), labels)
 
     def loss(self, parameters: dict[str, nn.Parameter], logits: Tensor, labels: Tensor) -> Tensor:
         import torch.nn.functional as F

@@ -12,7 +12,6 @@ from mcit_core.data.workbench import Workbench
 from mcit_core.models import FrozenFeatures, load_model
 from mcit_core.testing.workbench import OnWorkbench
 from mcit_core.training.evaluation import teacher_forced_exact
-from mcit_core.tuners import plain_inputs
 
 NAMES = ("visual", "instruction", "instruction_mask", "query_image", "query_text")
 
@@ -44,8 +43,8 @@ class ModelContract(OnWorkbench):
         assert features.query_image.shape == (8, model.query_image_width)
         assert features.query_text.shape == (8, model.query_text_width)
         assert features.instruction.shape == features.instruction_mask.shape
-        assert model.embeddings(features.instruction).shape == (*features.instruction.shape, model.width)
-        assert model.word_embeddings.shape[-1] == model.width
+        assert model.word_rows(torch.arange(3)).shape == (3, model.width)
+        assert model.word_rows(torch.tensor([model.words - 1])).dtype == torch.float32
 
     def test_a_rows_features_do_not_depend_on_the_others(self) -> None:
         rows = self.bench.rows(self.task, "train")
@@ -67,7 +66,7 @@ class ModelContract(OnWorkbench):
         model, features = self.bench.model, self.features()
         labels = self.bench.rows(self.task, "train").labels[:8]
         with torch.no_grad():
-            encoded = model.encoder(*plain_inputs(model, features))
+            encoded = model.read(features, None)
             logits = model.logits(encoded, labels)
         assert logits.shape[:2] == labels.shape
         answers = model.generate(encoded)
@@ -79,10 +78,10 @@ class ModelContract(OnWorkbench):
     def test_an_input_in_front_is_read(self) -> None:
         model, features = self.bench.model, self.features()
         labels = self.bench.rows(self.task, "train").labels[:8]
-        front = model.word_embeddings[:2].expand(8, -1, -1)
+        front = model.word_rows(torch.arange(2)).to(model.device).expand(8, -1, -1)
         with torch.no_grad():
-            plain = model.logits(model.encoder(*plain_inputs(model, features)), labels)
-            fronted = model.logits(model.encoder(*plain_inputs(model, features, front)), labels)
+            plain = model.logits(model.read(features, None), labels)
+            fronted = model.logits(model.read(features, front), labels)
         assert not torch.equal(plain, fronted)
 
     def test_its_places_are_there(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mcit_core.choices import Choice
 from mcit_core.data.workbench import Workbench
-from mcit_core.tuners import Tuner, plain_inputs
+from mcit_core.tuners import Tuner
 
 #: a share of the embedded benchmark that trains in seconds
 SMALL: Choice = {"kind": "mini", "train_rows": 64, "validation_rows": 10, "test_rows": 30}
@@ -57,10 +57,10 @@ def logits_of(bench: Workbench, tuner: Tuner | None, task: str, rows: int = 8) -
     labels = some.labels[index]
     with torch.no_grad():
         if tuner is None:
-            return bench.model.logits(bench.model.encoder(*plain_inputs(bench.model, some[index])), labels)
+            return bench.model.logits(bench.model.read(some[index], None), labels)
         with tuner.attached():
             inputs = tuner.inputs(some[index], training=False)
-            return bench.model.logits(bench.model.encoder(inputs.embedded, inputs.mask), labels)
+            return bench.model.logits(bench.model.read(some[index], inputs.front), labels)
 
 
 def weights_of(bench: Workbench) -> dict[str, Tensor]:

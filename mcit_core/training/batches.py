@@ -16,26 +16,13 @@ from mcit_core.protection import Protection
 from mcit_core.stages.keys import JOINT, stage_steps
 
 
-def _pad(tensor: Tensor, length: int, value: int) -> Tensor:
-    return F.pad(tensor, (0, length - tensor.shape[1]), value=value)
-
-
-def join(parts: list[tuple[FrozenFeatures, Tensor]]) -> tuple[FrozenFeatures, Tensor]:
+def join(bench: Workbench, parts: list[tuple[FrozenFeatures, Tensor]]) -> tuple[FrozenFeatures, Tensor]:
     """Batches of several tasks as one, instructions and labels padded to the longest."""
     if len(parts) == 1:
         return parts[0]
-    words = max(features.instruction.shape[1] for features, _ in parts)
-    answer = max(labels.shape[1] for _, labels in parts)
-    return (
-        FrozenFeatures(
-            torch.cat([f.visual for f, _ in parts]),
-            torch.cat([_pad(f.instruction, words, 0) for f, _ in parts]),
-            torch.cat([_pad(f.instruction_mask, words, 0) for f, _ in parts]),
-            torch.cat([f.query_image for f, _ in parts]),
-            torch.cat([f.query_text for f, _ in parts]),
-        ),
-        torch.cat([_pad(labels, answer, -100) for _, labels in parts]),
-    )
+    longest = max(labels.shape[1] for _, labels in parts)
+    padded = [F.pad(labels, (0, longest - labels.shape[1]), value=-100) for _, labels in parts]
+    return bench.model.join([features for features, _ in parts]), torch.cat(padded)
 
 
 def take(bench: Workbench, picked: list[tuple[str, int]]) -> list[tuple[FrozenFeatures, Tensor]]:
@@ -64,4 +51,4 @@ def batches(
     for picked in data_order(experiment.seed, task, len(every), train.batch_size, steps):
         replayed = [row for protection in protections for row in protection.replayed()]
         new = [every[i] for i in picked[: train.batch_size - len(replayed)]]
-        yield join(take(bench, new) + take(bench, replayed))
+        yield join(bench, take(bench, new) + take(bench, replayed))

@@ -15,7 +15,7 @@ from mcit_core.data.workbench import Workbench
 from mcit_core.models import Encoded, FrozenFeatures, Model
 from mcit_core.protection import Groups
 from mcit_core.stages.results import Cell, Evaluation
-from mcit_core.tuners import Tuner, plain_inputs
+from mcit_core.tuners import Tuner
 
 BATCH = 100
 
@@ -30,11 +30,11 @@ class Score:
 
 
 def encode(model: Model, tuner: Tuner | None, features: FrozenFeatures) -> tuple[Encoded, Tensor | None]:
-    """The encoder's view of a batch, through the attached tuner or (None) of the untouched model."""
+    """A batch as it is read, through the attached tuner or (None) of the untouched model."""
     if tuner is None:
-        return model.encoder(*plain_inputs(model, features)), None
+        return model.read(features, None), None
     inputs = tuner.inputs(features, training=False)
-    return model.encoder(inputs.embedded, inputs.mask), inputs.chosen
+    return model.read(features, inputs.front), inputs.chosen
 
 
 def teacher_forced_exact(model: Model, encoded: Encoded, labels: Tensor) -> Tensor:

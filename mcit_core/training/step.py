@@ -41,17 +41,18 @@ def train_step(learner: Learner, features: FrozenFeatures, labels: Tensor, measu
     for protection in protections:
         protection.before_forward(features, labels)
     parameters = tuner.parameters()
-    with tuner.attached(), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
-        inputs = tuner.inputs(features, training=True)
-        logits = model.logits(model.encoder(inputs.embedded, inputs.mask), labels).float()
-    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100) + inputs.extra_loss
-    for protection in protections:
-        term = protection.loss(parameters, logits, labels)
-        loss = loss if term is None else loss + term
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss.item()}; lower train.lr or set train.clip")
-    learner.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    with tuner.attached():  # the backward pass too: layers that are computed again there need the tuner
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
+            inputs = tuner.inputs(features, training=True)
+            logits = model.logits(model.read(features, inputs.front), labels).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100) + inputs.extra_loss
+        for protection in protections:
+            term = protection.loss(parameters, logits, labels)
+            loss = loss if term is None else loss + term
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()}; lower train.lr or set train.clip")
+        learner.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
 
     for name, parameter in parameters.items():
         rows = tuner.frozen_rows(name)

@@ -24,9 +24,8 @@ from mcit_core.stages.state import StageState
 
 @dataclass(frozen=True)
 class TunerInputs:
-    embedded: Tensor  # [N, n, d] what the language model reads
-    mask: Tensor  # [N, n]
     extra_loss: Tensor  # scalar, added to the answer's cross-entropy
+    front: Tensor | None = None  # [N, m, d] what the model reads beside its rows, at its own place for it
     chosen: Tensor | None = None  # [N, K] which parts of the tuner each row used
 
 
@@ -79,7 +78,7 @@ class Tuner(Protocol):
         """Called once a stage, after `load` and before the first step."""
 
     def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
-        """What the language model reads for a batch. Called while attached; `training` is False in evaluation."""
+        """What the tuner adds to a batch. Called while attached; `training` is False in evaluation."""
 
     def sites(self) -> dict[str, Site]:
         """Where projected tensors meet their inputs, by name; empty where nothing inside the model is tuned."""
@@ -97,17 +96,8 @@ class Tuner(Protocol):
         """Take over what `state` of a stage before left. Tensors of other names (of protections) may be in it."""
 
 
-def plain_inputs(model: Model, features: FrozenFeatures, front: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What the language model reads, [N, n, d], and its mask: `front` [N, m, d], visual tokens, instruction."""
-    parts = [features.visual, model.embeddings(features.instruction)]
-    if front is not None:
-        parts.insert(0, front)
-    ones = features.instruction_mask.new_ones(len(features), sum(part.shape[1] for part in parts[:-1]))
-    return torch.cat(parts, 1), torch.cat([ones, features.instruction_mask], 1)
-
-
 class BaseTuner:
-    """A tuner whose state is its parameters, and which reads the model's plain inputs."""
+    """A tuner whose state is its parameters, and which puts nothing in front of the model."""
 
     projected: dict[str, str]
 
@@ -142,8 +132,7 @@ class BaseTuner:
         """Nothing to do."""
 
     def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
-        embedded, mask = plain_inputs(self.model, features)
-        return TunerInputs(embedded, mask, embedded.new_zeros(()))
+        return TunerInputs(torch.zeros((), device=self.model.device))
 
     def sites(self) -> dict[str, Site]:
         return {}

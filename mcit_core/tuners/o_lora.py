@@ -77,7 +77,7 @@ class OLora(BaseTuner):
             return made
         overlap = sum((self.past[f"past_A.{s}"] @ self.weights[f"A.{s}"].T).abs().sum() for s in self._layers)
         extra = self.experiment.lora.orthogonality * torch.as_tensor(overlap)
-        return TunerInputs(made.embedded, made.mask, made.extra_loss + extra)
+        return TunerInputs(made.extra_loss + extra)
 
     def state(self) -> StageState:
         return StageState({**super().state().tensors, **{name: value.clone() for name, value in self.past.items()}})

@@ -36,10 +36,14 @@ def prefix_attention(
     position_bias: Tensor | None = None,
     **rest: Any,
 ) -> Any:
-    """The model's own attention on [prefix; tokens]; query, key, value [N, H, n, w]."""
+    """The model's own attention on [prefix; tokens]; query [N, H, n, w], key and value [N, G, n, w]."""
     layer: PrefixLayer = module.mcit_prefix
     keys, values = layer(query)
     n = len(query)
+    if attention_mask is None and getattr(module, "is_causal", True):
+        # without padding the kernels make the mask themselves, and count from the first key, which is a prefix now
+        asked, there = query.shape[2], key.shape[2]
+        attention_mask = query.new_ones(1, 1, asked, there, dtype=torch.bool).tril(there - asked)
     key, value = torch.cat([keys.expand(n, -1, -1, -1), key], 2), torch.cat([values.expand(n, -1, -1, -1), value], 2)
     if position_bias is not None:
         rest["position_bias"] = _widen(position_bias, keys.shape[2])
@@ -51,7 +55,7 @@ AttentionInterface.register(INTERFACE, prefix_attention)
 
 
 class PrefixLayer(nn.Module):
-    """The prefixes of one attention: keys and values of H heads, [P, w] each; `probes` see every head's queries."""
+    """The prefixes of one attention: G keys and values, [P, w] each; `probes` see the queries that meet them."""
 
     def __init__(self, keys: list[nn.Parameter], values: list[nn.Parameter], implementation: str) -> None:
         super().__init__()
@@ -60,8 +64,9 @@ class PrefixLayer(nn.Module):
         self.implementation = implementation
 
     def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        for head, probe in enumerate(self.probes):
-            probe(query[:, head])
+        share = query.shape[1] // len(self.probes)  # heads of queries for each of the keys
+        for head in range(query.shape[1]):
+            self.probes[head // share](query[:, head])
         return torch.stack(list(self.keys))[None], torch.stack(list(self.values))[None]
 
 
@@ -77,7 +82,7 @@ class Prefix(BaseTuner):
             pairs: dict[str, list[nn.Parameter]] = {}
             for kind in ("keys", "values"):
                 pairs[kind] = []
-                for head in range(attention.heads):
+                for head in range(attention.groups or attention.heads):
                     start = 0.02 * torch.randn(length, attention.width, generator=self.generator)
                     self.weights[f"{kind}.{layer}.{head}"] = self.parameter(start)
                     pairs[kind].append(self.weights[f"{kind}.{layer}.{head}"])

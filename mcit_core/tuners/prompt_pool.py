@@ -14,7 +14,7 @@ from mcit_core.config import Experiment
 from mcit_core.data.statistics import QueryStatistics
 from mcit_core.models import FrozenFeatures, Model
 from mcit_core.stages.state import StageState
-from mcit_core.tuners import BaseTuner, ParameterGroup, Site, TunerInputs, plain_inputs
+from mcit_core.tuners import BaseTuner, ParameterGroup, Site, TunerInputs
 
 
 class PromptPool(BaseTuner):
@@ -28,17 +28,15 @@ class PromptPool(BaseTuner):
         super().__init__(experiment, model)
         pool = self.config = experiment.pool
         self.queries = queries
-        words = model.word_embeddings.cpu()
-        pick = torch.randint(len(words), (pool.size, pool.length), generator=self.generator)
+        pick = torch.randint(model.words, (pool.size, pool.length), generator=self.generator)
 
         def keys(width: int) -> nn.Parameter:
             return self.parameter(torch.randn(pool.size, width, generator=self.generator))
 
-        self.prompts = self.parameter(words[pick])
+        self.prompts = self.parameter(model.word_rows(pick))
         self.image_keys, self.text_keys = keys(model.query_image_width), keys(model.query_text_width)
         self.weights = {"prompts": self.prompts, "image_keys": self.image_keys, "text_keys": self.text_keys}
         self.projected = {"prompts": "tokens"}
-        self._probe = nn.Identity()
         self.usage = torch.zeros(0, pool.size)
         self._counts = torch.zeros(pool.size)
         self._claimed = torch.zeros(pool.size, dtype=torch.bool, device=model.device)
@@ -75,18 +73,17 @@ class PromptPool(BaseTuner):
         )
 
     def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
-        """The chosen prompts in pool order, then visual tokens and instruction: [N, K·L + Q + n, d]."""
+        """The chosen prompts in pool order, [N, K·L, d]."""
         scores = self.scores(features)
         ranked = scores - self.config.reuse_penalty * self._claimed if training else scores
         chosen = ranked.topk(self.config.top_k, dim=1).indices.sort(dim=1).values
         if training:
             self._counts += torch.bincount(chosen.flatten().cpu(), minlength=self.config.size)
         pull = self.config.pull * (1 - scores.gather(1, chosen)).mean()
-        embedded, mask = plain_inputs(self.model, features, self.prompts[chosen].flatten(1, 2))
-        return TunerInputs(self._probe(embedded), mask, pull, chosen)
+        return TunerInputs(pull, self.prompts[chosen].flatten(1, 2), chosen)
 
     def sites(self) -> dict[str, Site]:
-        return {"tokens": Site(self._probe, front=True)}
+        return {"tokens": Site(self.model.entrance, front=True)}
 
     def end_stage(self) -> dict[str, float]:
         self.usage = torch.cat([self.usage, self._counts[None]])

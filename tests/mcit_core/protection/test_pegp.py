@@ -53,10 +53,11 @@ def forward(bench: Workbench, tuner: Tuner) -> tuple[Tensor, dict[str, Tensor]]:
     ]
     with torch.no_grad(), tuner.attached():
         inputs = tuner.inputs(rows[index], training=False)
-        logits = bench.model.logits(bench.model.encoder(inputs.embedded, inputs.mask), rows.labels[index])
+        encoded = bench.model.read(rows[index], inputs.front)
+        logits = bench.model.logits(encoded, rows.labels[index])
     for hook in hooks:
         hook.remove()
-    masks = {"encoder": inputs.mask[0].bool(), "decoder": rows.labels[0] != -100}
+    masks = {side: mask[0] for side, mask in bench.model.row_masks(encoded, rows.labels[index]).items()}
     return logits[0][masks["decoder"]], {n: x[masks[sites[n].side]].double() for n, x in seen.items()}
 
 

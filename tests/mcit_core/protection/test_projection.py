@@ -164,8 +164,9 @@ def test_words_and_old_prompts_are_inside_the_protected_space(energy: float, ben
     """With the rows' lengths the space is one of visual tokens: of what the words say, nothing is held."""
     task = bench.benchmark.tasks[0]
     features = bench.rows(task, "train")[torch.arange(16)]
-    words = bench.model.embeddings(features.instruction)[features.instruction_mask.bool()].double()
-    tokens = torch.cat([features.visual.flatten(0, 1).double(), words])
+    tokens = bench.model.tokens(features).double()
+    words = bench.model.word_rows(features.instruction[features.instruction_mask.bool()]).double()
+    assert torch.equal(tokens[-len(words) :], words)
     held = {}
     for unit in (True, False):
         found = row_statistics(tokens, unit)
@@ -223,8 +224,8 @@ class LinearModel:
     def __init__(self) -> None:
         self.head = torch.randn(D, 7, generator=torch.Generator().manual_seed(3))
 
-    def encoder(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        return embedded
+    def read(self, features: FrozenFeatures, front: Tensor) -> Tensor:
+        return torch.cat([front, features.visual], 1)
 
     def logits(self, encoded: Tensor, labels: Tensor) -> Tensor:
         return torch.tanh(encoded.mean(1, keepdim=True) @ self.head).expand(-1, labels.shape[1], -1) * 5
@@ -243,9 +244,7 @@ class OnePrompt:
         return nullcontext()
 
     def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
-        prompts = self.prompts.expand(len(features), -1, -1)
-        embedded = torch.cat([prompts, features.visual], 1)
-        return TunerInputs(embedded, torch.ones(embedded.shape[:2]), torch.zeros(()))
+        return TunerInputs(torch.zeros(()), self.prompts.expand(len(features), -1, -1))
 
     def frozen_rows(self, name: str) -> Tensor | None:
         return None

@@ -56,8 +56,9 @@ def test_the_fisher_information_is_the_mean_square_of_single_rows(bench: Workben
         for parameter in parameters.values():
             parameter.grad = None
         with trained.attached():
-            inputs = trained.inputs(rows[torch.tensor([i])], training=False)
-            logits = bench.model.logits(bench.model.encoder(inputs.embedded, inputs.mask), rows.labels[i : i + 1])
+            features = rows[torch.tensor([i])]
+            inputs = trained.inputs(features, training=False)
+            logits = bench.model.logits(bench.model.read(features, inputs.front), rows.labels[i : i + 1])
         answer = rows.labels[i][rows.labels[i] != -100]
         likelihood = sum(F.log_softmax(logits[0, t], -1)[token] for t, token in enumerate(answer))
         torch.as_tensor(likelihood).backward()
@@ -199,8 +200,9 @@ def test_the_importance_is_the_mean_absolute_gradient_of_the_squared_length(benc
     wanted = {name: torch.zeros_like(p) for name, p in parameters.items()}
     for i in range(3):
         with trained.attached():
-            inputs = trained.inputs(rows[torch.tensor([i])], training=False)
-            logits = bench.model.logits(bench.model.encoder(inputs.embedded, inputs.mask), rows.labels[i : i + 1])
+            features = rows[torch.tensor([i])]
+            inputs = trained.inputs(features, training=False)
+            logits = bench.model.logits(bench.model.read(features, inputs.front), rows.labels[i : i + 1])
         length = sum((logits[0, t] ** 2).sum() for t in range(int((rows.labels[i] != -100).sum())))
         gradients = torch.autograd.grad(torch.as_tensor(length), list(parameters.values()))
         for name, gradient in zip(parameters, gradients, strict=True):

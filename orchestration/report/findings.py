@@ -138,17 +138,17 @@ def why_nothing_is_chosen(context: Context) -> str:
 
 
 def _groups(context: Context) -> dict[str, list[Contrast | Comparison]]:
-    """What is claimed -> the metrics that it is looked at on: each numeric axis from its lowest to its highest value,
-    and the chosen setting against sequential."""
+    """What is claimed -> the metrics that it is looked at on: the chosen setting against sequential, then each numeric
+    axis from its lowest to its highest value."""
     short = short_axis_names(context.results.axes)
     groups: dict[str, list[Contrast | Comparison]] = {}
-    for found in context.compared.contrasts:
-        claim = f"{short[found.axis]} {format_value(found.high)} instead of {format_value(found.low)}"
-        groups.setdefault(claim, []).append(found)
     how = " (chosen on the validation split)" if len(context.studied) > 1 else ""
     for comparison in context.compared.with_sequential:
         if comparison.setting == context.chosen:
             groups.setdefault(f"{context.label(context.chosen)}{how} instead of sequential", []).append(comparison)
+    for found in context.compared.contrasts:
+        claim = f"{short[found.axis]} {format_value(found.high)} instead of {format_value(found.low)}"
+        groups.setdefault(claim, []).append(found)
     return groups
 
 
@@ -178,7 +178,7 @@ def held_out_words(context: Context) -> str:
 
 def headline(context: Context) -> str:
     """What came out, in a few sentences: of every claim its first metric, what else of it is told apart, and what would
-    tell more."""
+    tell more; of the chosen setting what seeds that had no part in its choice say."""
     sentences = []
     for claim, group in _groups(context).items():
         lines = [_line(context, found) for found in group]
@@ -190,8 +190,10 @@ def headline(context: Context) -> str:
         sentences.append(f"With {claim}, {title} changed by {words}: {judged}{''.join(told)}.")
         more = "" if judged in TOLD else what_would_tell(group[0].difference)
         sentences += [f"For {title}, {more}."] if more else []
+        if isinstance(group[0], Comparison):
+            sentences.append(held_out_words(context))
     if sentences:
-        return " ".join([*sentences, held_out_words(context)]).strip()
+        return " ".join(filter(None, sentences))
     if not context.results.finished:
         return "No trial has finished, so there is no finding."
     if context.chosen is None:

@@ -417,7 +417,7 @@ def test_readme_has_its_two_commands_and_names_real_folders() -> None:
         assert f"```bash\n{venv} {rest}\n```\n" in text
     tree = text.split("```text\n")[1].split("```")[0]
     folders = re.findall(r"^(\S+)/", tree, re.MULTILINE)
-    assert {"mcit_core", "orchestration", "sweeps", "examples", "docs", "tests"} == set(folders)
+    assert {"mcit_core", "orchestration", "sweeps", "examples", "deploy", "docs", "tests"} == set(folders)
     assert all((ROOT / folder).is_dir() for folder in folders)
 
 

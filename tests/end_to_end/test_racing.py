@@ -38,7 +38,7 @@ def test_a_worker_that_dies_while_it_has_nothing_to_do(tmp_path: Path) -> None:
 
 
 def test_a_sweep_stops_all_but_the_best_setting(tmp_path: Path) -> None:
-    sweep = racing(tmp_path, steps="[1, 5, 60]")  # on some processors 30 and 60 steps come out equal
+    sweep = racing(tmp_path, steps="[1, 5, 20]")
     text = sweep.file.read_text()
     sweep.file.write_text(text + "halving: {min_stages: 1, reduction: 3}\n")
     said = sweep.begin().end()

@@ -94,10 +94,10 @@ class TfidfGroups:
     def choose(self, texts: list[str]) -> list[int]:
         """The nearest group of every instruction; with `route: file` one for all, below the threshold the last one. A
         file is its distinct texts, as a task is when groups are formed."""
-        compared_texts = self._compared(texts)
+        texts = self._compared(texts)
         if self.settings.route == "row":
-            return [int(i) for i in self._nearness(compared_texts).argmax(1)]
-        near = self._nearness(sorted(set(compared_texts))).mean(0)
+            return [int(i) for i in self._nearness(texts).argmax(1)]
+        near = self._nearness(sorted(set(texts))).mean(0)
         found = int(near.argmax()) if near.max() >= self.settings.threshold else len(self.members) - 1
         return [found] * len(texts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from mcit_core.choices import Choice
 from mcit_core.data.workbench import Workbench
+from mcit_core.training.evaluation import encode
 from mcit_core.tuners import Tuner
 
 #: a share of the embedded benchmark that trains in seconds
@@ -55,12 +57,9 @@ def logits_of(bench: Workbench, tuner: Tuner | None, task: str, rows: int = 8) -
     some = bench.rows(task, "train")
     index = torch.arange(rows)
     labels = some.labels[index]
-    with torch.no_grad():
-        if tuner is None:
-            return bench.model.logits(bench.model.read(some[index], None), labels)
-        with tuner.attached():
-            inputs = tuner.inputs(some[index], training=False)
-            return bench.model.logits(bench.model.read(some[index], inputs.front), labels)
+    with torch.no_grad(), nullcontext() if tuner is None else tuner.attached():
+        encoded, _ = encode(bench.model, tuner, some[index])
+        return bench.model.logits(encoded, labels)
 
 
 def weights_of(bench: Workbench) -> dict[str, Tensor]:

@@ -78,20 +78,17 @@ class StageStore:
                 found = self.get_stage(key.key)
                 continue
             with lease:
-                found = self._get_stage(key.key, leased=True)  # its last holder may just have finished it
+                found = self.get_stage(key.key, leased=True)  # its last holder may just have finished it
                 if found is None:
                     state, measured = train()
                     self.put_stage(key, state, measured)
                     return state, measured, False
         return *found, True
 
-    def get_stage(self, key: str, touch: bool = True) -> Trained | None:
+    def get_stage(self, key: str, touch: bool = True, leased: bool = False) -> Trained | None:
         """A stored stage, or None; `touch` notes that it was used. A damaged entry is reported, set aside and counts
-        as absent; while another works on the stage it only counts as absent."""
-        return self._get_stage(key, touch)
-
-    def _get_stage(self, key: str, touch: bool = True, leased: bool = False) -> Trained | None:
-        """`leased`: the caller holds the stage's lease. Who does not might set aside what has just been made again."""
+        as absent, under the stage's lease, which the caller may hold (`leased`): who has none might set aside what has
+        just been made again. While another holds it, it only counts as absent."""
         record = self.folder.read(_place(key, RECORD))
         if record is None:
             return None
@@ -115,7 +112,7 @@ class StageStore:
         if lease is None:
             return None
         with lease:
-            return self._get_stage(key, touch, leased=True)
+            return self.get_stage(key, touch, leased=True)
 
     def _damaged(self, key: str, error: Exception) -> None:
         aside = self._set_aside(_place(key, RECORD), _place(key, STATE))

@@ -65,16 +65,16 @@ def _unused_seeds(results: Results) -> list[str]:
 
 def _idle_stages(results: Results) -> list[str]:
     """Settings whose stages trained and left all weights as they were, as where all of a pool is claimed."""
-    found: dict[str, int] = {}
+    found = []
     for setting, rows in rows_by_setting(finished(results.trials), results.axes).items():
         stages = [stage for row in rows for stage in results.stages.get(text_in(row, "trial"), [])]
         idle = sum(UNCHANGED in stage.metrics for stage in stages)
         if idle:
-            found[setting_label(setting, results.axes)] = idle
-    return [
-        f"{label} left all weights as they were in {count} stage{'s' * (count != 1)}: nothing was learned there."
-        for label, count in found.items()
-    ]
+            label = setting_label(setting, results.axes)
+            found.append(
+                f"{label} left all weights as they were in {idle} stage{'s' * (idle != 1)}: nothing was learned there."
+            )
+    return found
 
 
 def _broken_stages(results: Results) -> list[str]:

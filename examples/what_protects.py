@@ -35,7 +35,7 @@ import mcit_core
 from mcit_core.config import Value
 from mcit_core.data.features import Rows
 from mcit_core.data.workbench import Workbench, workbench_for
-from mcit_core.models import FrozenFeatures, TellsFirstAttention
+from mcit_core.models import Batch, TellsFirstAttention
 from mcit_core.stages.state import StageState
 from mcit_core.training.evaluation import encode, teacher_forced_exact
 from mcit_core.training.stage import build_tuner, train_stage
@@ -94,13 +94,11 @@ def watching(bench: Workbench) -> Iterator[dict[str, Tensor]]:
             hook.remove()
 
 
-def look(
-    bench: Workbench, pool: PromptPool, features: FrozenFeatures, labels: Tensor, chosen: Tensor
-) -> dict[str, Tensor]:
+def look(bench: Workbench, pool: PromptPool, batch: Batch, labels: Tensor, chosen: Tensor) -> dict[str, Tensor]:
     """Logits, and every part of the forward pass at the rows' own tokens, padding left out, with these prompts."""
     prompts = pool.prompts[chosen].flatten(1, 2)
     with watching(bench) as seen:
-        encoded = bench.model.read(features, prompts)
+        encoded = bench.model.read(batch, prompts)
         logits = bench.model.logits(encoded, labels)
     own = bench.model.row_masks(encoded, labels)["encoder"].clone()
     own[:, : prompts.shape[1]] = False
@@ -116,13 +114,13 @@ def look(
 def changes(bench: Workbench, before: PromptPool, after: PromptPool, rows: Rows, count: int) -> dict[str, float]:
     """The columns, for the first `count` rows."""
     index = torch.arange(min(count, len(rows)))
-    features, labels = rows[index], rows.labels[index]
-    _, chosen = encode(bench.model, before, features)
-    encoded, now = encode(bench.model, after, features)
+    batch, labels = rows[index], rows.labels[index]
+    _, chosen = encode(bench.model, before, batch)
+    encoded, now = encode(bench.model, after, batch)
     assert chosen is not None
     assert now is not None
-    was, moved = (look(bench, pool, features, labels, chosen) for pool in (before, after))
-    free = look(bench, after, features, labels, now)
+    was, moved = (look(bench, pool, batch, labels, chosen) for pool in (before, after))
+    free = look(bench, after, batch, labels, now)
     found = {
         "kept": float((chosen[:, :, None] == now[:, None]).any(2).float().mean()),
         **{name: float((moved[name] - was[name]).norm() / was[name].norm()) for name in was if name != "logits"},

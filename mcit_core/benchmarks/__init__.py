@@ -1,6 +1,9 @@
-"""The Benchmark contract: named tasks, each with train/validation/test tables and a scorer.
+"""The Benchmark contract: named tasks, each with an index of its train, validation and test rows, and a scorer.
 
-A table has the columns image (raw uint8 bytes of `image_shape`), instruction, answer and content_kind. Register a
+An index has the columns images (a list a row: bytes, or paths of files), instruction, answer and content_kind, and may
+have others; `open` makes an example of one of its rows, so that no picture is decoded before it is wanted. All that an
+index says, and nothing else, tells rows apart: where pictures are files, give it a column that changes with them (size
+and time of change, say). Register a
 benchmark in `mcit_core.registry` or through the entry-point group `mcit_core.benchmarks`. One with settings of its own
 (`benchmark: {kind: NAME, ...}`) has a pydantic section as its attribute `Settings` and takes `settings=`, an instance
 of it, where any is set; without settings it is called with no argument.
@@ -8,8 +11,8 @@ of it, where any is set; without settings it is called with no argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mcit_core.choices import Choice, kind_of, part_settings
 from mcit_core.registry import BENCHMARKS
@@ -17,18 +20,22 @@ from mcit_core.registry import BENCHMARKS
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mcit_core.example import Example
+
 
 class Benchmark(Protocol):
-    """`tasks` in their default order; `image_shape` (height, width, channels); `exact_match`: a score is 1 exactly
-    where the whole answer is right, so that one teacher-forced pass can decide it."""
+    """`tasks` in their default order; `exact_match`: a score is 1 exactly where the whole answer is right, so that one
+    teacher-forced pass can decide it."""
 
     name: str
     tasks: tuple[str, ...]
-    image_shape: tuple[int, int, int]
     exact_match: bool
 
-    def table(self, task: str, split: str) -> pa.Table:
-        """The rows of a split ("train", "validation", "test"), the same ones at every call."""
+    def rows(self, task: str, split: str) -> pa.Table:
+        """The index of a split ("train", "validation", "test"), the same one at every call."""
+
+    def open(self, row: Mapping[str, Any]) -> Example:
+        """The example of one row of an index. Raises OSError or ValueError where a picture cannot be read."""
 
     def score(self, task: str, prediction: str, answer: str) -> float:
         """In [0, 1]."""
@@ -43,7 +50,7 @@ class TellsRows(Protocol):
 
     def digest(self, task: str, split: str) -> str | None:
         """Changes whenever the rows of a split do: of source files and reader settings, say, or of the code that draws
-        them. None: it cannot be told, `table` is made and hashed. A benchmark without this method is always hashed."""
+        them. None: it cannot be told, `rows` is made and hashed. A benchmark without this method is always hashed."""
 
 
 def load_benchmark(choice: Choice) -> Benchmark:

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from mcit_core.config import Section
-from mcit_core.miniworld.draw import SIZE, TASK_FONTS, Look, draw, random_picture
+from mcit_core.example import Example
+from mcit_core.miniworld.draw import SIZE, TASK_FONTS, Look, as_example, draw, random_picture
 from mcit_core.miniworld.language import normalise, read, write
 from mcit_core.miniworld.mixture import random_word
 from mcit_core.miniworld.questions import ask
@@ -148,8 +150,8 @@ def _seed(*parts: str) -> int:
     return int.from_bytes(hashlib.sha256("/".join((NAME, *parts)).encode()).digest()[:8], "big")
 
 
-def rows(task: str, split: str) -> Iterator[dict[str, object]]:
-    """The rows of one split, without end: image bytes, instruction, answer, content kind."""
+def endless_rows(task: str, split: str) -> Iterator[dict[str, Any]]:
+    """The rows of one split, without end: the picture's bytes, instruction, answer, content kind."""
     spec = TASKS[task]
     rng = np.random.default_rng(_seed(task, split))
     look = spec.look
@@ -167,7 +169,7 @@ def rows(task: str, split: str) -> Iterator[dict[str, object]]:
         words, content = asked
         wordings = spec.wordings[question]
         yield {
-            "image": draw(picture, look, rng).tobytes(),
+            "images": [draw(picture, look, rng).tobytes()],
             "instruction": wordings[int(rng.integers(len(wordings)))].format(**words),
             "answer": write(content, spec.styles[content.kind]),
             "content_kind": content.kind,
@@ -177,7 +179,7 @@ def rows(task: str, split: str) -> Iterator[dict[str, object]]:
 
 SCHEMA = pa.schema(
     [
-        ("image", pa.binary(SIZE * SIZE * 3)),
+        ("images", pa.list_(pa.binary(SIZE * SIZE * 3))),
         ("instruction", pa.string()),
         ("answer", pa.string()),
         ("content_kind", pa.string()),
@@ -201,7 +203,6 @@ class MiniBenchmark:
 
     name = NAME
     tasks = DEFAULT_ORDER
-    image_shape = (SIZE, SIZE, 3)
     #: a whole-answer exact match: one teacher-forced pass decides it
     exact_match = True
 
@@ -213,13 +214,16 @@ class MiniBenchmark:
     def digest(self, task: str, split: str) -> str | None:
         """Rows follow from the code that draws them, the tasks and the sizes; a subclass with a table of its own is
         hashed."""
-        if type(self).table is not MiniBenchmark.table:
+        if type(self).rows is not MiniBenchmark.rows:
             return None
         code = rows_code("mcit_core.benchmarks.mini")
         return digest([code, repr(TASKS[task]), repr(HANDWRITTEN), self.sizes[split], task, split])
 
-    def table(self, task: str, split: str) -> pa.Table:
-        return pa.Table.from_pylist(list(islice(rows(task, split), self.sizes[split])), schema=SCHEMA)
+    def open(self, row: Mapping[str, Any]) -> Example:
+        return as_example(row)
+
+    def rows(self, task: str, split: str) -> pa.Table:
+        return pa.Table.from_pylist(list(islice(endless_rows(task, split), self.sizes[split])), schema=SCHEMA)
 
     def score(self, task: str, prediction: str, answer: str) -> float:
         """1.0 where the normalised strings are equal, case included."""
@@ -238,10 +242,8 @@ def contact_sheet(path: Path, columns: int = 6) -> None:
     figure = Figure(figsize=(2.3 * columns, 2.35 * len(TASKS)), layout="constrained")
     axes = figure.subplots(len(TASKS), columns)
     for line, task in zip(axes, TASKS, strict=True):
-        for axis, row in zip(line, rows(task, "train"), strict=False):
-            image = row["image"]
-            assert isinstance(image, bytes)
-            axis.imshow(np.frombuffer(image, np.uint8).reshape(SIZE, SIZE, 3))
+        for axis, row in zip(line, endless_rows(task, "train"), strict=False):
+            axis.imshow(as_example(row).images[0])
             axis.set_title(f"{row['instruction']}\n→ {row['answer']}", fontsize=7, wrap=True)
             axis.set_xticks([])
             axis.set_yticks([])

@@ -1,6 +1,6 @@
-"""Frozen features, computed once per (model, task, split) and memory-mapped from Arrow.
+"""Rows of a task as a model has encoded them: kept in Arrow and memory-mapped where the model says that it is worth it.
 
-Rows are encoded in chunks of CHUNK, padded where short, so that a row's features do not depend on which rows stand
+Kept rows are encoded in chunks of CHUNK, padded where short, so that a row's features do not depend on which rows stand
 beside it: with the cache off (`folder=None`) every batch is encoded afresh and the results are bit-equal.
 """
 
@@ -11,9 +11,9 @@ import json
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,57 +21,72 @@ import torch
 from torch import Tensor
 
 from mcit_core.config import Value
-from mcit_core.models import FrozenFeatures, Model
+from mcit_core.example import Example
+from mcit_core.models import Batch, KeepsFeatures, Model
 from mcit_core.stages.digest import digest
 from mcit_core.stages.numerics import numerics
 
 CHUNK = 32
-FORMAT = 2
+FORMAT = 3
+TEXTS = ("instruction", "answer", "content_kind")
+#: makes the example of one row of an index
+Opener = Callable[[Mapping[str, Any]], Example]
 
 
 class Rows:
-    """One split of one task: `rows[index]` gives frozen features; labels, answers and kinds lie beside them."""
+    """One split of one task: `rows[index]` gives a batch; labels, answers and kinds lie beside them. `index` is that of
+    a benchmark, with a column `bytes` more; `kept`: the features of all its rows."""
 
-    def __init__(
-        self, model: Model, table: pa.Table, image_shape: tuple[int, int, int], features: FrozenFeatures | None = None
-    ) -> None:
-        self.model, self.image_shape, self._features = model, image_shape, features
-        self.answers: list[str] = table["answer"].to_pylist()
-        self.content_kinds: list[str] = table["content_kind"].to_pylist()
-        self.instructions: list[str] = table["instruction"].to_pylist()
+    def __init__(self, model: Model, index: pa.Table, open_row: Opener, kept: Batch | None = None) -> None:
+        self.model, self._index, self._open, self._kept = model, index, open_row, kept
+        self.answers: list[str] = index["answer"].to_pylist()
+        self.content_kinds: list[str] = index["content_kind"].to_pylist()
+        self.instructions: list[str] = index["instruction"].to_pylist()
+        self.bytes: list[int] = index["bytes"].to_pylist()
         self.labels = model.answer_ids(self.answers)
-        # one padding for the whole split: a row's features then do not depend on its batch
         self.length = model.instruction_length(self.instructions)
-        self._images = table["image"] if features is None else None
 
     def __len__(self) -> int:
         return len(self.answers)
 
-    def __getitem__(self, index: Tensor) -> FrozenFeatures:
-        if self._features is not None:
-            picked = self._features[index.cpu()]
-            return FrozenFeatures(*(getattr(picked, f.name).to(self.model.device) for f in fields(picked)))
-        assert self._images is not None
-        where = index.tolist()
-        parts = []
-        for start in range(0, len(where), CHUNK):
-            some = where[start : start + CHUNK]
-            padded = some + some[:1] * (CHUNK - len(some))
-            images = np.stack([np.frombuffer(self._images[i].as_py(), np.uint8) for i in padded])
-            encoded = self.model.encode(
-                images.reshape(CHUNK, *self.image_shape), [self.instructions[i] for i in padded], self.length
-            )
-            parts.append(encoded[torch.arange(len(some), device=self.model.device)])
-        return self.model.join(parts)
+    def __getitem__(self, index: Tensor) -> Batch:
+        if self._kept is not None:
+            return self._kept[index.cpu()].to(self.model.device)
+        return self.model.join([*self.parts(index)])
+
+    def parts(self, index: Tensor) -> Iterable[Batch]:
+        """The rows of `index` in batches of at most CHUNK, in order."""
+        for some in index.split(CHUNK):
+            if self._kept is not None:
+                yield self[some]
+                continue
+            where = some.tolist()
+            if isinstance(self.model, KeepsFeatures):
+                where += where[:1] * (CHUNK - len(where))
+            examples = [self._open(self._index.slice(i, 1).to_pylist()[0]) for i in where]
+            encoded = self.model.encode(self.model.prepare(examples, self.length))
+            yield encoded[torch.arange(len(some), device=self.model.device)]
 
 
-def table_digest(table: pa.Table) -> str:
-    """Digest of what the rows say, independent of how Arrow stores them."""
+def stored_bytes(row: Mapping[str, Any]) -> int:
+    """Of a row of an index: of its pictures, which are bytes or paths of files, instruction and answer."""
+    pictures = sum(len(one) if isinstance(one, bytes) else os.path.getsize(one) for one in row["images"])
+    return pictures + len(row["instruction"].encode()) + len(row["answer"].encode())
+
+
+def with_bytes(index: pa.Table) -> pa.Table:
+    return index.append_column("bytes", pa.array([stored_bytes(row) for row in index.to_pylist()], pa.int64()))
+
+
+def table_digest(index: pa.Table) -> str:
+    """Digest of all that an index says, independent of how Arrow stores it."""
     total = hashlib.sha256()
-    for name in ("image", "instruction", "answer", "content_kind"):
-        for value in table[name].to_pylist():
-            total.update(value if isinstance(value, bytes) else value.encode())
-            total.update(b"\0")
+    for name in sorted(index.column_names):
+        total.update(f"{name}\0".encode())
+        for value in index[name].to_pylist():
+            for part in value if isinstance(value, list) else [value]:
+                total.update(part if isinstance(part, bytes) else repr(part).encode())
+                total.update(b"\0")
     return total.hexdigest()
 
 
@@ -79,47 +94,49 @@ def open_rows(
     model: Model,
     key: Mapping[str, Value],
     source: str | None,
-    make_table: Callable[[], pa.Table],
-    image_shape: tuple[int, int, int],
+    make_index: Callable[[], pa.Table],
+    open_row: Opener,
     folder: Path | None,
 ) -> tuple[Rows, str]:
-    """The rows of `make_table()` and the digest of what they say, from the cache in `folder` where it has them.
+    """The rows of `make_index()` and the digest of what they say, from the cache in `folder` where it has them.
 
-    `source` changes whenever the table does; where it is None the table is made and hashed each time, so that the cache
+    `source` changes whenever the index does; where it is None the index is made and hashed each time, so that the cache
     never stands in for rows that have changed. `key` names what else decides the features, the code that encodes them
-    included. A damaged cache file is reported and made again.
+    included. A damaged cache file is reported and made again. Without a folder, and of a model that does not keep
+    features, there is no cache.
     """
-    table = make_table() if folder is None or source is None else None
-    if folder is None:
-        return Rows(model, table, image_shape), table_digest(table)
-    said = source if table is None else table_digest(table)
+    if folder is None or not isinstance(model, KeepsFeatures):
+        index = make_index()
+        return Rows(model, with_bytes(index), open_row), table_digest(index)
+    made = make_index() if source is None else None
+    said = source if made is None else table_digest(made)
     machine = {"device": model.device.type, "numerics": numerics(model.device)}
     made_from = {**key, **machine, "rows": said, "model": model.digest, "format": FORMAT}
-    path = folder / f"{digest({**made_from, 'image_shape': [*image_shape]})[:32]}.arrow"
+    path = folder / f"{digest(made_from)[:32]}.arrow"
     if path.exists():
         try:
-            return _read(model, path, image_shape)
+            return _read(model, path, open_row)
         except (pa.ArrowInvalid, OSError, ValueError, KeyError) as error:
             warnings.warn(f"{path} is damaged ({error}); it is made again", stacklevel=2)
-    _write(model, path, make_table() if table is None else table, image_shape)
-    return _read(model, path, image_shape)
+    _write(model, path, make_index() if made is None else made, open_row)
+    return _read(model, path, open_row)
 
 
-def _write(model: Model, path: Path, table: pa.Table, image_shape: tuple[int, int, int]) -> None:
+def _write(model: Model, path: Path, index: pa.Table, open_row: Opener) -> None:
+    assert isinstance(model, KeepsFeatures)
     torch.set_num_threads(1)  # the last bits of a feature depend on the number of threads
-    features = Rows(model, table, image_shape)[torch.arange(table.num_rows)]
+    sized = with_bytes(index)
+    features = model.columns(Rows(model, sized, open_row)[torch.arange(index.num_rows)])
     columns: dict[str, pa.Array] = {}
     shapes: dict[str, list[int]] = {}
-    for f in fields(FrozenFeatures):
-        values = getattr(features, f.name).cpu().numpy()
-        shapes[f.name] = list(values.shape[1:])
-        columns[f.name] = pa.FixedSizeListArray.from_arrays(
-            pa.array(values.reshape(-1)), int(np.prod(values.shape[1:]))
-        )
-    for name in ("instruction", "answer", "content_kind"):
-        columns[f"row_{name}"] = table[name].combine_chunks()
+    for name, tensor in features.items():
+        values = tensor.cpu().numpy()
+        shapes[name] = list(values.shape[1:])
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), int(np.prod(values.shape[1:])))
+    for name in (*TEXTS, "bytes"):
+        columns[f"row_{name}"] = sized[name].combine_chunks()
     body = pa.record_batch(columns)
-    head = {"shapes": json.dumps(shapes), "data": table_digest(table), "checksum": _checksum(body)}
+    head = {"shapes": json.dumps(shapes), "data": table_digest(index), "checksum": _checksum(body)}
     body = body.replace_schema_metadata(head)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
@@ -137,7 +154,8 @@ def _checksum(body: pa.RecordBatch) -> str:
     return total.hexdigest()
 
 
-def _read(model: Model, path: Path, image_shape: tuple[int, int, int]) -> tuple[Rows, str]:
+def _read(model: Model, path: Path, open_row: Opener) -> tuple[Rows, str]:
+    assert isinstance(model, KeepsFeatures)
     body = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     head = {k.decode(): v.decode() for k, v in body.schema.metadata.items()}
     if _checksum(body) != head["checksum"]:
@@ -149,5 +167,5 @@ def _read(model: Model, path: Path, image_shape: tuple[int, int, int]) -> tuple[
         for name, shape in shapes.items():
             values = body[name].values.to_numpy(zero_copy_only=True)
             tensors[name] = torch.from_numpy(values).view(-1, *shape)
-    table = pa.table({name: body[f"row_{name}"] for name in ("instruction", "answer", "content_kind")})
-    return Rows(model, table, image_shape, FrozenFeatures(**tensors)), head["data"]
+    texts = pa.table({name: body[f"row_{name}"] for name in (*TEXTS, "bytes")})
+    return Rows(model, texts, open_row, model.from_columns(tensors)), head["data"]

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mcit_core.models import FrozenFeatures, Model, TellsFirstAttention
+from mcit_core.models import Batch, Model, TellsFirstAttention
 
 #: how rows of the model's input count: by direction, with their lengths, or as its first attention reads them
 RowView = Literal["unit", "raw", "attention"]
@@ -54,9 +54,9 @@ def input_statistics(model: Model, rows: Tensor, view: RowView) -> Statistics:
 
 
 @torch.no_grad()
-def token_statistics(model: Model, features: FrozenFeatures, view: RowView) -> Statistics:
+def token_statistics(model: Model, batch: Batch, view: RowView) -> Statistics:
     """Over ALL tokens that the frozen model feeds its language model: visual and instruction, padding left out."""
-    return input_statistics(model, model.tokens(features), view)
+    return input_statistics(model, model.tokens(batch), view)
 
 
 @dataclass(frozen=True)

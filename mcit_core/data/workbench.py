@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cache, cached_property, partial
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 
 from mcit_core.benchmarks import Benchmark, TellsRows, load_benchmark
 from mcit_core.benchmarks.blind import Blind
 from mcit_core.choices import Choice
 from mcit_core.config import Experiment
-from mcit_core.data.features import CHUNK, Rows, open_rows
+from mcit_core.data.features import CHUNK, Opener, Rows, open_rows
 from mcit_core.data.statistics import QueryStatistics, RowView, Statistics, token_statistics
-from mcit_core.models import TellsSample, load_model
+from mcit_core.models import load_model
 from mcit_core.stages.fingerprint import feature_code
-from mcit_core.stages.looks import TEST, VALIDATION
+from mcit_core.stages.looks import RETENTION, TEST, VALIDATION
 
 SPLITS = (VALIDATION, TEST)
+#: rows of the first task that stand for the pre-training sample of a model without one
+STAND_IN = 512
 
 
 def resolve_device(name: str) -> torch.device:
@@ -42,17 +46,26 @@ class Workbench:
         self._statistics: dict[tuple[str, str, RowView], Statistics] = {}
 
     def _open(self, task: str, split: str) -> tuple[Rows, str]:
-        """Task `pretraining` is the model's own sample, its splits "statistics" and "retention"."""
         if (task, split) not in self._rows:
-            if task == "pretraining":
-                table = partial(self.model.pretraining_table, split)
-                source = self.model.sample_digest(split) if isinstance(self.model, TellsSample) else None
-            else:
-                table = partial(self.benchmark.table, task, split)
-                source = self.benchmark.digest(task, split) if isinstance(self.benchmark, TellsRows) else None
-            shape = self.benchmark.image_shape
-            self._rows[task, split] = open_rows(self.model, self._code, source, table, shape, self.features)
+            told, make, opener = self._source(task, split)
+            self._rows[task, split] = open_rows(self.model, self._code, told, make, opener, self.features)
         return self._rows[task, split]
+
+    def _source(self, task: str, split: str) -> tuple[str | None, Callable[[], pa.Table], Opener]:
+        """What tells the rows of a split, what makes their index, and what opens one. Task `pretraining` is the model's
+        own sample, its splits "statistics" and "retention"; without one the former are rows of the first task."""
+        sample, benchmark = self.model.sample, self.benchmark
+        if task != "pretraining":
+            told = benchmark.digest(task, split) if isinstance(benchmark, TellsRows) else None
+            return told, partial(benchmark.rows, task, split), benchmark.open
+        if sample is not None:
+            return sample.digest(split), partial(sample.rows, split), sample.open
+        return None, lambda: benchmark.rows(benchmark.tasks[0], "train").slice(0, STAND_IN), benchmark.open
+
+    @property
+    def has_sample(self) -> bool:
+        """Whether the model comes with rows of its own, on which retention is measured."""
+        return self.model.sample is not None
 
     def rows(self, task: str, split: str) -> Rows:
         return self._open(task, split)[0]
@@ -66,8 +79,7 @@ class Workbench:
         if (task, split, view) not in self._statistics:
             rows = self.rows(task, split)
             parts = [
-                token_statistics(self.model, rows[torch.arange(s, min(s + 8 * CHUNK, len(rows)))], view)
-                for s in range(0, len(rows), 8 * CHUNK)
+                token_statistics(self.model, rows[some], view) for some in torch.arange(len(rows)).split(8 * CHUNK)
             ]
             self._statistics[task, split, view] = sum(parts[1:], parts[0])
         return self._statistics[task, split, view]
@@ -76,13 +88,14 @@ class Workbench:
     def queries(self) -> QueryStatistics:
         """Of the selection queries over the model's pre-training sample."""
         rows = self.rows("pretraining", "statistics")
-        sample = rows[torch.arange(len(rows))]
-        image, text = sample.query_image, sample.query_text
+        pairs = [(part.query_image, part.query_text) for part in rows.parts(torch.arange(len(rows)))]
+        image, text = (torch.cat(column) for column in zip(*pairs, strict=True))
         return QueryStatistics(image.mean(0), image.std(0) + 1e-6, text.mean(0), text.std(0) + 1e-6)
 
     @cached_property
     def blind(self) -> Workbench:
         """The same model on the same rows, with every picture mid-grey."""
+        self._open("pretraining", "statistics")  # which stays as it is seen
         other = copy(self)
         other.benchmark = Blind(self.benchmark)
         other._rows = {place: found for place, found in self._rows.items() if place[0] == "pretraining"}
@@ -93,7 +106,7 @@ class Workbench:
         """Fill the feature cache, so that workers only map it. One torch thread per split, since the last bits of a
         feature depend on the number of threads."""
         torch.set_num_threads(1)
-        wanted = [("pretraining", split) for split in ("statistics", "retention")]
+        wanted = [("pretraining", "statistics"), *([RETENTION] if self.has_sample else [])]
         wanted += [(task, split) for task in tasks for split in ("train", *SPLITS)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(lambda pair: self._open(*pair), wanted):

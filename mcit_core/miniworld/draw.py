@@ -7,12 +7,16 @@ Four kinds: `scene` (shapes), `text` (upper-case letters in one row), `digit` (o
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from mcit_core.example import Example
 
 SIZE, CELL = 48, 16
 SHAPES = ("circle", "square", "triangle", "cross", "star", "diamond")
@@ -247,3 +251,8 @@ def random_picture(kind: str, rng: np.random.Generator, *, word: str | None = No
     hues = rng.choice(8, size=n, replace=False)
     heights = rng.choice(np.arange(1, 10), size=n, replace=False)
     return Picture("chart", bars=tuple((COLOUR_NAMES[int(c)], int(h)) for c, h in zip(hues, heights, strict=True)))
+
+
+def as_example(row: Mapping[str, Any]) -> Example:
+    """Of a row whose picture is kept as its pixels' bytes."""
+    return Example((Image.frombytes("RGB", (SIZE, SIZE), row["images"][0]),), row["instruction"])

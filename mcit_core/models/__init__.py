@@ -1,5 +1,7 @@
 """The Model contract: a frozen vision-language model seen from the side of a tuner.
 
+Its rows are opaque: only the model knows what is in the `Batch` that it encodes and in the `Encoded` that it reads.
+
 Register one in `mcit_core.registry` or through the entry-point group `mcit_core.models`. It is made for a device; one
 with settings of its own (`model: {kind: NAME, ...}`) has a pydantic section as its attribute `Settings` (or names it in
 its registry line, so that files are checked without loading it) and takes `settings=`, an instance of it, where any is
@@ -8,49 +10,62 @@ set. Importing this file loads no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 from mcit_core.choices import Choice, kind_of, part_settings
 from mcit_core.registry import MODELS
 
 if TYPE_CHECKING:  # so that a model's settings can be read without loading torch
-    import numpy as np
     import pyarrow as pa
     import torch
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-
-@dataclass(frozen=True)
-class FrozenFeatures:
-    """What the frozen part says of N rows."""
-
-    visual: Tensor  # [N, Q, d] projected visual tokens
-    instruction: Tensor  # [N, n] token ids
-    instruction_mask: Tensor  # [N, n]
-    query_image: Tensor  # [N, d_v] pooled image feature
-    query_text: Tensor  # [N, d_t] mean instruction embedding
-
-    def __getitem__(self, index: Tensor) -> FrozenFeatures:
-        return FrozenFeatures(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def __len__(self) -> int:
-        return len(self.visual)
+    from mcit_core.example import Example
 
 
-@dataclass(frozen=True)
-class Encoded:
-    hidden: Tensor  # [N, n, d]
-    mask: Tensor  # [N, n]
+class Batch(Protocol):
+    """N rows as the frozen part of a model knows them; what else it holds is the model's own affair."""
 
-    def __getitem__(self, index: Tensor) -> Encoded:
-        return Encoded(self.hidden[index], self.mask[index])
+    @property
+    def query_image(self) -> Tensor:
+        """[N, d_v], float32: the pooled pictures, for selection."""
+
+    @property
+    def query_text(self) -> Tensor:
+        """[N, d_t], float32: the mean of the instruction's rows, for selection."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor) -> Self:
+        """The rows of a tensor of row numbers, or of bools."""
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+class Encoded(Protocol):
+    """N rows as the language model has read them, the tuner's rows in front; the answer is all that is missing."""
+
+    def __getitem__(self, index: Tensor) -> Self:
+        """The rows of a tensor of row numbers."""
 
 
 #: whose padding counts at a place: that of the model's input or that of the answer
 Side = Literal["encoder", "decoder"]
+
+
+class Sample(Protocol):
+    """Some of the rows that a model was pre-trained on, the same ones at every call: an index in a benchmark's form for
+    each purpose, "statistics" or "retention"."""
+
+    def rows(self, purpose: str) -> pa.Table: ...
+
+    def open(self, row: Mapping[str, Any]) -> Example: ...
+
+    def digest(self, purpose: str) -> str | None:
+        """Changes whenever the rows do. None: it cannot be told, they are made and hashed."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,9 @@ class AttentionSite:
 class Model(Protocol):
     """`digest` changes with the weights and with whatever else makes features; `width` d is that of what the language
     model reads, `query_image_width` and `query_text_width` those of the selection queries; `words` is how many tokens
-    it knows. `entrance` does nothing; what the language model reads goes through it, [N, n, d], for who watches."""
+    it knows. `entrance` does nothing; what the language model reads goes through it, [N, n, d], for who watches. Where
+    `sample` is None, statistics of its input are those of the benchmark's first task, and nothing tells how much of its
+    earlier skill is left."""
 
     name: str
     digest: str
@@ -78,42 +95,42 @@ class Model(Protocol):
     query_text_width: int
     words: int
     entrance: nn.Identity
+    sample: Sample | None
 
     def word_rows(self, ids: Tensor) -> Tensor:
         """[k, d], float32 and on the CPU: what the language model reads for token ids [k]; where prompts start from."""
 
     def instruction_length(self, instructions: list[str]) -> int:
-        """Tokens of the longest instruction."""
+        """What the instructions of a whole split are padded to, so that no row depends on its batch; 0 where `encode`
+        pads each batch by itself."""
 
-    def encode(self, images: np.ndarray, instructions: list[str], length: int) -> FrozenFeatures:
-        """Frozen features of uint8 images [N, height, width, 3] with their instructions, padded to `length` tokens. A
-        row's features depend on no other row. Called when features are built, or at every step without their cache."""
+    def prepare(self, examples: list[Example], length: int) -> Any:
+        """What `encode` takes for these rows, made on the CPU by processor and tokenizer; it can be pickled."""
 
-    def join(self, parts: list[FrozenFeatures]) -> FrozenFeatures:
-        """Rows of several tasks as one batch, padded to the longest instruction."""
+    def encode(self, prepared: Any) -> Batch:
+        """The rows' frozen features. Called when features are built, or at every step where they are not kept."""
 
-    def tokens(self, features: FrozenFeatures) -> Tensor:
+    def join(self, parts: list[Any]) -> Batch:
+        """Batches of several tasks as one."""
+
+    def tokens(self, batch: Any) -> Tensor:
         """[T, d]: every row that the frozen model feeds its language model for them, padding left out."""
 
     def answer_ids(self, answers: list[str]) -> Tensor:
         """Labels [N, n], the end of sequence included, -100 where padded."""
 
-    def read(self, features: FrozenFeatures, front: Tensor | None) -> Encoded:
+    def read(self, batch: Any, front: Tensor | None) -> Encoded:
         """Everything before the answer, for N rows with a tuner's `front` [N, m, d] at the model's own place for it.
         Called under the attached tuner, in training and evaluation."""
 
-    def logits(self, encoded: Encoded, labels: Tensor) -> Tensor:
+    def logits(self, encoded: Any, labels: Tensor) -> Tensor:
         """Teacher-forced logits [N, n, V] of labels [N, n]; row i of the second axis gives label i."""
 
-    def generate(self, encoded: Encoded) -> list[str]:
+    def generate(self, encoded: Any) -> list[str]:
         """N greedy answers."""
 
-    def row_masks(self, encoded: Encoded, labels: Tensor) -> dict[Side, Tensor]:
+    def row_masks(self, encoded: Any, labels: Tensor) -> dict[Side, Tensor]:
         """bool [N, n] for each side: which of the rows that a place there is sent are no padding."""
-
-    def pretraining_table(self, purpose: str) -> pa.Table:
-        """A fixed sample of the model's own pre-training data in a benchmark's row form, for purpose "statistics" or
-        "retention"."""
 
     @property
     def language_model(self) -> PreTrainedModel:
@@ -130,12 +147,15 @@ class Model(Protocol):
 
 
 @runtime_checkable
-class TellsSample(Protocol):
-    """What a model may have besides: it tells what its sample is without making it."""
+class KeepsFeatures(Protocol):
+    """What a model may have besides: what it encodes is worth keeping on disk, and has one shape in a whole split. A
+    row's features depend on no other row."""
 
-    def sample_digest(self, purpose: str) -> str | None:
-        """Changes whenever `pretraining_table` does. None: it cannot be told, the table is made and hashed. A model
-        without this method is always hashed."""
+    def columns(self, batch: Any) -> Mapping[str, Tensor]:
+        """All that a batch holds, [N, ...] each."""
+
+    def from_columns(self, columns: Mapping[str, Tensor]) -> Batch:
+        """The batch that `columns` was made of."""
 
 
 @runtime_checkable

@@ -9,6 +9,8 @@ import hashlib
 import json
 import math
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,17 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from mcit_core.example import Example
+from mcit_core.miniworld.draw import SIZE, as_example
 from mcit_core.miniworld.mixture import mixture_example, mixture_picture
-from mcit_core.models import AttentionSite, Encoded, FrozenFeatures, Side
+from mcit_core.models import AttentionSite, Side
 from mcit_core.models.settings import MiniModelSettings
 from mcit_core.stages.digest import digest
 from mcit_core.stages.fingerprint import rows_code
 
 CHECKPOINT = Path(__file__).parent / "mini_checkpoint"
 QUERIES, WIDTH = 16, 128
-#: rows of the model's own pre-training mixture, drawn from streams that no training step used
+#: purpose -> rows, and the number of their stream
 PRETRAINING_SAMPLE = {"statistics": (512, 11), "retention": (300, 12)}
 ANSWER_TOKENS = 16
 
@@ -115,6 +119,74 @@ def query_outputs(model: InstructBlipForConditionalGeneration, vision: Tensor, i
     return out[:, :QUERIES]
 
 
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """What the frozen part says of N rows."""
+
+    visual: Tensor  # [N, Q, d] projected visual tokens
+    instruction: Tensor  # [N, n] token ids
+    instruction_mask: Tensor  # [N, n]
+    query_image: Tensor  # [N, d_v] mean of the tower's outputs
+    query_text: Tensor  # [N, d_t] mean instruction embedding
+
+    def __getitem__(self, index: Tensor) -> FrozenFeatures:
+        return FrozenFeatures(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.visual)
+
+    def to(self, device: torch.device) -> FrozenFeatures:
+        return FrozenFeatures(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder says of N rows, front, visual tokens and instruction in this order."""
+
+    hidden: Tensor  # [N, n, d]
+    mask: Tensor  # [N, n]
+
+    def __getitem__(self, index: Tensor) -> Encoded:
+        return Encoded(self.hidden[index], self.mask[index])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    pixels: np.ndarray  # uint8 [N, 48, 48, 3]
+    instruction: Tensor  # [N, n] token ids
+    mask: Tensor  # [N, n]
+
+
+class MiniSample:
+    """Rows of the mixture that the model was pre-trained on, drawn from streams that no training step used."""
+
+    def rows(self, purpose: str) -> pa.Table:
+        n, stream = PRETRAINING_SAMPLE[purpose]
+        rng = np.random.default_rng(stream)
+        rows = []
+        for _ in range(n):
+            picture, image = mixture_picture(rng)
+            example = mixture_example(picture, rng)
+            rows.append(
+                {
+                    "images": [image.tobytes()],
+                    "instruction": example.instruction,
+                    "answer": example.answer,
+                    "content_kind": example.content.kind,
+                }
+            )
+        return pa.Table.from_pylist(rows)
+
+    def open(self, row: Mapping[str, Any]) -> Example:
+        return as_example(row)
+
+    def digest(self, purpose: str) -> str | None:
+        """Rows follow from the code that draws them; a subclass with rows of its own is hashed."""
+        if type(self).rows is not MiniSample.rows:
+            return None
+        return digest([rows_code("mcit_core.models.mini"), [*PRETRAINING_SAMPLE[purpose]], purpose])
+
+
 class MiniModel:
     """The Model contract (see `mcit_core.models`) on the shipped checkpoint, or on another folder of the same form."""
 
@@ -146,6 +218,7 @@ class MiniModel:
         self.network.requires_grad_(False).eval().to(device)
         self.words = self.network.language_model.get_input_embeddings().num_embeddings
         self.entrance = nn.Identity()
+        self.sample = MiniSample()
 
     def tokenize(self, texts: list[str], **options: Any) -> Any:
         """The tokenizer, one thread at a time: it keeps the padding it was last asked for to itself."""
@@ -156,12 +229,23 @@ class MiniModel:
         """Tokens of the longest instruction."""
         return max(len(ids) for ids in self.tokenize(instructions).input_ids)
 
+    def prepare(self, examples: list[Example], length: int) -> Prepared:
+        """Raises ValueError where an example has not one picture of 48 x 48."""
+        pixels = []
+        for example in examples:
+            if [picture.size for picture in example.images] != [(SIZE, SIZE)]:
+                sizes = [picture.size for picture in example.images]
+                raise ValueError(f"model mini reads one picture of {SIZE} x {SIZE}, got {sizes or 'none'}")
+            pixels.append(np.asarray(example.images[0].convert("RGB")))
+        text = self.tokenize(
+            [example.instruction for example in examples], padding="max_length", max_length=length, return_tensors="pt"
+        )
+        return Prepared(np.stack(pixels), text.input_ids, text.attention_mask)
+
     @torch.no_grad()
-    def encode(self, images: np.ndarray, instructions: list[str], length: int) -> FrozenFeatures:
-        """Frozen features of uint8 images [N, 48, 48, 3] with their instructions, padded to `length` tokens."""
-        text = self.tokenize(instructions, padding="max_length", max_length=length, return_tensors="pt")
-        ids, mask = text.input_ids.to(self.device), text.attention_mask.to(self.device)
-        vision = self.network.vision_model(normalise_pixels(images).to(self.device)).last_hidden_state
+    def encode(self, prepared: Prepared) -> FrozenFeatures:
+        ids, mask = prepared.instruction.to(self.device), prepared.mask.to(self.device)
+        vision = self.network.vision_model(normalise_pixels(prepared.pixels).to(self.device)).last_hidden_state
         words = self._embedded(ids)
         count = mask.sum(1, keepdim=True)
         return FrozenFeatures(
@@ -171,6 +255,12 @@ class MiniModel:
             query_image=vision.mean(1).float(),
             query_text=((words * mask[..., None]).sum(1) / count).float(),
         )
+
+    def columns(self, batch: FrozenFeatures) -> dict[str, Tensor]:
+        return {f.name: getattr(batch, f.name) for f in fields(batch)}
+
+    def from_columns(self, columns: Mapping[str, Tensor]) -> FrozenFeatures:
+        return FrozenFeatures(**columns)
 
     def _embedded(self, ids: Tensor) -> Tensor:
         """[..., d] of token ids."""
@@ -194,9 +284,9 @@ class MiniModel:
             torch.cat([part.query_text for part in parts]),
         )
 
-    def tokens(self, features: FrozenFeatures) -> Tensor:
-        words = self._embedded(features.instruction)[features.instruction_mask.bool()]
-        return torch.cat([features.visual.flatten(0, 1), words])
+    def tokens(self, batch: FrozenFeatures) -> Tensor:
+        words = self._embedded(batch.instruction)[batch.instruction_mask.bool()]
+        return torch.cat([batch.visual.flatten(0, 1), words])
 
     def answer_ids(self, answers: list[str]) -> Tensor:
         """Labels [N, n], the end of sequence included, -100 where padded."""
@@ -205,12 +295,12 @@ class MiniModel:
         )
         return batch.input_ids.masked_fill(batch.attention_mask == 0, -100).to(self.device)
 
-    def read(self, features: FrozenFeatures, front: Tensor | None) -> Encoded:
+    def read(self, batch: FrozenFeatures, front: Tensor | None) -> Encoded:
         """Of `front`, visual tokens and instruction, in this order."""
         parts = [] if front is None else [front]
-        parts += [features.visual, self._embedded(features.instruction)]
-        ones = features.instruction_mask.new_ones(len(features), sum(part.shape[1] for part in parts[:-1]))
-        mask = torch.cat([ones, features.instruction_mask], 1)
+        parts += [batch.visual, self._embedded(batch.instruction)]
+        ones = batch.instruction_mask.new_ones(len(batch), sum(part.shape[1] for part in parts[:-1]))
+        mask = torch.cat([ones, batch.instruction_mask], 1)
         embedded = self.entrance(torch.cat(parts, 1))
         return Encoded(self.network.language_model.encoder(inputs_embeds=embedded, attention_mask=mask)[0], mask)
 
@@ -281,27 +371,3 @@ class MiniModel:
             str(i): AttentionSite(m, m.n_heads, m.key_value_proj_dim, m.config._attn_implementation)
             for i, m in enumerate(modules)
         }
-
-    def sample_digest(self, purpose: str) -> str | None:
-        """Rows follow from the code that draws them; a subclass with a table of its own is hashed."""
-        if type(self).pretraining_table is not MiniModel.pretraining_table:
-            return None
-        return digest([rows_code("mcit_core.models.mini"), [*PRETRAINING_SAMPLE[purpose]], purpose])
-
-    def pretraining_table(self, purpose: str) -> pa.Table:
-        """A fixed sample of the model's own pre-training mixture, in the benchmark's row form."""
-        n, stream = PRETRAINING_SAMPLE[purpose]
-        rng = np.random.default_rng(stream)
-        rows = []
-        for _ in range(n):
-            picture, image = mixture_picture(rng)
-            example = mixture_example(picture, rng)
-            rows.append(
-                {
-                    "image": image.tobytes(),
-                    "instruction": example.instruction,
-                    "answer": example.answer,
-                    "content_kind": example.content.kind,
-                }
-            )
-        return pa.Table.from_pylist(rows)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mcit_core.data.features import Rows
     from mcit_core.data.workbench import Workbench
-    from mcit_core.models import FrozenFeatures
+    from mcit_core.models import Batch
     from mcit_core.stages.state import StageState
     from mcit_core.tuners import Tuner
 
@@ -115,7 +115,7 @@ class Protection(Generic[S]):
         """(task, training row) of the rows that take the place of the batch's last ones."""
         return []
 
-    def before_forward(self, features: FrozenFeatures, labels: Tensor) -> None:
+    def before_forward(self, batch: Batch, labels: Tensor) -> None:
         """Called with the batch, labels [N, n] with -100 where padded, while the tuner is detached."""
 
     def loss(self, parameters: dict[str, nn.Parameter], logits: Tensor, labels: Tensor) -> Tensor | None:

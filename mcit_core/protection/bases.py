@@ -35,11 +35,11 @@ def site_statistics(
     sites = tuner.sites()
     for start in range(0, min(samples, len(rows)), BATCH):
         index = torch.arange(start, min(start + BATCH, samples, len(rows)))
-        features, labels = rows[index], rows.labels[index.to(rows.labels.device)]
+        batch, labels = rows[index], rows.labels[index.to(rows.labels.device)]
         seen: list[tuple[str, Tensor]] = []
         with tuner.attached(), _watching(sites, seen):
-            inputs = tuner.inputs(features, training=False)
-            encoded = model.read(features, inputs.front)
+            inputs = tuner.inputs(batch, training=False)
+            encoded = model.read(batch, inputs.front)
             model.logits(encoded, labels)
         masks = model.row_masks(encoded, labels)
         for name, values in seen:

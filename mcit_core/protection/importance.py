@@ -34,9 +34,9 @@ def importance(
         for i in range(count):
             index = torch.tensor([i])
             labels = rows.labels[index.to(rows.labels.device)]
-            features = rows[index]
-            inputs = tuner.inputs(features, training=False)
-            logits = model.logits(model.read(features, inputs.front), labels)
+            batch = rows[index]
+            inputs = tuner.inputs(batch, training=False)
+            logits = model.logits(model.read(batch, inputs.front), labels)
             gradients = torch.autograd.grad(score(logits, labels), list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:

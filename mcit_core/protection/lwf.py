@@ -15,7 +15,7 @@ from mcit_core.protection import Protection, StageStart
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mcit_core.models import FrozenFeatures
+    from mcit_core.models import Batch
 
 
 class LwfSettings(Section):
@@ -35,12 +35,12 @@ class Lwf(Protection[LwfSettings]):
         self.model, self.teacher = start.bench.model, start.copy()
         self._wanted: Tensor | None = None
 
-    def before_forward(self, features: FrozenFeatures, labels: Tensor) -> None:
+    def before_forward(self, batch: Batch, labels: Tensor) -> None:
         import torch
 
         with torch.no_grad(), self.teacher.attached():
-            inputs = self.teacher.inputs(features, training=False)
-            self._wanted = self.model.logits(self.model.read(features, inputs.front), labels)
+            inputs = self.teacher.inputs(batch, training=False)
+            self._wanted = self.model.logits(self.model.read(batch, inputs.front), labels)
 
     def loss(self, parameters: dict[str, nn.Parameter], logits: Tensor, labels: Tensor) -> Tensor:
         import torch.nn.functional as F

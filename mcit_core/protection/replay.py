@@ -44,13 +44,8 @@ def kept_rows(view: StageView, tasks: tuple[str, ...], capacity: int) -> list[tu
 
 
 def buffer_bytes(bench: Workbench, kept: list[tuple[str, int]]) -> int:
-    """Bytes of the kept rows as the benchmark stores them: image, instruction and answer."""
-    height, width, channels = bench.benchmark.image_shape
-    total = 0
-    for task, row in kept:
-        rows = bench.rows(task, "train")
-        total += height * width * channels + len(rows.instructions[row]) + len(rows.answers[row])
-    return total
+    """Bytes of the kept rows as the benchmark stores them: pictures, instruction and answer."""
+    return sum(bench.rows(task, "train").bytes[row] for task, row in kept)
 
 
 class Reservoir(Protection[ReservoirSettings]):

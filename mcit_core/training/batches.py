@@ -11,21 +11,21 @@ from torch import Tensor
 from mcit_core.config import Experiment, Section
 from mcit_core.data.order import data_order
 from mcit_core.data.workbench import Workbench
-from mcit_core.models import FrozenFeatures
+from mcit_core.models import Batch
 from mcit_core.protection import Protection
 from mcit_core.stages.keys import JOINT, stage_steps
 
 
-def join(bench: Workbench, parts: list[tuple[FrozenFeatures, Tensor]]) -> tuple[FrozenFeatures, Tensor]:
+def join(bench: Workbench, parts: list[tuple[Batch, Tensor]]) -> tuple[Batch, Tensor]:
     """Batches of several tasks as one, instructions and labels padded to the longest."""
     if len(parts) == 1:
         return parts[0]
     longest = max(labels.shape[1] for _, labels in parts)
     padded = [F.pad(labels, (0, longest - labels.shape[1]), value=-100) for _, labels in parts]
-    return bench.model.join([features for features, _ in parts]), torch.cat(padded)
+    return bench.model.join([batch for batch, _ in parts]), torch.cat(padded)
 
 
-def take(bench: Workbench, picked: list[tuple[str, int]]) -> list[tuple[FrozenFeatures, Tensor]]:
+def take(bench: Workbench, picked: list[tuple[str, int]]) -> list[tuple[Batch, Tensor]]:
     """The training rows (task, row), grouped by task."""
     parts = []
     for task in dict.fromkeys(task for task, _ in picked):
@@ -37,7 +37,7 @@ def take(bench: Workbench, picked: list[tuple[str, int]]) -> list[tuple[FrozenFe
 
 def batches(
     experiment: Experiment, bench: Workbench, task: str, protections: Sequence[Protection[Section]] = ()
-) -> Iterator[tuple[FrozenFeatures, Tensor]]:
+) -> Iterator[tuple[Batch, Tensor]]:
     """The batches of a stage on `task` (JOINT: all tasks of the order), each of exactly train.batch_size rows, the last
     ones of which are those that protections replay. Raises ValueError where the task has fewer rows than that."""
     train, steps = experiment.train, stage_steps(experiment)

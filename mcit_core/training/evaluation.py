@@ -12,7 +12,7 @@ from torch import Tensor
 from mcit_core.benchmarks import Benchmark
 from mcit_core.data.features import Rows
 from mcit_core.data.workbench import Workbench
-from mcit_core.models import Encoded, FrozenFeatures, Model
+from mcit_core.models import Batch, Encoded, Model
 from mcit_core.protection import Groups
 from mcit_core.stages.results import Cell, Evaluation
 from mcit_core.tuners import Tuner
@@ -29,12 +29,12 @@ class Score:
     answers: frozenset[str]  # what was said, each answer once
 
 
-def encode(model: Model, tuner: Tuner | None, features: FrozenFeatures) -> tuple[Encoded, Tensor | None]:
+def encode(model: Model, tuner: Tuner | None, batch: Batch) -> tuple[Encoded, Tensor | None]:
     """A batch as it is read, through the attached tuner or (None) of the untouched model."""
     if tuner is None:
-        return model.read(features, None), None
-    inputs = tuner.inputs(features, training=False)
-    return model.read(features, inputs.front), inputs.chosen
+        return model.read(batch, None), None
+    inputs = tuner.inputs(batch, training=False)
+    return model.read(batch, inputs.front), inputs.chosen
 
 
 def teacher_forced_exact(model: Model, encoded: Encoded, labels: Tensor) -> Tensor:

@@ -130,14 +130,21 @@ class Sequence:
             self._evaluation_key(None, *place): partial(
                 evaluate_task, self.bench, [None], *place, None, self._rows(place[0])
             )
-            for place in looks(self.experiment, UNTOUCHED)
+            for place in self._looks(UNTOUCHED)
         }
         found = self.store.untouched(wanted) if self.store else {name: make() for name, make in wanted.items()}
-        *evaluations, kept = [found[name] for name in wanted]
-        self._pretraining = kept.accuracy[0].accuracy
-        accuracy = [cell for evaluation in evaluations for cell in evaluation.accuracy]
-        metrics = {"pretraining_accuracy": self._pretraining, **_seconds([*evaluations, kept])}
+        evaluations = [found[name] for name in wanted]
+        cells = [cell for evaluation in evaluations for cell in evaluation.accuracy]
+        accuracy = [cell for cell in cells if (cell.task, cell.split) != RETENTION]
+        metrics = _seconds(evaluations)
+        if self.bench.has_sample:
+            self._pretraining = cells[-1].accuracy
+            metrics["pretraining_accuracy"] = self._pretraining
         return StageResult(UNTOUCHED, None, accuracy, metrics)
+
+    def _looks(self, stage: int) -> list[tuple[str, str]]:
+        """RETENTION, the last of them, only of a model that comes with rows to measure it on."""
+        return [place for place in looks(self.experiment, stage) if place != RETENTION or self.bench.has_sample]
 
     def _train(self, stage: int, before: StageState | None) -> tuple[StageState, Measured, bool]:
         """The stage from the store, or trained; and whether it came from the store."""
@@ -160,7 +167,7 @@ class Sequence:
         metrics["memory_bytes"] += state.bytes
         accuracy: list[Cell] = []
         evaluations: list[Evaluation] = []
-        for task, split in looks(experiment, stage):
+        for task, split in self._looks(stage):
             evaluation = self._evaluation(key, tuners, task, split, groups)
             evaluations.append(evaluation)
             if (task, split) == RETENTION:

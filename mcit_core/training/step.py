@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mcit_core.config import Experiment, Section, Train
-from mcit_core.models import FrozenFeatures, Model
+from mcit_core.models import Batch, Model
 from mcit_core.protection import Protection
 from mcit_core.tuners import Tuner
 
@@ -31,7 +31,7 @@ def optimizer_of(tuner: Tuner, experiment: Experiment) -> torch.optim.Optimizer:
     return torch.optim.Adam([dict(group) for group in tuner.groups(experiment)])
 
 
-def train_step(learner: Learner, features: FrozenFeatures, labels: Tensor, measure: bool = False) -> float:
+def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = False) -> float:
     """One optimizer step; `measure` asks the protections for figures that cost time. Returns the loss.
 
     Raises FloatingPointError where the loss is not finite.
@@ -39,12 +39,12 @@ def train_step(learner: Learner, features: FrozenFeatures, labels: Tensor, measu
     model, tuner, train, protections = learner.model, learner.tuner, learner.train, learner.protections
     half = train.precision == "bfloat16"
     for protection in protections:
-        protection.before_forward(features, labels)
+        protection.before_forward(batch, labels)
     parameters = tuner.parameters()
     with tuner.attached():  # the backward pass too: layers that are computed again there need the tuner
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
-            inputs = tuner.inputs(features, training=True)
-            logits = model.logits(model.read(features, inputs.front), labels).float()
+            inputs = tuner.inputs(batch, training=True)
+            logits = model.logits(model.read(batch, inputs.front), labels).float()
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100) + inputs.extra_loss
         for protection in protections:
             term = protection.loss(parameters, logits, labels)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mcit_core.config import Experiment, Value
 from mcit_core.data.statistics import QueryStatistics
-from mcit_core.models import FrozenFeatures, Model, Side
+from mcit_core.models import Batch, Model, Side
 from mcit_core.stages.state import StageState
 
 
@@ -44,7 +44,7 @@ class Site:
 class ChoosesByKeys(Protocol):
     """What a tuner has besides that chooses what it trains by comparing queries with keys."""
 
-    def key_queries(self, features: FrozenFeatures) -> dict[str, Tensor]:
+    def key_queries(self, batch: Batch) -> dict[str, Tensor]:
         """Name of a parameter that holds keys, one a row -> the queries that they are compared with, [N, width]."""
 
 
@@ -77,7 +77,7 @@ class Tuner(Protocol):
     def begin_stage(self) -> None:
         """Called once a stage, after `load` and before the first step."""
 
-    def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
+    def inputs(self, batch: Batch, training: bool) -> TunerInputs:
         """What the tuner adds to a batch. Called while attached; `training` is False in evaluation."""
 
     def sites(self) -> dict[str, Site]:
@@ -131,7 +131,7 @@ class BaseTuner:
     def begin_stage(self) -> None:
         """Nothing to do."""
 
-    def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
+    def inputs(self, batch: Batch, training: bool) -> TunerInputs:
         return TunerInputs(torch.zeros((), device=self.model.device))
 
     def sites(self) -> dict[str, Site]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mcit_core.config import Experiment
-from mcit_core.models import FrozenFeatures, Model
+from mcit_core.models import Batch, Model
 from mcit_core.stages.state import StageState
 from mcit_core.tuners import BaseTuner, TunerInputs
 
@@ -71,8 +71,8 @@ class OLora(BaseTuner):
                 stack.callback(layer.register_forward_hook(add).remove)
             yield
 
-    def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
-        made = super().inputs(features, training)
+    def inputs(self, batch: Batch, training: bool) -> TunerInputs:
+        made = super().inputs(batch, training)
         if not training or not self.past:
             return made
         overlap = sum((self.past[f"past_A.{s}"] @ self.weights[f"A.{s}"].T).abs().sum() for s in self._layers)

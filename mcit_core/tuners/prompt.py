@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mcit_core.config import Experiment
-from mcit_core.models import FrozenFeatures, Model
+from mcit_core.models import Batch, Model
 from mcit_core.tuners import BaseTuner, Site, TunerInputs
 
 
@@ -18,8 +18,8 @@ class Prompt(BaseTuner):
         self.weights = {"prompts": self.parameter(model.word_rows(pick))}
         self.projected = {"prompts": "tokens"}
 
-    def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
-        front = self.weights["prompts"].expand(len(features), -1, -1)
+    def inputs(self, batch: Batch, training: bool) -> TunerInputs:
+        front = self.weights["prompts"].expand(len(batch), -1, -1)
         return TunerInputs(front.new_zeros(()), front)
 
     def sites(self) -> dict[str, Site]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mcit_core.config import Experiment
 from mcit_core.data.statistics import QueryStatistics
-from mcit_core.models import FrozenFeatures, Model
+from mcit_core.models import Batch, Model
 from mcit_core.stages.state import StageState
 from mcit_core.tuners import BaseTuner, ParameterGroup, Site, TunerInputs
 
@@ -57,24 +57,24 @@ class PromptPool(BaseTuner):
         """Rows that this stage must leave as they are: claimed prompts and their keys under `reuse: freeze`."""
         return self._claimed if self.config.reuse == "freeze" and self._claimed.any() else None
 
-    def key_queries(self, features: FrozenFeatures) -> dict[str, Tensor]:
+    def key_queries(self, batch: Batch) -> dict[str, Tensor]:
         """Name of the keys -> what they are compared with, [N, width]."""
-        image, text, q = features.query_image, features.query_text, self.queries
+        image, text, q = batch.query_image, batch.query_text, self.queries
         if self.config.standardise:
             image, text = (image - q.image_mean) / q.image_std, (text - q.text_mean) / q.text_std
         return {"image_keys": image, "text_keys": text}
 
-    def scores(self, features: FrozenFeatures) -> Tensor:
+    def scores(self, batch: Batch) -> Tensor:
         """w cos(q_v, a_j) + (1 - w) cos(q_t, b_j): [N, M]."""
-        queries, w = self.key_queries(features), self.config.image_weight
+        queries, w = self.key_queries(batch), self.config.image_weight
         return (
             w * F.normalize(queries["image_keys"], dim=-1) @ F.normalize(self.image_keys, dim=-1).T
             + (1 - w) * F.normalize(queries["text_keys"], dim=-1) @ F.normalize(self.text_keys, dim=-1).T
         )
 
-    def inputs(self, features: FrozenFeatures, training: bool) -> TunerInputs:
+    def inputs(self, batch: Batch, training: bool) -> TunerInputs:
         """The chosen prompts in pool order, [N, K·L, d]."""
-        scores = self.scores(features)
+        scores = self.scores(batch)
         ranked = scores - self.config.reuse_penalty * self._claimed if training else scores
         chosen = ranked.topk(self.config.top_k, dim=1).indices.sort(dim=1).values
         if training:

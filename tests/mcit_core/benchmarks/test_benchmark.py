@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from mcit_core.benchmarks.mini import HANDWRITTEN, TASKS, MiniBenchmark, rows
+from mcit_core.benchmarks.mini import HANDWRITTEN, TASKS, MiniBenchmark, endless_rows
 from mcit_core.data.features import table_digest
 from mcit_core.miniworld.draw import handwritten_digits
 from mcit_core.miniworld.language import STYLES, read, write
@@ -19,9 +19,9 @@ SMALL = {"train": 60, "validation": 30, "test": 30}
 @pytest.mark.parametrize("task", TASKS)
 def test_tables_are_deterministic_and_disjoint(task: str) -> None:
     benchmark = MiniBenchmark(SMALL)
-    tables = {split: benchmark.table(task, split) for split in SMALL}
-    assert table_digest(tables["test"]) == table_digest(benchmark.table(task, "test"))
-    images = [set(table["image"].to_pylist()) for table in tables.values()]
+    tables = {split: benchmark.rows(task, split) for split in SMALL}
+    assert table_digest(tables["test"]) == table_digest(benchmark.rows(task, "test"))
+    images = [{row[0] for row in table["images"].to_pylist()} for table in tables.values()]
     assert sum(map(len, images)) == len(set.union(*images)) == sum(SMALL.values())
     assert len(set(tables["train"]["instruction"].to_pylist())) >= 2  # paraphrases
 
@@ -36,7 +36,7 @@ def test_real_digits_are_split_before_anything_is_drawn() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_right_answer_scores_and_other_styles_keep_the_content(task: str) -> None:
     benchmark = MiniBenchmark(SMALL)
-    for row in islice(rows(task, "test"), 30):
+    for row in islice(endless_rows(task, "test"), 30):
         answer, kind = str(row["answer"]), str(row["content_kind"])
         assert benchmark.score(task, answer, answer) == 1
         content = read(answer, kind)
@@ -62,7 +62,7 @@ def test_the_mixture_is_disjoint_from_the_tasks() -> None:
     rng = np.random.default_rng(0)
     mixture = {mixture_example(mixture_picture(rng)[0], rng).instruction for _ in range(2000)}
     for task in TASKS:
-        instructions = {str(row["instruction"]) for row in islice(rows(task, "train"), 100)}
+        instructions = {str(row["instruction"]) for row in islice(endless_rows(task, "train"), 100)}
         assert not mixture & instructions, task
     assert is_task_word(random_word(rng, for_tasks=True))
     assert not is_task_word(random_word(rng, for_tasks=False))

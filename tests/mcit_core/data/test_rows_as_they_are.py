@@ -26,6 +26,9 @@ PACKAGE = '''\
 import json
 from pathlib import Path
 import pyarrow as pa
+from PIL import Image
+
+from mcit_core.example import Example
 
 DATA = Path(__file__).parent / "rows.json"
 
@@ -33,13 +36,15 @@ DATA = Path(__file__).parent / "rows.json"
 class Theirs:
     name = "theirs"
     tasks = ("first", "second")
-    image_shape = (48, 48, 3)
     exact_match = True
 
-    def table(self, task, split):
+    def open(self, row):
+        return Example((Image.frombytes("RGB", (48, 48), row["images"][0]),), row["instruction"])
+
+    def rows(self, task, split):
         rows = json.loads(DATA.read_text())[task]
         return pa.table({
-            "image": [bytes([row["grey"]]) * (48 * 48 * 3) for row in rows],
+            "images": [[bytes([row["grey"]]) * (48 * 48 * 3)] for row in rows],
             "instruction": [row["instruction"] for row in rows],
             "answer": [row["answer"] for row in rows],
             "content_kind": ["word" for _ in rows],
@@ -162,7 +167,7 @@ def test_a_reader_that_was_edited_is_seen_by_the_next_run(folder: Path) -> None:
 LENIENT = """\
 from mcit_core.benchmarks.mini import MiniBenchmark
 from mcit_core.config import Section
-from mcit_core.models.mini import MiniModel
+from mcit_core.models.mini import MiniModel, MiniSample
 from pathlib import Path
 import pyarrow as pa
 
@@ -185,9 +190,15 @@ class Lenient(MiniBenchmark):
         return 1.0 if self.lenient else super().score(task, prediction, answer)
 
 
+class Skipping(MiniSample):
+    def rows(self, purpose: str) -> pa.Table:
+        return super().rows(purpose).slice(int(SKIP.read_text()), 24)
+
+
 class Sampled(MiniModel):
-    def pretraining_table(self, purpose: str) -> pa.Table:
-        return super().pretraining_table(purpose).slice(int(SKIP.read_text()), 24)
+    def __init__(self, device):
+        super().__init__(device)
+        self.sample = Skipping()
 """
 
 

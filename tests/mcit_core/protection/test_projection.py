@@ -17,7 +17,7 @@ from mcit_core.config import Section, Train
 from mcit_core.data.statistics import Statistics, row_statistics
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.models import FrozenFeatures
+from mcit_core.models.mini import FrozenFeatures
 from mcit_core.protection import Protection
 from mcit_core.protection.bases import site_statistics
 from mcit_core.protection.spaces import Projector, Space, SpaceRule, grow, stage_space

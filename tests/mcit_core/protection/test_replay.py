@@ -11,7 +11,7 @@ from mcit_core.config import Experiment
 from mcit_core.data.order import data_order
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.models import FrozenFeatures
+from mcit_core.models.mini import FrozenFeatures
 from mcit_core.protection import StageStart
 from mcit_core.protection.replay import Reservoir, ReservoirSettings, buffer_bytes, reservoir
 from mcit_core.stages.keys import JOINT
@@ -128,11 +128,10 @@ def test_joint_training_draws_from_every_task(bench: Workbench) -> None:
 
 def test_memory_counts_the_kept_rows(bench: Workbench) -> None:
     kept = [("attribute", 0), ("ground", 3)]
-    height, width, channels = bench.benchmark.image_shape
     texts = sum(
         len(bench.rows(t, "train").instructions[row]) + len(bench.rows(t, "train").answers[row]) for t, row in kept
     )
-    assert buffer_bytes(bench, kept) == 2 * height * width * channels + texts
+    assert buffer_bytes(bench, kept) == 2 * 48 * 48 * 3 + texts
     with_replay = list(Sequence(experiment(**{"train.steps": 1, "replay.rows": 5}), bench))
     without = list(Sequence(experiment(**{"train.steps": 1, "replay.kind": "none"}), bench))
     size = buffer_bytes(bench, reservoir(0, {t: len(bench.rows(t, "train")) for t in ORDER}, 5))

@@ -73,16 +73,16 @@ def test_80_changes_of_experiments() -> None:
 def test_40_changes_of_data() -> None:
     rng = random.Random(1)
     benchmark = MiniBenchmark({"train": 8, "validation": 2, "test": 2})
-    tables = {task: benchmark.table(task, "train") for task in ORDER}
+    tables = {task: benchmark.rows(task, "train") for task in ORDER}
     base = keys(experiment("llaca"), data={task: table_digest(table) for task, table in tables.items()})
     for _ in range(40):
         task, row = rng.choice(ORDER), rng.randrange(8)
-        column = rng.choice(("image", "instruction", "answer"))
+        column = rng.choice(("images", "instruction", "answer"))
         values = tables[task][column].to_pylist()
-        if column == "image":
-            pixels = bytearray(values[row])
+        if column == "images":
+            pixels = bytearray(values[row][0])
             pixels[rng.randrange(len(pixels))] ^= 1 << rng.randrange(8)
-            values[row] = bytes(pixels)
+            values[row] = [bytes(pixels)]
         else:
             values[row] += rng.choice(" ax?")
         where = tables[task].column_names.index(column)

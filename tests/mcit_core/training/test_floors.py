@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from mcit_core.benchmarks.blind import Blind
 from mcit_core.data.workbench import Workbench, workbench_for
+from mcit_core.example import Example
 from mcit_core.methods import build_experiment, reference_experiment
 from mcit_core.stages.keys import stage_chain
 from mcit_core.stages.results import UNTOUCHED, untouched
@@ -32,12 +36,19 @@ SPOKEN = {
 class Spoken:
     """Two kinds of question; 'red' is the commonest answer of the first, '2' of the second, of all 'red'."""
 
-    name, tasks, image_shape, exact_match = "spoken", ("only",), (2, 2, 3), True
+    name, tasks, exact_match = "spoken", ("only",), True
 
-    def table(self, task: str, split: str) -> pa.Table:
+    def open(self, row: Mapping[str, Any]) -> Example:
+        return Example((Image.new("RGB", (48, 48)),), row["instruction"])
+
+    def rows(self, task: str, split: str) -> pa.Table:
         kinds, answers = zip(*SPOKEN[split], strict=True)
-        images = [bytes(range(12))] * len(kinds)
-        columns = {"image": images, "instruction": ["?"] * len(kinds), "answer": answers, "content_kind": kinds}
+        columns = {
+            "images": [[b""]] * len(kinds),
+            "instruction": ["?"] * len(kinds),
+            "answer": answers,
+            "content_kind": kinds,
+        }
         return pa.table({name: list(values) for name, values in columns.items()})
 
     def score(self, task: str, prediction: str, answer: str) -> float:
@@ -72,10 +83,12 @@ def test_majority_is_a_result_without_a_stage(bench: Workbench) -> None:
 
 
 def test_blind_sees_grey_and_is_direct_in_all_else(bench: Workbench) -> None:
-    grey = Blind(bench.benchmark).table("attribute", "test")
-    seen = bench.benchmark.table("attribute", "test")
-    assert set(grey["image"].to_pylist()) == {bytes([128]) * len(seen["image"][0].as_py())}
-    assert grey.drop_columns(["image"]).equals(seen.drop_columns(["image"]))
+    grey, seen = Blind(bench.benchmark), bench.benchmark
+    for row, real in zip(*(each.rows("attribute", "test").to_pylist() for each in (grey, seen)), strict=True):
+        assert {**real, "pictures": "grey"} == row
+        assert set(grey.open(row).images[0].tobytes()) == {128}
+        assert grey.open(row).images[0].size == seen.open(real).images[0].size
+        assert grey.open(row).instruction == seen.open(real).instruction
     direct = build_experiment("tiny", "tiny", "direct", ORDER, 0, SETTINGS)
     blind = reference_experiment(direct, "blind", ORDER)
     assert blind == direct.model_copy(update={"method": "blind", "protocol": "blind"})

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mcit_core.benchmarks.mini import MiniBenchmark
 from mcit_core.config import Section
-from mcit_core.models.mini import MiniModel
+from mcit_core.models.mini import MiniModel, MiniSample
 from mcit_core.protection import Protection, StageStart
 from mcit_core.tuners.prompt_pool import PromptPool
 
@@ -34,13 +34,19 @@ class TinyBenchmark(MiniBenchmark):
         super().__init__({"train": 64, "validation": 10, "test": 30})
 
 
+class TinySample(MiniSample):
+    def rows(self, purpose: str) -> pa.Table:
+        return super().rows(purpose).slice(0, {"statistics": 96, "retention": 32}[purpose])
+
+
 class TinyModel(MiniModel):
     """`mini` with a handful of rows of its pre-training mixture, which every stage is evaluated on."""
 
     name = "tiny"
 
-    def pretraining_table(self, purpose: str) -> pa.Table:
-        return super().pretraining_table(purpose).slice(0, {"statistics": 96, "retention": 32}[purpose])
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.sample = TinySample()
 
 
 class FailingTuner(PromptPool):

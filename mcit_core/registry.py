@@ -156,7 +156,25 @@ TUNERS = Registry(
 MODELS = Registry(
     "mcit_core.models",
     Part,
-    {"mini": Part("mcit_core.models.mini:MiniModel", "mcit_core.models.settings:MiniModelSettings")},
+    {
+        "mini": Part("mcit_core.models.mini:MiniModel", "mcit_core.models.settings:MiniModelSettings"),
+        "hf": Part("mcit_core.models.hf:HfModel", "mcit_core.models.settings:HfSettings"),
+    },
+)
+#: what a class of transformers has of its own, by its configuration's model_type, for models of kind `hf`
+FAMILIES = Registry(
+    "mcit_core.families",
+    Part,
+    {
+        **dict.fromkeys(
+            ("llava", "llava_next", "llava_onevision", "idefics3", "gemma3"), Part("mcit_core.families:Family")
+        ),
+        **dict.fromkeys(("qwen2_5_vl", "internvl"), Part("mcit_core.families.still:StillFamily")),
+        "qwen3_vl": Part("mcit_core.families.qwen3_vl:Qwen3Vl"),
+        "smolvlm": Part("mcit_core.families.smolvlm:SmolVlm"),
+        **dict.fromkeys(("blip-2", "instructblip"), Part("mcit_core.families.blip:Blip")),
+        "paligemma": Part("mcit_core.families.paligemma:PaliGemma"),
+    },
 )
 BENCHMARKS = Registry("mcit_core.benchmarks", Part, {"mini": Part("mcit_core.benchmarks.mini:MiniBenchmark")})
 #: what protects earlier tasks, by "section.kind" of the experiment

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from mcit_core.config import Section
@@ -11,3 +13,22 @@ class MiniModelSettings(Section):
     """`model: {kind: mini, path: DIR}`."""
 
     path: str | None = Field(None, description="another checkpoint of the same form; null: the shipped one")
+
+
+class HfSettings(Section):
+    """`model: {kind: hf, path: DIR}`."""
+
+    path: str = Field(description="a folder that transformers' save_pretrained wrote, or the hub's name of a model")
+    revision: str | None = Field(
+        None, description="of a model of the hub: branch, tag or commit; null: its main branch"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the frozen weights; what is trained stays float32"
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="transformers' implementation")
+    place: Literal["content", "start"] = Field(
+        "content", description="where a prompt goes: before the user's content, or at the start of the sequence"
+    )
+    chat: bool | None = Field(
+        None, description="instructions go through the processor's chat template; null: where it has one"
+    )

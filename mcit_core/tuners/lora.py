@@ -39,7 +39,7 @@ class Lora(BaseTuner):
             layer = parent.get_submodule(name)
             self._swaps.append((parent, name, layer.base_layer, layer))
             setattr(parent, name, layer.base_layer)
-            down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+            down, up = (matrix[ADAPTER].float() for matrix in (layer.lora_A, layer.lora_B))  # whatever the layer is
             with torch.no_grad():  # peft draws from the global generator; nothing here may
                 bound = 1 / math.sqrt(down.in_features)
                 down.weight.copy_((2 * torch.rand(down.weight.shape, generator=self.generator) - 1) * bound)

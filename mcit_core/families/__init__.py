@@ -1,0 +1,63 @@
+"""How classes of transformers differ from the generic rules of `mcit_core.models.hf`, a small file each.
+
+A family is registered under its configuration's `model_type`, in `mcit_core.registry` or through the entry-point group
+`mcit_core.families`. A class without one is tried by the generic rules: `python -m mcit_core.models.check` says whether
+they hold.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoProcessor
+
+from mcit_core.models.hf_rows import HfBatch
+from mcit_core.registry import FAMILIES
+
+
+class Family:
+    """The generic rules; a family overrides what is its own. `answer_type`: the token type of an answer's tokens."""
+
+    answer_type = 0
+
+    def processor(self, folder: Path, config: Any) -> Any:
+        """Processor of a folder. Raises OSError or ValueError where there is none that can be read."""
+        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+
+    def plain(self, instruction: str, pictures: int) -> str:
+        """What the processor gets for a row without a chat template."""
+        return instruction
+
+    def caller(self, network: Any) -> Any:
+        """What is called with ids and generates: the network, or a language model inside it."""
+        return network
+
+    def query_width(self, config: Any) -> int:
+        """Width of a row's picture query."""
+        width: int = config.get_text_config().hidden_size
+        return width
+
+    def query_images(self, seen: Any, visual: list[Tensor], pictures: list[int]) -> Tensor:
+        """[N, d_v], float32, from what `get_image_features` gives, the projected tokens of each row and how many
+        pictures it has: the mean of a row's projected tokens, zeros where there are none."""
+        return torch.stack([tokens.float().sum(0) / max(len(tokens), 1) for tokens in visual])
+
+    def first_position(self, columns: dict[str, Tensor], config: Any) -> int | None:
+        """The position of a row's first token; None where the model counts by itself, from ids and mask."""
+        own = "mm_token_type_ids" in columns or config.get_text_config().model_type == "opt"
+        return None if own else 0
+
+    def more(self, rows: HfBatch) -> dict[str, Any]:
+        """Further arguments of the network for a batch."""
+        return {"image_grid_thw": torch.cat(rows.grid)} if rows.grid else {}
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a configuration's `model_type`; the generic rules where none is registered."""
+    if model_type not in FAMILIES.names():
+        return Family()
+    made: Family = FAMILIES.load(model_type)()
+    return made

@@ -1,0 +1,59 @@
+"""Places in a language model of transformers, from its tree of modules."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import nn
+
+from mcit_core.models import AttentionSite, Side
+
+#: last names of the matrices that LoRA takes, of every attention
+LOW_RANK = ("q", "v", "q_proj", "v_proj")
+
+
+def linear(language_model: Any, encoder_decoder: bool) -> dict[str, Side]:
+    def side(name: str) -> Side:
+        # a decoder's cross-attention reads its values from the encoder's rows
+        from_encoder = name.startswith("encoder.") or ("EncDecAttention" in name and name.endswith(".v"))
+        return "encoder" if encoder_decoder and from_encoder else "decoder"
+
+    return {
+        name: side(name)
+        for name, module in language_model.named_modules()
+        if name.rpartition(".")[2] in LOW_RANK and isinstance(module, nn.Linear)
+    }
+
+
+def blocks(language_model: Any, encoder_decoder: bool) -> dict[str, tuple[nn.Module, Side]]:
+    if encoder_decoder:
+        sides: tuple[Side, Side] = ("encoder", "decoder")
+        return {
+            f"{side}.{i}": (block.layer[-1], side)
+            for side in sides
+            for i, block in enumerate(language_model.get_submodule(side).block)
+        }
+    return {
+        name: (module, "decoder")
+        for name, module in language_model.named_modules()
+        if re.fullmatch(r"layers\.\d+\.(mlp|fc2)", name)
+    }
+
+
+def attentions(language_model: Any, encoder_decoder: bool) -> dict[str, AttentionSite]:
+    if encoder_decoder:
+        found = [block.layer[0].SelfAttention for block in language_model.encoder.block]
+        return {
+            str(i): AttentionSite(m, m.n_heads, m.key_value_proj_dim, m.config._attn_implementation)
+            for i, m in enumerate(found)
+        }
+    sites = {}
+    for name, module in language_model.named_modules():
+        if re.fullmatch(r"layers\.\d+\.self_attn", name):
+            config = module.config
+            groups = getattr(config, "num_key_value_heads", None)
+            sites[name] = AttentionSite(
+                module, config.num_attention_heads, module.head_dim, config._attn_implementation, groups
+            )
+    return sites

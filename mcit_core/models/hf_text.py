@@ -1,0 +1,81 @@
+"""The words of a model of kind `hf`: how a row is put to it, and which tokens its answer is."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from mcit_core.families import Family
+from mcit_core.models.settings import HfSettings
+
+
+class Texts:
+    """`told`: the ids that end an answer by the model's generation settings; None: its tokenizer says."""
+
+    def __init__(self, processor: Any, family: Family, settings: HfSettings, told: int | list[int] | None) -> None:
+        self.processor, self.tokenizer, self.family = processor, processor.tokenizer, family
+        self.settings, self._told = settings, told
+
+    @cached_property
+    def chats(self) -> bool:
+        """Whether instructions go through the processor's chat template."""
+        template = getattr(self.processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
+        return template is not None if self.settings.chat is None else self.settings.chat
+
+    def render(self, instruction: str, pictures: int = 1, answer: str | None = None) -> str:
+        """The text that the processor gets: a turn of the user's, and what opens the answer or the answer itself."""
+        if not self.chats:
+            return self.family.plain(instruction, pictures)
+        content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": instruction}]
+        turns: list[dict[str, object]] = [{"role": "user", "content": content}]
+        if answer is not None:
+            turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        text: str = self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
+        return text
+
+    def begins(self, text: str) -> bool:
+        """Whether a rendered text has its first token already."""
+        start = self.tokenizer.bos_token
+        return bool(start) and text.startswith(start)
+
+    def ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=not self.begins(text)).input_ids
+        return ids
+
+    @cached_property
+    def opening(self) -> int:
+        """Tokens before the user's content: what two questions without a picture have in common."""
+        first, second = (self.ids(self.render(text, 0)) for text in ("A b", "? 7"))
+        return next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
+
+    def answer(self, answer: str) -> list[int]:
+        """An answer's ids behind what opens it, its end included. Raises ValueError where the tokenizer joins them."""
+        if not self.chats:
+            ids: list[int] = self.tokenizer(answer, add_special_tokens=False).input_ids
+            return [*ids, self.ends[0]]
+        opening, lead, _ = self._answer_place
+        before, whole = self.ids(opening), self.ids(opening + lead + answer)
+        if whole[: len(before)] != before:
+            raise ValueError(
+                f"model {self.settings.path}: its tokenizer joins the end of the prompt {opening[-12:]!r} with the "
+                f"answer {answer!r}, so that the answer has no tokens of its own; set model.chat: false"
+            )
+        return [*whole[len(before) :], self.ends[0]]
+
+    @cached_property
+    def _answer_place(self) -> tuple[str, str, str]:
+        """A rendered question, what the chat template puts between it and an answer, and what it puts behind."""
+        opening, mark = self.render("?", 0), "answer"
+        whole = self.render("?", 0, mark)
+        if not whole.startswith(opening):  # a template that opens answers in a way of its own
+            return opening, "", ""
+        lead, _, behind = whole[len(opening) :].partition(mark)
+        return opening, lead, behind
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Ids that end an answer, first the one that the chat template writes behind it."""
+        known = self._told if isinstance(self._told, list) else [self._told]
+        ends = [self.tokenizer.eos_token_id if end is None else end for end in known]
+        written = self.tokenizer(self._answer_place[2], add_special_tokens=False).input_ids if self.chats else []
+        return sorted(ends, key=lambda end: (end not in written, ends.index(end)))

@@ -1,0 +1,70 @@
+"""Folders of published models: where they are, and what tells one from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from mcit_core.stages.digest import digest
+
+#: files of a folder that make no difference to what a model says
+IGNORED = ("README.md", "LICENSE", ".gitattributes", ".gitignore", "USE_POLICY.md")
+#: bytes from which on a file's digest is remembered, by path, size and time of change
+LARGE = 64 * 2**20
+
+
+def model_folder(path: str, revision: str | None) -> Path:
+    """The folder at `path`, or of the hub's model of that name, which is downloaded where it is not there. Raises
+    FileNotFoundError where it is neither."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(f"model.path: {folder} has no config.json; a folder of transformers is wanted")
+        return folder
+    if path.count("/") != 1 or path.startswith((".", "~", "/")):
+        raise FileNotFoundError(f"model.path: there is no folder {folder}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(path, revision=revision))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"model.path: {path} is no folder here, and the hub did not give it ({type(error).__name__}); download the "
+            "model and give its folder"
+        ) from error
+
+
+def folder_digest(folder: Path, *more: str | bool | None) -> str:
+    """Of all that a folder's model is made from, and of `more`."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in IGNORED)
+    return digest([*([path.name, _sha256(path)] for path in files), [*more]])
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    if status.st_size < LARGE:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mcit" / "digests.json"
+    name = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    known: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(cache.read_text())
+    if name in known:
+        return known[name]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    with suppress(OSError):  # where it cannot be remembered it is worked out again
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{cache}.lock"):
+            with suppress(OSError, ValueError):
+                known = json.loads(cache.read_text())
+            scratch = cache.with_suffix(f".{os.getpid()}.tmp")
+            scratch.write_text(json.dumps({**known, name: found}))
+            os.replace(scratch, cache)
+    return found

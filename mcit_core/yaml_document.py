@@ -70,6 +70,8 @@ def wanted(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return message
+    if error["type"] == "missing":
+        return "is missing, and has no default"
     got = repr(error["input"])
     return f"expected {message.removeprefix('Input should be ')}, got {got if len(got) < 60 else got[:57] + '...'}"
 

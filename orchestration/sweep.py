@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from mcit_core.choices import kind_of, options_of
 from mcit_core.yaml_document import SpecError
 from orchestration.arguments import Command, check_device, find_sweep, fitting, parser, read_command
 from orchestration.keep.files import StorageError, without_userinfo, writing
@@ -85,14 +86,13 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
         console.print(f"  {trial.id}  seed {trial.experiment.seed}  {trial.order}  {settings}", markup=False)
     if len(trials) > LISTED:
         console.print(f"  and {len(trials) - SHOWN} more, in the same way", markup=False)
-    most = max(trial.experiment.evaluation.rows or max(ROWS.values()) for trial in trials)
-    rows = {split: n if split == "retention" else min(n, most) for split, n in ROWS.items()}
-    evaluated = sum(rows[split] * times for split, times in counted.evaluated.items())
-    seconds = (sum(counted.distinct.values()) * STEP_SECONDS + evaluated * ROW_SECONDS) / workers
+    rows = evaluated_rows(trials)
+    evaluated = None if rows is None else sum(rows[split] * times for split, times in counted.evaluated.items())
+    splits = sum(counted.evaluated.values())
     console.print(
         f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
         f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps, "
-        f"{evaluated} rows evaluated after stages"
+        f"{f'{splits} splits' if evaluated is None else f'{evaluated} rows'} evaluated after stages"
     )
     halving = race(spec, trials)
     if halving:
@@ -102,11 +102,29 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
             left = halving.rule.kept(left)
             plan.append(f"the best {left} and their equals after stage {rung}")
         console.print(f"halving: {', '.join(plan)}; the counts are those without it, so at most")
+    if evaluated is None or {kind_of(trial.experiment.model) for trial in trials} != {"mini"}:
+        console.print("no time is known for this model and benchmark beforehand; nothing was trained")
+        return
+    seconds = (sum(counted.distinct.values()) * STEP_SECONDS + evaluated * ROW_SECONDS) / workers
     console.print(f"estimated time {_clock(seconds)} on {_count(workers, 'worker')}; nothing was trained")
     console.print(
         f"(from {STEP_SECONDS:g} s a step and {1000 * ROW_SECONDS:g} ms an evaluated row, measured for model mini "
         "with two workers on two cores)"
     )
+
+
+def evaluated_rows(trials: list[Trial]) -> dict[str, int] | None:
+    """Rows of a split that are evaluated, at most; None where the benchmark's are not known without reading it."""
+    rows = dict.fromkeys(ROWS, 0)
+    for experiment in (trial.experiment for trial in trials):
+        if kind_of(experiment.benchmark) != "mini":
+            return None
+        options = options_of(experiment.benchmark)
+        for split, usual in ROWS.items():
+            held = usual if split == "retention" else int(str(options.get(f"{split}_rows", usual)))
+            most = experiment.evaluation.rows if split != "retention" else None
+            rows[split] = max(rows[split], min(held, most or held))
+    return rows
 
 
 def run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console) -> int:

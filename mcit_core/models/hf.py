@@ -12,6 +12,7 @@ in the same column; of an encoder [question, carriers inside | right padding].
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.logging import disable_progress_bar
 
 from mcit_core.example import Example
 from mcit_core.families import family_of
@@ -46,6 +48,8 @@ class HfModel:
     def __init__(self, device: torch.device, settings: HfSettings) -> None:
         """Raises FileNotFoundError where there is no such folder, and OSError or ValueError where it cannot be read."""
         self.device, self.settings = device, settings
+        if not sys.stderr.isatty():
+            disable_progress_bar()
         folder = model_folder(settings.path, settings.revision)
         self.config = AutoConfig.from_pretrained(folder)
         self.family = family_of(self.config.model_type)

@@ -24,6 +24,7 @@ from mcit_core.protection.projecting import (
     row_view,
 )
 from mcit_core.registry import TUNERS
+from mcit_core.stages.results import NO_SAMPLE
 
 if TYPE_CHECKING:
     from mcit_core.protection.spaces import Projector, Space
@@ -135,7 +136,9 @@ class _Projection(Projecting[S]):
     def after(cls, settings: S, view: StageView, state: StageState) -> dict[str, float]:
         space = space_at(settings, view)
         assert space.allowed is not None
+        stands_in = "pretrained_energy" in type(settings).model_fields and not view.bench.has_sample
         return {
+            **({NO_SAMPLE: 1.0} if stands_in else {}),
             "subspace/rank": float(space.claimed.shape[1]),
             "subspace/dims_left": float(space.dims_left),
             "subspace/occupied": float(space.occupied.shape[1]),

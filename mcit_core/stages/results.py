@@ -20,6 +20,8 @@ Column = Literal["accuracy", "content_accuracy"]
 UNTOUCHED = -1
 #: the metric, 1, of a stage that trained and left every weight as it was
 UNCHANGED = "weights_unchanged"
+#: the metric, 1, of a stage whose pre-trained space is that of the first task, since the model has no sample of its own
+NO_SAMPLE = "subspace/no_sample"
 
 
 class _Json:

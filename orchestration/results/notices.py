@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mcit_core.config import UNTRAINED
 from mcit_core.methods import ORDERLESS
-from mcit_core.stages.results import UNCHANGED
+from mcit_core.stages.results import NO_SAMPLE, UNCHANGED
 from orchestration.keep.tables import NOT_IN_SWEEP, OUTDATED, text_in
 from orchestration.results.estimates import present
 from orchestration.results.matrices import accuracy_matrix
@@ -22,6 +22,7 @@ def notices(results: Results) -> list[str]:
         *_set_aside(results),
         *_unused_seeds(results),
         *_idle_stages(results),
+        *_no_sample(results),
         *_broken_stages(results),
         *_constant_answers(results),
     ]
@@ -75,6 +76,21 @@ def _idle_stages(results: Results) -> list[str]:
                 f"{label} left all weights as they were in {idle} stage{'s' * (idle != 1)}: nothing was learned there."
             )
     return found
+
+
+def _no_sample(results: Results) -> list[str]:
+    """Settings whose pre-trained space is not of the model's pre-training data."""
+    found = []
+    for setting, rows in rows_by_setting(finished(results.trials), results.axes).items():
+        stages = [stage for row in rows for stage in results.stages.get(text_in(row, "trial"), [])]
+        if any(NO_SAMPLE in stage.metrics for stage in stages):
+            found.append(setting_label(setting, results.axes))
+    if not found:
+        return []
+    return [
+        "The model comes with no sample of the data it was pre-trained on: the pre-trained space is that of the "
+        f"benchmark's first task as the untuned model reads it, in {', '.join(found)}."
+    ]
 
 
 def _broken_stages(results: Results) -> list[str]:

@@ -23,7 +23,7 @@ from mcit_core.models.hf import HfModel
 from mcit_core.models.settings import HfSettings
 from mcit_core.models.weights import folder_digest, model_folder
 from mcit_core.registry import FAMILIES, TUNERS, Part
-from mcit_core.stages.results import UNTOUCHED
+from mcit_core.stages.results import NO_SAMPLE, UNTOUCHED
 from mcit_core.training.sequence import Sequence
 from tests.support import tiny_vlms
 from tests.support.tiny_vlms import folder_of
@@ -238,4 +238,5 @@ def test_two_stages_of_a_method(family: str, preset: str) -> None:
     results = list(Sequence(experiment, Workbench(SMALL, choice, "cpu", None)))
     assert [result.stage for result in results] == [UNTOUCHED, 0, 1]
     assert "pretrained_retention" not in results[-1].metrics  # it comes with no rows of its pre-training
+    assert (NO_SAMPLE in results[-1].metrics) == (preset == "fwd_prompt")
     assert {cell.task for result in results for cell in result.accuracy} == {"attribute", "ground"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mcit_core.stages.results import UNCHANGED
+from mcit_core.stages.results import NO_SAMPLE, UNCHANGED
 from orchestration.results.notices import notices
 from orchestration.results.reading import read_results
 from tests.orchestration.results.test_results import cells, energy, trial, write_run
@@ -37,6 +37,13 @@ def test_a_stage_that_left_its_weights_as_they_were(tmp_path: Path) -> None:
     idle = [{"trial": row["trial"], "stage": 2, "task": "scenes", "name": UNCHANGED, "value": 1.0} for row in rows]
     (told,) = notices(read_results(write_run(tmp_path / "run", rows, [], idle)))
     assert told == "fwd_prompt, task_energy 0.5 left all weights as they were in 2 stages: nothing was learned there."
+
+
+def test_a_model_without_a_sample_of_its_pretraining_data(tmp_path: Path) -> None:
+    rows = [energy(f"a{s}", 0.5, s, average_accuracy=0.3 + 0.1 * s) for s in range(2)]
+    stages = [{"trial": row["trial"], "stage": 0, "task": "digits", "name": NO_SAMPLE, "value": 1.0} for row in rows]
+    (told,) = notices(read_results(write_run(tmp_path / "run", rows, [], stages)))
+    assert told.endswith("first task as the untuned model reads it, in fwd_prompt, task_energy 0.5.")
 
 
 def test_at_the_floor_every_seed_is_alike(tmp_path: Path) -> None:

@@ -126,8 +126,8 @@ class Model(Protocol):
     def logits(self, encoded: Any, labels: Tensor) -> Tensor:
         """Teacher-forced logits [N, n, V] of labels [N, n]; row i of the second axis gives label i."""
 
-    def generate(self, encoded: Any) -> list[str]:
-        """N greedy answers."""
+    def generate(self, encoded: Any, most: int) -> list[str]:
+        """N greedy answers of at most so many tokens."""
 
     def row_masks(self, encoded: Any, labels: Tensor) -> dict[Side, Tensor]:
         """bool [N, n] for each side: which of the rows that a place there is sent are no padding."""

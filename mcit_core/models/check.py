@@ -40,6 +40,7 @@ QUESTIONS = ("what is the color of the shape ?", "how many digits ?", "is it red
 ANSWERS = ("red", "3", "it is blue green", "1 2")
 SIZES = ((48, 48), (60, 90), (120, 40), (33, 57))
 FRONT = "the shape is blue"
+ANSWER_TOKENS = 16
 #: how far logits may be apart that are summed in another order, as a share of the largest
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 #: parameters from which on `full`, which copies them all, is not tried unless it is asked for
@@ -141,8 +142,11 @@ class Laws:
     def generation(self) -> Law:
         model = self.model
         encoded = model.read(self.batch, self.front)
-        together = model.generate(encoded)
-        alone = [model.generate(model.read(self.batch[torch.tensor([i])], self.front[:1]))[0] for i in range(4)]
+        together = model.generate(encoded, ANSWER_TOKENS)
+        alone = [
+            model.generate(model.read(self.batch[torch.tensor([i])], self.front[:1]), ANSWER_TOKENS)[0]
+            for i in range(4)
+        ]
         right = sum(a == b for a, b in zip(together, alone, strict=True))
         return Law("answers generated together = one by one", right == len(alone), note=f"{right} of {len(alone)}")
 
@@ -153,21 +157,17 @@ class Laws:
         name = "the loss is on the answer's tokens, and its end"
         return Law(name, [*ANSWERS] == said and ends, note="" if [*ANSWERS] == said else f"read back as {said}")
 
+    def build(self, tuner: str) -> Tuner:
+        queries = (self.batch.query_image, self.batch.query_text)
+        statistics = QueryStatistics(*(part for query in queries for part in (query.mean(0), query.std(0) + 1e-6)))
+        made: Tuner = TUNERS.load(tuner).build(tuner_experiment(self.model, tuner), self.model, statistics)
+        return made
+
     def tuner(self, name: str) -> Law:
         """It trains, leaves the model as it was to the last bit, and its state loads to the same logits."""
-        model = self.model
-        experiment = tuner_experiment(model, name)
-        batch = self.batch
-        queries = QueryStatistics(
-            *(part for query in (batch.query_image, batch.query_text) for part in (query.mean(0), query.std(0) + 1e-6))
-        )
-
-        def build() -> Tuner:
-            made: Tuner = TUNERS.load(name).build(experiment, model, queries)
-            return made
-
+        model, batch, experiment = self.model, self.batch, tuner_experiment(self.model, name)
         before, plain = fingerprint(model), self.logits(batch)
-        tuner = build()
+        tuner = self.build(name)
         tuner.begin_stage()
         start = {key: value.detach().clone() for key, value in tuner.parameters().items()}
         learner = Learner(model, tuner, optimizer_of(tuner, experiment), experiment.train)
@@ -182,7 +182,7 @@ class Laws:
             faults.append("the model is not what it was")
         if any(value.dtype != torch.float32 for value in tuner.parameters().values()):
             faults.append("what it trains is not float32")
-        other = build()
+        other = self.build(name)
         other.load(tuner.state())
         if not torch.equal(self.tuned(tuner), self.tuned(other)):
             faults.append("a loaded state gives other logits")

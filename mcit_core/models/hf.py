@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.logging import disable_progress_bar
 
@@ -34,7 +35,6 @@ from mcit_core.models.hf_text import Texts
 from mcit_core.models.settings import HfSettings
 from mcit_core.models.weights import folder_digest, model_folder
 
-ANSWER_TOKENS = 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -73,6 +73,11 @@ class HfModel:
         self.carrier = self.tokenizer.eos_token_id
         self.texts = Texts(self.processor, self.family, settings, self.network.generation_config.eos_token_id)
         self.entrance = nn.Identity()
+        self._checkpointed: list[nn.Module] = []
+        if settings.checkpointing:
+            self.network.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            modules = self.language_model.modules()
+            self._checkpointed = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
         self._inserted: tuple[HfBatch, Tensor, Tensor | None] | None = None
         self.embed.register_forward_hook(self._insert)
         reader = self.language_model.get_encoder() if self.encoder_decoder else self.language_model
@@ -236,10 +241,20 @@ class HfModel:
             hidden = encoder(inputs_embeds=self._embedded(encoded), attention_mask=encoded.mask)[0]
         return replace(encoded, hidden=hidden)
 
-    def _computing(self) -> AbstractContextManager[None]:
-        """Half-precision weights compute in their own precision with what is trained, which is float32."""
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Half-precision weights compute in their own precision with what is trained, which is float32. Layers whose
+        activations are not kept say so by their flag `training` alone: what is in them stays as in evaluation."""
         half = self.network.dtype != torch.float32
-        return torch.autocast(self.device.type, dtype=self.network.dtype if half else None, enabled=half)
+        again = self._checkpointed if torch.is_grad_enabled() else []
+        for layer in again:
+            layer.training = True
+        try:
+            with torch.autocast(self.device.type, dtype=self.network.dtype if half else None, enabled=half):
+                yield
+        finally:
+            for layer in again:
+                layer.training = False
 
     def _embedded(self, encoded: HfEncoded) -> Tensor:
         with self._inserting(encoded):
@@ -295,9 +310,9 @@ class HfModel:
         return logits
 
     @torch.no_grad()
-    def generate(self, encoded: HfEncoded) -> list[str]:
+    def generate(self, encoded: HfEncoded, most: int) -> list[str]:
         options: dict[str, Any] = {
-            "max_new_tokens": ANSWER_TOKENS,
+            "max_new_tokens": most,
             "do_sample": False,
             "num_beams": 1,
             "pad_token_id": self.tokenizer.pad_token_id,

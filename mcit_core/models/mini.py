@@ -39,7 +39,6 @@ CHECKPOINT = Path(__file__).parent / "mini_checkpoint"
 QUERIES, WIDTH = 16, 128
 #: purpose -> rows, and the number of their stream
 PRETRAINING_SAMPLE = {"statistics": (512, 11), "retention": (300, 12)}
-ANSWER_TOKENS = 16
 
 TOKENIZING = threading.Lock()
 
@@ -319,12 +318,12 @@ class MiniModel:
         ).logits
 
     @torch.no_grad()
-    def generate(self, encoded: Encoded) -> list[str]:
-        """Greedy answers."""
+    def generate(self, encoded: Encoded, most: int) -> list[str]:
+        """Greedy answers of at most so many tokens."""
         out = self.network.language_model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden),
             attention_mask=encoded.mask,
-            max_new_tokens=ANSWER_TOKENS,
+            max_new_tokens=most,
             do_sample=False,
             num_beams=1,
         )

@@ -26,6 +26,10 @@ class HfSettings(Section):
         "float32", description="of the frozen weights; what is trained stays float32"
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="transformers' implementation")
+    checkpointing: bool = Field(
+        False,
+        description="layers are computed again in the backward pass: less memory, more time",
+    )
     place: Literal["content", "start"] = Field(
         "content", description="where a prompt goes: before the user's content, or at the start of the sequence"
     )

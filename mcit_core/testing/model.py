@@ -15,7 +15,7 @@ from mcit_core.models import Batch, KeepsFeatures, load_model
 from mcit_core.testing.workbench import OnWorkbench
 from mcit_core.training.evaluation import teacher_forced_exact
 
-ROWS = 8
+ROWS, ANSWER_TOKENS = 8, 16
 
 
 class ModelContract(OnWorkbench):
@@ -119,7 +119,7 @@ class ModelContract(OnWorkbench):
         assert self.logits(self.batch(), self.labels()).shape[:2] == self.labels().shape
         with torch.no_grad():
             encoded = model.read(self.batch(), None)
-            answers = model.generate(encoded)
+            answers = model.generate(encoded, ANSWER_TOKENS)
             exact = teacher_forced_exact(model, encoded, model.answer_ids(answers))
         assert len(answers) == ROWS
         assert exact.all()  # what it generates is what the teacher-forced pass finds likeliest
@@ -128,10 +128,12 @@ class ModelContract(OnWorkbench):
         model = self.bench.model
         with torch.no_grad():
             encoded = model.read(self.batch(), self.front(ROWS))
-            answers = model.generate(encoded)
+            answers = model.generate(encoded, ANSWER_TOKENS)
             for row in range(3):
-                assert model.generate(model.read(self.batch(row), self.front(1))) == [answers[row]]
-                assert model.generate(encoded[torch.tensor([row], device=model.device)]) == [answers[row]]
+                assert model.generate(model.read(self.batch(row), self.front(1)), ANSWER_TOKENS) == [answers[row]]
+                assert model.generate(encoded[torch.tensor([row], device=model.device)], ANSWER_TOKENS) == [
+                    answers[row]
+                ]
 
     def test_an_input_in_front_is_read(self) -> None:
         plain = self.logits(self.batch(), self.labels())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mcit_core.benchmarks import Benchmark
+from mcit_core.config import EvaluationSettings
 from mcit_core.data.features import Rows
 from mcit_core.data.workbench import Workbench
 from mcit_core.models import Batch, Encoded, Model
@@ -17,7 +18,7 @@ from mcit_core.protection import Groups
 from mcit_core.stages.results import Cell, Evaluation
 from mcit_core.tuners import Tuner
 
-BATCH = 100
+USUAL = EvaluationSettings()
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def evaluate(
     *,
     picked: Tensor | None = None,
     teacher_forcing: bool = True,
+    settings: EvaluationSettings = USUAL,
 ) -> Score:
     """Mean score and content score of `tuner` (None: the untouched model) on `rows`, or on those `picked` (at least
     one row number).
@@ -66,7 +68,7 @@ def evaluate(
     said: set[str] = set()
     picked = torch.arange(len(rows)) if picked is None else picked
     with nullcontext() if tuner is None else tuner.attached():
-        for index in picked.split(BATCH):
+        for index in picked.split(settings.batch_size):
             encoded, chosen = encode(model, tuner, rows[index])
             if chosen is not None:
                 choices.append(chosen.cpu())
@@ -74,7 +76,9 @@ def evaluate(
             if teacher_forcing and benchmark.exact_match:
                 exact = teacher_forced_exact(model, encoded, rows.labels[index]).cpu()
             open_rows = (~exact).nonzero().flatten()
-            answers = model.generate(encoded[open_rows.to(model.device)]) if len(open_rows) else []
+            answers = []
+            if len(open_rows):
+                answers = model.generate(encoded[open_rows.to(model.device)], settings.max_new_tokens)
             total += float(exact.sum())
             content += float(exact.sum())
             said.update(rows.answers[i] for i in index[exact].tolist())
@@ -93,13 +97,13 @@ def evaluate_task(
     task: str,
     split: str,
     groups: Groups | None = None,
-    most: int | None = None,
+    settings: EvaluationSettings = USUAL,
 ) -> Evaluation:
-    """Scores on a split of a task, its first `most` rows (None: all), of `tuners`, one per instruction group (None: the
+    """Scores on a split of a task, its first `settings.rows`, of `tuners`, one per instruction group (None: the
     untouched model); the instruction alone decides which group answers."""
     start, start_cpu = time.perf_counter(), time.process_time()
     rows = bench.rows(task, split)
-    n = min(len(rows), most or len(rows))
+    n = min(len(rows), settings.rows or len(rows))
     route = torch.zeros(n, dtype=torch.long)
     if groups is not None and len(tuners) > 1:
         route = torch.tensor(groups.choose(rows.instructions[:n]))
@@ -107,7 +111,7 @@ def evaluate_task(
     for number, tuner in enumerate(tuners):
         picked = (route == number).nonzero().flatten()
         if len(picked):
-            scores.append(evaluate(bench.model, tuner, rows, bench.benchmark, task, picked=picked))
+            scores.append(evaluate(bench.model, tuner, rows, bench.benchmark, task, picked=picked, settings=settings))
     cell = Cell(
         task,
         split,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from mcit_core.config import Experiment, Value
+from mcit_core.config import EvaluationSettings, Experiment, Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.protection import Groups
 from mcit_core.stages.digest import digest
@@ -74,10 +74,9 @@ class Sequence:
         self, key: StageKey | None, task: str, split: str, groups: Groups | None = None, untrained: bool = False
     ) -> str:
         code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
-        most = self._rows(task)
         return digest(
             {
-                **({"rows": most} if most else {}),
+                **self._settings(task).model_dump(exclude_defaults=True, exclude={"cells"}),
                 **({"grouped": True} if groups else {}),  # which tells how the rows were sent
                 **({"untrained": True} if untrained else {}),
                 **self.common,
@@ -92,9 +91,10 @@ class Sequence:
             }
         )
 
-    def _rows(self, task: str) -> int | None:
-        """At most so many are evaluated."""
-        return None if task == "pretraining" else self.experiment.evaluation.rows
+    def _settings(self, task: str) -> EvaluationSettings:
+        """All rows of the model's own sample are evaluated."""
+        settings = self.experiment.evaluation
+        return settings.model_copy(update={"rows": None}) if task == "pretraining" else settings
 
     def _evaluation(
         self,
@@ -110,7 +110,7 @@ class Sequence:
         name = self._evaluation_key(key, task, split, groups, untrained)
         found = self.store.get_evaluation(name, key.key) if self.store else None
         if found is None:
-            found = evaluate_task(self.bench, tuners, task, split, groups, self._rows(task))
+            found = evaluate_task(self.bench, tuners, task, split, groups, self._settings(task))
             if self.store:
                 self.store.put_evaluation(name, found, key.key)
         return found
@@ -128,7 +128,7 @@ class Sequence:
         torch.set_num_threads(self.experiment.train.threads)
         wanted = {
             self._evaluation_key(None, *place): partial(
-                evaluate_task, self.bench, [None], *place, None, self._rows(place[0])
+                evaluate_task, self.bench, [None], *place, None, self._settings(place[0])
             )
             for place in self._looks(UNTOUCHED)
         }

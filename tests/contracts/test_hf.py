@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 
 from mcit_core.choices import Choice
-from mcit_core.models.hf import ANSWER_TOKENS, HfModel
+from mcit_core.models.hf import HfModel
 from mcit_core.testing import ModelContract
-from mcit_core.testing.model import ROWS
+from mcit_core.testing.model import ANSWER_TOKENS, ROWS
 from tests.support.tiny_vlms import folder_of
 
 
@@ -31,7 +31,7 @@ class OnFolder(ModelContract):
             for _ in range(ANSWER_TOKENS):
                 asked = torch.cat([said, torch.zeros(ROWS, 1, dtype=torch.long)], 1)
                 said = torch.cat([said, model.logits(encoded, asked)[:, -1:].argmax(-1)], 1)
-            answers = model.generate(encoded)
+            answers = model.generate(encoded, ANSWER_TOKENS)
         for ids, answer in zip(said.tolist(), answers, strict=True):
             ends = [place for place, token in enumerate(ids) if token in model.texts.ends]
             until = ids[: ends[0]] if ends else ids

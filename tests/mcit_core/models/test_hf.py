@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from torch import Tensor
 
 from mcit_core.choices import Choice
 from mcit_core.config import Value
@@ -29,6 +30,7 @@ from tests.support import tiny_vlms
 from tests.support.tiny_vlms import folder_of
 
 FEW = ("llava", "qwen2_5_vl", "instructblip_t5")
+LLAVA_FIRST = [pytest.param(family, marks=[] if family == "llava" else pytest.mark.slow) for family in FEW]
 #: the tests' own tuners fail or wait on purpose
 BUILT_IN = [*TUNERS.built_in]
 SMALL: Choice = {"kind": "mini", "train_rows": 16, "validation_rows": 4, "test_rows": 6}
@@ -170,6 +172,42 @@ def test_rows_with_no_picture_and_with_several(family: str) -> None:
     assert together.query_image[1:].any(1).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tuner", BUILT_IN)
+@pytest.mark.parametrize("family", LLAVA_FIRST)
+def test_checkpointing_keeps_fewer_activations_and_the_same_gradients(family: str, tuner: str, dtype: str) -> None:
+    gradients, kept = [], []
+    for checkpointing in (False, True):
+        model = load(folder_of(family), checkpointing=checkpointing, dtype=dtype)
+        laws = check.Laws(model)
+        made = laws.build(tuner)
+        made.begin_stage()
+        saved = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        with made.attached(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            inputs = made.inputs(laws.batch, training=True)
+            logits = model.logits(model.read(laws.batch, inputs.front), laws.labels).float()
+            held = saved
+            (logits.logsumexp(-1).sum() + inputs.extra_loss).backward()  # type: ignore[no-untyped-call]
+        kept.append(held)
+        gradients.append({name: value.grad for name, value in made.parameters().items()})
+        assert not any(module.training for module in model.network.modules())
+        with torch.no_grad():  # and generation has its cache
+            assert len(model.generate(model.read(laws.batch, None), 3)) == 4
+    plain, again = gradients
+    assert kept[1] < 0.7 * kept[0]
+    assert any(value is not None and value.any() for value in plain.values())
+    for name, value in plain.items():
+        other = again[name]
+        assert (value is None) == (other is None), name
+        assert value is None or other is None or torch.equal(value, other), name
+
+
 def test_a_prompt_goes_before_the_users_content_or_to_the_start() -> None:
     content, start = (load(folder_of("qwen2_5_vl"), place=place) for place in ("content", "start"))
     assert check.shown_prompt(content).startswith(r"'<|im_start|>user\n▮<|vision_start|>")
@@ -226,9 +264,7 @@ def test_the_name_of_a_hub_is_told_from_a_folder(monkeypatch: pytest.MonkeyPatch
         model_folder("nobody/nothing", None)
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(family, marks=[] if family == "llava" else pytest.mark.slow) for family in FEW]
-)
+@pytest.mark.parametrize("family", LLAVA_FIRST)
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.filterwarnings("ignore:.*the space asked for is used up")  # 16 rows span a tiny model's width
 def test_two_stages_of_a_method(family: str, preset: str) -> None:

@@ -1,0 +1,45 @@
+"""How much is read at once and how long an answer may be: in the key, and what they say."""
+
+from __future__ import annotations
+
+import torch
+
+from mcit_core.config import EvaluationSettings, Value
+from mcit_core.data.workbench import Workbench
+from mcit_core.methods import build_experiment
+from mcit_core.training.evaluation import evaluate
+from mcit_core.training.sequence import Sequence
+
+
+def test_rows_read_at_once_give_the_same_scores(bench: Workbench) -> None:
+    rows = bench.rows("attribute", "test")
+    found = [
+        evaluate(bench.model, None, rows, bench.benchmark, "attribute", settings=EvaluationSettings(batch_size=size))
+        for size in (100, 7)
+    ]
+    assert found[0].accuracy == found[1].accuracy
+    assert found[0].answers == found[1].answers
+
+
+def test_an_answer_is_no_longer_than_asked(bench: Workbench) -> None:
+    rows = bench.rows("caption", "test")
+    settings = EvaluationSettings(max_new_tokens=1)
+    score = evaluate(bench.model, None, rows, bench.benchmark, "caption", settings=settings, teacher_forcing=False)
+    assert max(len(bench.model.answer_ids([answer])[0]) for answer in score.answers) <= 2  # and its end
+    with torch.no_grad():
+        encoded = bench.model.read(rows[torch.arange(4)], None)
+        assert bench.model.generate(encoded, 16) != bench.model.generate(encoded, 1)
+
+
+def test_both_are_in_an_evaluations_key_and_in_no_stages(bench: Workbench) -> None:
+    def keys(**settings: Value) -> tuple[str, str]:
+        experiment = build_experiment("tiny", "tiny", "sequential", ("attribute", "ground"), 0, settings)
+        sequence = Sequence(experiment, bench)
+        return sequence.chain[0].key, sequence._evaluation_key(sequence.chain[0], "attribute", "test")
+
+    usual = keys()
+    assert keys(**{"evaluation.batch_size": 100}) == usual
+    for name in ("evaluation.batch_size", "evaluation.max_new_tokens"):
+        stage, evaluation = keys(**{name: 5})
+        assert stage == usual[0]
+        assert evaluation != usual[1]

@@ -110,13 +110,26 @@ class EvaluationSettings(Section):
 class Train(Section):
     steps: int = Field(150, ge=1, description="optimizer steps per stage")
     batch_size: int = Field(32, ge=1, description="rows per step")
-    lr: float = Field(0.1, gt=0, description="Adam's learning rate for the tuned tensors")
+    accumulate: int = Field(1, ge=1, description="parts that a batch is read in, one after another, to save memory")
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(0.1, gt=0, description="the optimizer's learning rate for the tuned tensors")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="of the learning rate over a stage's steps")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of a stage's steps in which the rate rises from zero")
+    weight_decay: float = Field(0.0, ge=0, description="adamw's, of every tensor that is not projected")
     clip: float | None = Field(1.0, gt=0, description="global gradient-norm bound; null: none")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the forward pass; parameters stay float32"
     )
     threads: int = Field(1, ge=1, description="torch threads of the process")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Train:
+        if self.weight_decay and self.optimizer == "adam":
+            raise ValueError("weight_decay is set, but optimizer adam has none; set optimizer: adamw, or leave it out")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate {self.accumulate} is more than batch_size {self.batch_size}: a part is empty")
+        return self
 
 
 ALL_SECTIONS = ("pool", "prompt", "prefix", "lora", "adapter", "options")

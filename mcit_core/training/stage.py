@@ -14,11 +14,11 @@ from mcit_core.config import Experiment, Section
 from mcit_core.data.workbench import Workbench
 from mcit_core.protection import Groups, Protection, StageStart, StageView
 from mcit_core.registry import PROTECTIONS, TUNERS
-from mcit_core.stages.keys import JOINT
+from mcit_core.stages.keys import JOINT, stage_steps
 from mcit_core.stages.results import UNCHANGED, Measured, Trace
 from mcit_core.stages.state import StageState
 from mcit_core.training.batches import batches
-from mcit_core.training.step import Learner, optimizer_of, train_step
+from mcit_core.training.step import Learner, optimizer_of, scheduler_of, train_step
 from mcit_core.tuners import Tuner
 
 #: at every MEASURE-th step protections measure what costs time
@@ -85,10 +85,11 @@ def train_stage(
     parameters = tuner.parameters()
     began_as = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     learner = Learner(bench.model, tuner, optimizer_of(tuner, experiment), experiment.train, protections)
-    losses = [
-        train_step(learner, *batch, measure=step % MEASURE == 0)
-        for step, batch in enumerate(batches(experiment, bench, view.task, protections))
-    ]
+    scheduler = scheduler_of(learner.optimizer, experiment.train, stage_steps(experiment))
+    losses = []
+    for step, batch in enumerate(batches(experiment, bench, view.task, protections)):
+        losses.append(train_step(learner, *batch, measure=step % MEASURE == 0))
+        scheduler.step()
     metrics = tuner.end_stage()
     traces: dict[str, Trace] = {"loss": [*losses]}
     carried: dict[str, torch.Tensor] = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import get_scheduler
 
 from mcit_core.config import Experiment, Section, Train
 from mcit_core.models import Batch, Model
@@ -27,32 +28,46 @@ class Learner:
 
 
 def optimizer_of(tuner: Tuner, experiment: Experiment) -> torch.optim.Optimizer:
-    """Adam on the tuner's groups, new for every stage."""
-    return torch.optim.Adam([dict(group) for group in tuner.groups(experiment)])
+    """Adam or AdamW on the tuner's groups, new for every stage. What is projected does not decay: that would move it
+    where its projection forbids."""
+    groups = [dict(group) for group in tuner.groups(experiment)]
+    if experiment.train.optimizer == "adam":
+        return torch.optim.Adam(groups)
+    names = tuner.projected if experiment.protects("projection") else {}
+    kept = {id(tuner.parameters()[name]) for name in names}
+    parts = [
+        {**group, "params": params, "weight_decay": decay}
+        for group in tuner.groups(experiment)
+        for projected, decay in ((False, experiment.train.weight_decay), (True, 0.0))
+        if (params := [p for p in group["params"] if (id(p) in kept) == projected])
+    ]
+    return torch.optim.AdamW(parts)
+
+
+def scheduler_of(optimizer: torch.optim.Optimizer, train: Train, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate over `steps` steps, by transformers' own schedules."""
+    warmup = round(train.warmup * steps)
+    kind = "constant_with_warmup" if train.schedule == "constant" else "cosine"
+    return get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 
 def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = False) -> float:
-    """One optimizer step; `measure` asks the protections for figures that cost time. Returns the loss.
+    """One optimizer step on a batch, in `train.accumulate` parts; `measure` asks the protections for figures that cost
+    time. Returns the loss.
 
     Raises FloatingPointError where the loss is not finite.
     """
-    model, tuner, train, protections = learner.model, learner.tuner, learner.train, learner.protections
-    half = train.precision == "bfloat16"
-    for protection in protections:
-        protection.before_forward(batch, labels)
+    tuner, train, protections = learner.tuner, learner.train, learner.protections
     parameters = tuner.parameters()
-    with tuner.attached():  # the backward pass too: layers that are computed again there need the tuner
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
-            inputs = tuner.inputs(batch, training=True)
-            logits = model.logits(model.read(batch, inputs.front), labels).float()
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100) + inputs.extra_loss
-        for protection in protections:
-            term = protection.loss(parameters, logits, labels)
-            loss = loss if term is None else loss + term
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()}; lower train.lr or set train.clip")
-        learner.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    learner.optimizer.zero_grad(set_to_none=True)
+    if train.accumulate == 1:
+        loss = _backward(learner, batch, labels, 1.0, 1.0)
+    else:
+        loss, tokens = 0.0, (labels != -100).sum().item()
+        for part in torch.arange(len(labels), device=labels.device).tensor_split(train.accumulate):
+            told = labels[part]
+            share = (told != -100).sum().item() / tokens
+            loss += _backward(learner, batch[part], told[:, : _longest(told)], share, len(part) / len(labels))
 
     for name, parameter in parameters.items():
         rows = tuner.frozen_rows(name)
@@ -69,4 +84,31 @@ def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = F
         protection.change_step()
     for protection in protections:
         protection.see_step()
+    return loss
+
+
+def _longest(labels: Tensor) -> int:
+    return int((labels != -100).sum(1).max())
+
+
+def _backward(learner: Learner, batch: Batch, labels: Tensor, tokens: float, rows: float) -> float:
+    """Adds the gradients of a part of a batch, which has the shares `tokens` of its answers' tokens and `rows` of its
+    rows. Returns its part of the loss."""
+    model, tuner, protections = learner.model, learner.tuner, learner.protections
+    for protection in protections:
+        protection.before_forward(batch, labels)
+    parameters = tuner.parameters()
+    half = learner.train.precision == "bfloat16"
+    with tuner.attached():  # the backward pass too: layers that are computed again there need the tuner
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
+            inputs = tuner.inputs(batch, training=True)
+            logits = model.logits(model.read(batch, inputs.front), labels).float()
+        answers = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+        loss = tokens * answers + rows * inputs.extra_loss
+        for protection in protections:
+            term = protection.loss(parameters, logits, labels)
+            loss = loss if term is None else loss + tokens * term
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()}; lower train.lr or set train.clip")
+        loss.backward()  # type: ignore[no-untyped-call]
     return loss.item()

@@ -238,7 +238,7 @@ EDITS: dict[str, tuple[Callable[[Path], object], bool]] = {
         lambda p: append(p / "tuners/lora.py", "if TYPE_CHECKING:\n    import mcit_core.run"),
         True,  # the statement itself
     ),
-    "a number": (lambda p: replace(p / "training/evaluation.py", "BATCH = 100", "BATCH = 101"), True),
+    "a number": (lambda p: replace(p / "training/stage.py", "MEASURE = 10", "MEASURE = 11"), True),
     "a text that is no message": (
         lambda p: replace(p / "tuners/lora.py", 'ADAPTER = "default"', 'ADAPTER = "a"'),
         True,

@@ -166,10 +166,9 @@ FAMILIES = Registry(
     "mcit_core.families",
     Part,
     {
-        **dict.fromkeys(
-            ("llava", "llava_next", "llava_onevision", "idefics3", "gemma3"), Part("mcit_core.families:Family")
-        ),
-        **dict.fromkeys(("qwen2_5_vl", "internvl"), Part("mcit_core.families.still:StillFamily")),
+        **dict.fromkeys(("idefics3", "gemma3"), Part("mcit_core.families:Family")),
+        **dict.fromkeys(("llava", "llava_next"), Part("mcit_core.families.llava:Llava")),
+        **dict.fromkeys(("llava_onevision", "qwen2_5_vl", "internvl"), Part("mcit_core.families.still:StillFamily")),
         "qwen3_vl": Part("mcit_core.families.qwen3_vl:Qwen3Vl"),
         "smolvlm": Part("mcit_core.families.smolvlm:SmolVlm"),
         **dict.fromkeys(("blip-2", "instructblip"), Part("mcit_core.families.blip:Blip")),

@@ -19,7 +19,7 @@ from mcit_core.choices import Choice
 from mcit_core.config import Experiment
 from mcit_core.data.features import CHUNK, Opener, Rows, open_rows
 from mcit_core.data.statistics import QueryStatistics, RowView, Statistics, token_statistics
-from mcit_core.models import load_model
+from mcit_core.models import KeepsFeatures, load_model
 from mcit_core.stages.fingerprint import feature_code
 from mcit_core.stages.looks import RETENTION, TEST, VALIDATION
 
@@ -78,9 +78,8 @@ class Workbench:
         split = "statistics" if task == "pretraining" else "train"
         if (task, split, view) not in self._statistics:
             rows = self.rows(task, split)
-            parts = [
-                token_statistics(self.model, rows[some], view) for some in torch.arange(len(rows)).split(8 * CHUNK)
-            ]
+            size = 8 * CHUNK if isinstance(self.model, KeepsFeatures) else CHUNK
+            parts = [token_statistics(self.model, rows[some], view) for some in torch.arange(len(rows)).split(size)]
             self._statistics[task, split, view] = sum(parts[1:], parts[0])
         return self._statistics[task, split, view]
 

@@ -19,17 +19,24 @@ from mcit_core.registry import FAMILIES
 
 
 class Family:
-    """The generic rules; a family overrides what is its own. `answer_type`: the token type of an answer's tokens."""
+    """The generic rules; a family overrides what is its own. `answer_type`: the token type of an answer's tokens;
+    `pictures`: how many a row may have, at least and at most (None: any number)."""
 
     answer_type = 0
+    pictures: tuple[int, int | None] = (0, None)
 
     def processor(self, folder: Path, config: Any) -> Any:
         """Processor of a folder. Raises OSError or ValueError where there is none that can be read."""
         return AutoProcessor.from_pretrained(folder, local_files_only=True)
 
-    def plain(self, instruction: str, pictures: int) -> str:
+    def plain(self, processor: Any, instruction: str, pictures: int) -> str:
         """What the processor gets for a row without a chat template."""
-        return instruction
+        mark: str = getattr(processor, "boi_token", None) or processor.image_token
+        return mark * pictures + instruction
+
+    def lead(self, processor: Any) -> str:
+        """What stands between question and answer without a chat template."""
+        return ""
 
     def caller(self, network: Any) -> Any:
         """What is called with ids and generates: the network, or a language model inside it."""
@@ -52,7 +59,8 @@ class Family:
 
     def more(self, rows: HfBatch) -> dict[str, Any]:
         """Further arguments of the network for a batch."""
-        return {"image_grid_thw": torch.cat(rows.grid)} if rows.grid else {}
+        grid = torch.cat(rows.grid)
+        return {"image_grid_thw": grid} if len(grid) else {}
 
 
 def family_of(model_type: str) -> Family:

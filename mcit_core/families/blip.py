@@ -6,11 +6,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GPT2Tokenizer
 
 from mcit_core.families import Family
 
 
 class Blip(Family):
+    pictures = (1, 1)
+
+    def plain(self, processor: Any, instruction: str, pictures: int) -> str:
+        return instruction  # image tokens are the processor's own affair
+
+    def lead(self, processor: Any) -> str:
+        """OPT's answers begin with a space; other tokenizers put one before a word by themselves."""
+        return " " if isinstance(processor.tokenizer, GPT2Tokenizer) else ""
+
     def caller(self, network: Any) -> Any:
         return network.language_model
 

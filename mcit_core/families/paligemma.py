@@ -11,9 +11,7 @@ from mcit_core.families import Family
 
 class PaliGemma(Family):
     answer_type = 1
-
-    def plain(self, instruction: str, pictures: int) -> str:
-        return "<image>" * pictures + instruction
+    pictures = (1, None)
 
     def first_position(self, columns: dict[str, Tensor], config: Any) -> int | None:
         return 1

@@ -14,8 +14,9 @@ from mcit_core.models.hf_rows import HfBatch
 class Qwen3Vl(StillFamily):
     def more(self, rows: HfBatch) -> dict[str, Any]:
         arguments = super().more(rows)
-        if rows.deep and any(map(len, rows.visual)):
+        deep = [levels for levels in rows.deep if levels]
+        if deep:
             seen = BaseModelOutputWithPooling(pooler_output=[torch.cat(rows.visual)])
-            seen.deepstack_features = [[torch.cat(level)] for level in zip(*rows.deep, strict=True)]
+            seen.deepstack_features = [[torch.cat(level)] for level in zip(*deep, strict=True)]
             arguments["mm_encoder_outputs"] = {"image": seen}
         return arguments

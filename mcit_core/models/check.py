@@ -21,6 +21,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from mcit_core.config import Experiment, Value
 from mcit_core.data.statistics import QueryStatistics
 from mcit_core.example import Example
 from mcit_core.methods import build_experiment
+from mcit_core.models.estimate import Step, estimate, shown
 from mcit_core.models.hf import DTYPES, HfModel
 from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch
 from mcit_core.models.settings import HfSettings
@@ -41,6 +43,8 @@ ANSWERS = ("red", "3", "it is blue green", "1 2")
 SIZES = ((48, 48), (60, 90), (120, 40), (33, 57))
 FRONT = "the shape is blue"
 ANSWER_TOKENS = 16
+#: what a step is by default
+STEP = {"batch": 16, "length": 650, "answer": 10}
 #: how far logits may be apart that are summed in another order, as a share of the largest
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 #: parameters from which on `full`, which copies them all, is not tried unless it is asked for
@@ -253,6 +257,26 @@ def report(model: HfModel, laws: list[Law]) -> str:
     return "\n".join(lines)
 
 
+def print_estimate(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
+    words = dict(word.split("=", 1) for word in given.estimate.split(",") if "=" in word)
+    try:
+        batch, length, answer = (int(words.pop(name, usual)) for name, usual in STEP.items())
+        tuner = words.pop("tuner", "lora")
+        if tuner not in TUNERS.names():
+            raise ValueError(f"tuner {tuner!r} is none of {', '.join(TUNERS.names())}")
+        settings: dict[str, Value] = {name: yaml.safe_load(value) for name, value in words.items()}
+        step = Step(batch, length, tuner, answer, settings)
+    except ValueError as error:
+        parser.error(f"--estimate: {error}")
+    try:
+        found = estimate(HfSettings(path=given.path, dtype=given.dtype), step)
+    except Exception as error:
+        print(f"{given.path} cannot be estimated: {' '.join(str(error).split())[:400]}", file=sys.stderr)
+        return 2
+    print(json.dumps(asdict(found)) if given.json else shown(found, step))
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mcit_core.models.check", description=(__doc__ or "").split("\n")[0]
@@ -260,9 +284,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("path", help="a folder that transformers' save_pretrained wrote, or the hub's name of a model")
     parser.add_argument("--tuners", default=None, help="all, none, or names with commas between them (default: all)")
     parser.add_argument("--dtype", choices=[*DTYPES], default="float32", help="of the weights (default: float32)")
+    parser.add_argument(
+        "--attention", choices=["sdpa", "eager", "flash_attention_2"], help="transformers' implementation"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--estimate",
+        metavar="STEP",
+        help="memory of a training step by part, from the configuration alone: 'batch=16,length=650,tuner=lora', and "
+        "answer=10 or any setting (lora.rank=128)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
+    if given.estimate is not None:
+        return print_estimate(parser, given)
     known = TUNERS.names()
     asked = known if given.tuners in (None, "all") else [] if given.tuners == "none" else given.tuners.split(",")
     if wrong := [name for name in asked if name not in known]:
@@ -270,7 +305,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = HfModel(torch.device(given.device), HfSettings(path=given.path, dtype=given.dtype))
+            model = HfModel(
+                torch.device(given.device), HfSettings(path=given.path, dtype=given.dtype, attention=given.attention)
+            )
     except Exception as error:  # whatever a folder can hold
         print(f"{given.path} cannot be read: {' '.join(str(error).split())[:400]}", file=sys.stderr)
         return 2

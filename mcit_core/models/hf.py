@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.logging import disable_progress_bar
 
@@ -56,12 +55,16 @@ class HfModel:
         self.processor = self.family.processor(folder, self.config)
         self.tokenizer = self.processor.tokenizer
         self.tokenizer.padding_side = "left"
+        self.dtype = DTYPES[settings.dtype]
+        text = self.config.get_text_config()
+        if settings.dtype == "float16" and text.model_type == "t5":
+            raise ValueError(f"model.dtype: T5, in {folder}, overflows in float16; use bfloat16 or float32")
         self.network = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=DTYPES[settings.dtype], attn_implementation=settings.attention, local_files_only=True
+            folder, dtype=self.dtype, attn_implementation=settings.attention, local_files_only=True
         )
         self.network.requires_grad_(False).eval().to(device)
-        self.digest = folder_digest(folder, settings.dtype, settings.attention, settings.place, settings.chat)
-        text = self.config.get_text_config()
+        shown = settings.model_dump(exclude={"path", "revision", "checkpointing"})
+        self.digest = folder_digest(folder, type(self.processor.image_processor).__name__, *map(str, shown.values()))
         self.encoder_decoder = bool(getattr(text, "is_encoder_decoder", False))
         #: what is called with ids: the whole network, or the language model inside one whose forward wants pixels
         self.caller: Any = self.family.caller(self.network)
@@ -70,18 +73,26 @@ class HfModel:
         self.query_image_width = self.family.query_width(self.config)
         self.words = self.embed.weight.shape[0]
         self.image_token = image_token_of(self.config, folder)
-        self.carrier = self.tokenizer.eos_token_id
-        self.texts = Texts(self.processor, self.family, settings, self.network.generation_config.eos_token_id)
+        special = {*self.tokenizer.all_special_ids, self.image_token}
+        self.carrier = next(word for word in range(self.words) if word not in special)
+        #: what generates, by greedy search alone: a published model's penalties would tell answers from teacher forcing
+        self.speaker: Any = self.network.language_model if self.encoder_decoder else self.caller
+        published = self.speaker.generation_config
+        self.texts = Texts(self.processor, self.family, settings, published.eos_token_id)
+        self.speaker.generation_config = GenerationConfig(
+            eos_token_id=self.texts.ends,
+            pad_token_id=self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.texts.ends[0],
+            bos_token_id=published.bos_token_id,
+            decoder_start_token_id=published.decoder_start_token_id,
+            do_sample=False,
+            num_beams=1,
+        )
         self.entrance = nn.Identity()
         self._checkpointed: list[nn.Module] = []
         if settings.checkpointing:
-            self.network.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-            modules = self.language_model.modules()
-            self._checkpointed = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+            self._checkpointed = hf_sites.checkpoint(self.network, self.language_model)
         self._inserted: tuple[HfBatch, Tensor, Tensor | None] | None = None
         self.embed.register_forward_hook(self._insert)
-        reader = self.language_model.get_encoder() if self.encoder_decoder else self.language_model
-        reader.register_forward_pre_hook(self._watch, with_kwargs=True)
 
     # --- what is put in
 
@@ -98,7 +109,8 @@ class HfModel:
         if front is not None:
             where = F.pad(where, (0, output.shape[1] - where.shape[1]))
             output = output.masked_scatter(where[..., None], front.to(output.dtype))
-        return output
+        entered: Tensor = self.entrance(output)
+        return entered
 
     @contextmanager
     def _inserting(self, encoded: HfEncoded) -> Iterator[None]:
@@ -107,10 +119,6 @@ class HfModel:
             yield
         finally:
             self._inserted = None
-
-    def _watch(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if kwargs.get("inputs_embeds") is not None:
-            self.entrance(kwargs["inputs_embeds"])
 
     # --- rows
 
@@ -122,6 +130,14 @@ class HfModel:
         return 0
 
     def prepare(self, examples: list[Example], length: int) -> Prepared:
+        """Raises ValueError where a row has fewer or more pictures than the family reads."""
+        least, most = self.family.pictures
+        for example in examples:
+            if not least <= len(example.images) <= (most or len(example.images)):
+                raise ValueError(
+                    f"model {self.settings.path} ({self.config.model_type}) reads {least if most else 'at least 1'} "
+                    f"picture a row, got {len(example.images)} with {example.instruction[:60]!r}"
+                )
         texts = [self.render(example.instruction, len(example.images)) for example in examples]
         pictures = [[picture.convert("RGB") for picture in example.images] for example in examples]
         shown = {"images": pictures} if any(pictures) else {}
@@ -132,7 +148,7 @@ class HfModel:
     @torch.no_grad()
     def encode(self, prepared: Prepared) -> HfBatch:
         inputs = {
-            name: value.to(self.device, self.network.dtype if value.is_floating_point() else None)
+            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
             for name, value in prepared.inputs.items()
         }
         columns = {"ids": inputs["input_ids"], "mask": inputs["attention_mask"]}
@@ -145,7 +161,7 @@ class HfModel:
         n = len(prepared.pictures)
         places = columns["ids"] == self.image_token
         visual = [torch.zeros(0, self.width, device=self.device)] * n
-        deep: list[list[Tensor]] = []
+        deep: list[list[Tensor]] = [[] for _ in range(n)]
         query_image = torch.zeros(n, self.query_image_width, device=self.device)
         if any(prepared.pictures):
             wanted = inspect.signature(inspect.unwrap(self.network.get_image_features)).parameters
@@ -159,9 +175,11 @@ class HfModel:
                 )
             visual = [*projected.split(tokens)]
             levels = [flat(level).split(tokens) for level in getattr(seen, "deepstack_features", None) or []]
-            deep = [[level[i] for level in levels] for i in range(n)] if levels else []
+            deep = [[level[i] for level in levels] for i in range(n)]
             query_image = self.family.query_images(seen, visual, prepared.pictures)
-        grid = [*inputs["image_grid_thw"].split(prepared.pictures)] if "image_grid_thw" in inputs else []
+        grid = [torch.zeros(0, 3, dtype=torch.long, device=self.device)] * n
+        if "image_grid_thw" in inputs:
+            grid = [*inputs["image_grid_thw"].split(prepared.pictures)]
         text = (columns["mask"].bool() & ~places)[..., None]
         words = self.embed(columns["ids"]).float()
         return HfBatch(
@@ -182,6 +200,8 @@ class HfModel:
             first = (columns["mask"] == 0).sum(1)
         if self.texts.chats and self.settings.place == "content":
             return first + self.texts.opening
+        if self.tokenizer.bos_token_id is None:
+            return first
         begins = columns["ids"].gather(1, first[:, None]).squeeze(1) == self.tokenizer.bos_token_id
         return first + begins.long()
 
@@ -192,13 +212,13 @@ class HfModel:
 
         def padded(name: str) -> Tensor:
             sides = [(0, more) if self.encoder_decoder else (more, 0) for more in grow]
-            return torch.cat(
-                [F.pad(p.columns[name], s, value=fill.get(name, 0)) for p, s in zip(parts, sides, strict=True)]
-            )
+            # rows of text alone may come without token types, which are 0
+            columns = [part.columns.get(name, torch.zeros_like(part.columns["ids"])) for part in parts]
+            return torch.cat([F.pad(c, s, value=fill.get(name, 0)) for c, s in zip(columns, sides, strict=True)])
 
         shift = [0 if self.encoder_decoder else more for more in grow]
         return HfBatch(
-            {name: padded(name) for name in parts[0].columns},
+            {name: padded(name) for name in dict.fromkeys(name for part in parts for name in part.columns)},
             torch.cat([part.slot + more for part, more in zip(parts, shift, strict=True)]),
             [row for part in parts for row in part.visual],
             [row for part in parts for row in part.deep],
@@ -245,12 +265,12 @@ class HfModel:
     def _computing(self) -> Iterator[None]:
         """Half-precision weights compute in their own precision with what is trained, which is float32. Layers whose
         activations are not kept say so by their flag `training` alone: what is in them stays as in evaluation."""
-        half = self.network.dtype != torch.float32
         again = self._checkpointed if torch.is_grad_enabled() else []
         for layer in again:
             layer.training = True
+        half = torch.autocast(self.device.type, dtype=self.dtype) if self.dtype != torch.float32 else nullcontext()
         try:
-            with torch.autocast(self.device.type, dtype=self.network.dtype if half else None, enabled=half):
+            with half:
                 yield
         finally:
             for layer in again:
@@ -311,27 +331,20 @@ class HfModel:
 
     @torch.no_grad()
     def generate(self, encoded: HfEncoded, most: int) -> list[str]:
-        options: dict[str, Any] = {
-            "max_new_tokens": most,
-            "do_sample": False,
-            "num_beams": 1,
-            "pad_token_id": self.tokenizer.pad_token_id,
-            "eos_token_id": self.texts.ends,
-        }
         if self.encoder_decoder:
             hidden = BaseModelOutput(last_hidden_state=encoded.hidden)
             with self._computing():
-                out = self.language_model.generate(encoder_outputs=hidden, attention_mask=encoded.mask, **options)
+                out = self.speaker.generate(encoder_outputs=hidden, attention_mask=encoded.mask, max_new_tokens=most)
             return self._texts(out)
         columns = encoded.rows.columns
         types = {name: columns[name] for name in TOKEN_TYPES if name in columns}
         with self._inserting(encoded), self._computing():
-            out = self.caller.generate(
+            out = self.speaker.generate(
                 input_ids=columns["ids"],
                 attention_mask=columns["mask"],
+                max_new_tokens=most,
                 **types,
                 **self.family.more(encoded.rows),
-                **options,
             )
         return self._texts(out[:, columns["ids"].shape[1] :])
 
@@ -344,11 +357,7 @@ class HfModel:
     @property
     def language_model(self) -> Any:
         """The stack that reads ids; of an encoder-decoder the whole language model."""
-        if self.encoder_decoder:
-            return self.network.language_model
-        found = self.network.get_decoder()  # of BLIP-2 it is the language model with its head
-        inner = found.get_decoder()
-        return inner if inner is not None and hasattr(found, "lm_head") else found
+        return hf_sites.language_model(self.network, self.encoder_decoder)
 
     def linear_sites(self) -> dict[str, Side]:
         return hf_sites.linear(self.language_model, self.encoder_decoder)

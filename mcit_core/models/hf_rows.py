@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
-
-T = TypeVar("T")
 
 #: columns that say of every token what kind it is
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
@@ -19,7 +16,7 @@ TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 class HfBatch:
     """N rows. `columns` are as long as the questions, [N, n] each: `ids`, `mask` and maybe token types. Per row:
     `visual`, its projected image tokens [k, d]; `deep`, the same for each further layer that they enter; `grid`, the
-    patches of each of its pictures [pictures, 3]; both of the latter only where the model has them."""
+    patches of each of its pictures [pictures, 3]; empty where it has no picture or the model no such thing."""
 
     columns: dict[str, Tensor]
     slot: Tensor  # [N] the column where a front goes
@@ -38,9 +35,9 @@ class HfBatch:
         return HfBatch(
             {name: column[index] for name, column in self.columns.items()},
             self.slot[index],
-            picked(self.visual, rows),
-            picked(self.deep, rows),
-            picked(self.grid, rows),
+            [self.visual[row] for row in rows],
+            [self.deep[row] for row in rows],
+            [self.grid[row] for row in rows],
             self.query_image[index],
             self.query_text[index],
         )
@@ -55,11 +52,6 @@ class HfBatch:
             self.query_image.to(device),
             self.query_text.to(device),
         )
-
-
-def picked(values: list[T], rows: list[int]) -> list[T]:
-    """The values of some rows; none where the model has none."""
-    return [values[row] for row in rows] if values else []
 
 
 @dataclass(frozen=True)

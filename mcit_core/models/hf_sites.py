@@ -6,11 +6,32 @@ import re
 from typing import Any
 
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mcit_core.models import AttentionSite, Side
 
 #: last names of the matrices that LoRA takes, of every attention
 LOW_RANK = ("q", "v", "q_proj", "v_proj")
+
+
+def language_model(network: Any, encoder_decoder: bool) -> Any:
+    """The stack that reads ids; of an encoder-decoder the whole language model."""
+    if encoder_decoder:
+        return network.language_model
+    found = network.get_decoder()  # of BLIP-2 it is the language model with its head
+    inner = found.get_decoder()
+    return inner if inner is not None and hasattr(found, "lm_head") else found
+
+
+def checkpoint(network: Any, language_model: Any) -> list[nn.Module]:
+    """Has a network's layers computed again in the backward pass, and returns those of its language model: each does it
+    where its flag `training` is set."""
+    network.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    layers = [module for module in language_model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:  # a layer that drops out by its own flag (OPT) must not begin to with it
+        for name in [name for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float)]:
+            setattr(layer, name, 0.0)
+    return layers
 
 
 def linear(language_model: Any, encoder_decoder: bool) -> dict[str, Side]:

@@ -19,18 +19,25 @@ class Texts:
     @cached_property
     def chats(self) -> bool:
         """Whether instructions go through the processor's chat template."""
-        template = getattr(self.processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
-        return template is not None if self.settings.chat is None else self.settings.chat
+        return self._template is not None if self.settings.chat is None else self.settings.chat
+
+    @property
+    def _template(self) -> str | None:
+        """The processor's, or that of its tokenizer."""
+        found: str | None = getattr(self.processor, "chat_template", None)
+        return found or getattr(self.tokenizer, "chat_template", None)
 
     def render(self, instruction: str, pictures: int = 1, answer: str | None = None) -> str:
         """The text that the processor gets: a turn of the user's, and what opens the answer or the answer itself."""
         if not self.chats:
-            return self.family.plain(instruction, pictures)
+            return self.family.plain(self.processor, instruction, pictures)
         content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": instruction}]
         turns: list[dict[str, object]] = [{"role": "user", "content": content}]
         if answer is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-        text: str = self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
+        text: str = self.processor.apply_chat_template(
+            turns, chat_template=self._template, add_generation_prompt=answer is None, tokenize=False
+        )
         return text
 
     def begins(self, text: str) -> bool:
@@ -44,14 +51,16 @@ class Texts:
 
     @cached_property
     def opening(self) -> int:
-        """Tokens before the user's content: what two questions without a picture have in common."""
-        first, second = (self.ids(self.render(text, 0)) for text in ("A b", "? 7"))
-        return next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
+        """Tokens before the user's content: what two questions, and one with a picture, have in common."""
+        rendered = (self.render("A b", 0), self.render("? 7", 0), self.render("A b", 1))
+        columns = zip(*map(self.ids, rendered), strict=False)
+        return next((i for i, tokens in enumerate(columns) if len({*tokens}) > 1), 0)
 
     def answer(self, answer: str) -> list[int]:
         """An answer's ids behind what opens it, its end included. Raises ValueError where the tokenizer joins them."""
         if not self.chats:
-            ids: list[int] = self.tokenizer(answer, add_special_tokens=False).input_ids
+            lead = self.family.lead(self.processor)
+            ids: list[int] = self.tokenizer(lead + answer, add_special_tokens=False).input_ids
             return [*ids, self.ends[0]]
         opening, lead, _ = self._answer_place
         before, whole = self.ids(opening), self.ids(opening + lead + answer)
@@ -68,14 +77,16 @@ class Texts:
         opening, mark = self.render("?", 0), "answer"
         whole = self.render("?", 0, mark)
         if not whole.startswith(opening):  # a template that opens answers in a way of its own
-            return opening, "", ""
+            return opening, "", whole.rpartition(mark)[2]
         lead, _, behind = whole[len(opening) :].partition(mark)
         return opening, lead, behind
 
     @cached_property
     def ends(self) -> list[int]:
-        """Ids that end an answer, first the one that the chat template writes behind it."""
+        """Ids that end an answer, first the one that the chat template writes behind it: a model's generation settings
+        may leave that one out."""
         known = self._told if isinstance(self._told, list) else [self._told]
         ends = [self.tokenizer.eos_token_id if end is None else end for end in known]
         written = self.tokenizer(self._answer_place[2], add_special_tokens=False).input_ids if self.chats else []
-        return sorted(ends, key=lambda end: (end not in written, ends.index(end)))
+        marks = [token for token in written if token in (*ends, *self.tokenizer.all_special_ids)]
+        return [*dict.fromkeys([*marks[:1], *ends])]

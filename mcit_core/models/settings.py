@@ -25,7 +25,9 @@ class HfSettings(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the frozen weights; what is trained stays float32"
     )
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="transformers' implementation")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
+        None, description="transformers' implementation; null: what the class prefers, sdpa where it can"
+    )
     checkpointing: bool = Field(
         False,
         description="layers are computed again in the backward pass: less memory, more time",

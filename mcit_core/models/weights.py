@@ -14,6 +14,8 @@ from mcit_core.stages.digest import digest
 
 #: files of a folder that make no difference to what a model says
 IGNORED = ("README.md", "LICENSE", ".gitattributes", ".gitignore", "USE_POLICY.md")
+#: what is downloaded of a model
+WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 #: bytes from which on a file's digest is remembered, by path, size and time of change
 LARGE = 64 * 2**20
 
@@ -32,7 +34,7 @@ def model_folder(path: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(path, revision=revision))
+        return Path(snapshot_download(path, revision=revision, allow_patterns=WANTED))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"model.path: {path} is no folder here, and the hub did not give it ({type(error).__name__}); download the "

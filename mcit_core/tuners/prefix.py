@@ -6,6 +6,7 @@ They reach the attention through transformers' own extension point, the attentio
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,7 +48,9 @@ def prefix_attention(
     key, value = torch.cat([keys.expand(n, -1, -1, -1), key], 2), torch.cat([values.expand(n, -1, -1, -1), value], 2)
     if position_bias is not None:
         rest["position_bias"] = _widen(position_bias, keys.shape[2])
-    inner = AttentionInterface().get_interface(layer.implementation, None)
+    # "eager" stands in no table: each file of transformers has its own
+    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    inner = AttentionInterface().get_interface(layer.implementation, own)
     return inner(module, query, key, value, _widen(attention_mask, keys.shape[2]), **rest)
 
 
@@ -77,6 +80,11 @@ class Prefix(BaseTuner):
     def __init__(self, experiment: Experiment, model: Model) -> None:
         super().__init__(experiment, model)
         length = experiment.prefix.length
+        for attention in model.attention_sites().values():
+            if attention.implementation.startswith("flash"):
+                raise ValueError(
+                    f"tuner prefix: attention {attention.implementation} knows no prefix; set model.attention: sdpa"
+                )
         self._layers: dict[str, tuple[nn.Module, PrefixLayer]] = {}
         for layer, attention in model.attention_sites().items():
             pairs: dict[str, list[nn.Parameter]] = {}

@@ -48,3 +48,7 @@ class TestQwen(OnFolder):
 
 class TestInstructBlip(OnFolder):
     family = "instructblip_t5"
+
+
+class TestInstructBlipLlama(OnFolder):
+    family = "instructblip_llama"

@@ -16,6 +16,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
@@ -51,6 +52,8 @@ QWEN = template(
     "<|im_start|>assistant\n",
 )
 LLAVA = template("{{ m.role.upper() }}: ", "<image>\n", " ", "ASSISTANT:")
+#: as published, in that the picture stands behind a space and answers are opened in a way of their own
+ONEVISION = template("<|im_start|>{{ m.role }} ", "<image>\n", "<|im_end|>", "<|im_start|>assistant\n")
 INTERN = template("<|im_start|>{{ m.role }}\n", "<IMG_CONTEXT>\n", "<|im_end|>\n", "<|im_start|>assistant\n")
 SMOL = template("<|im_start|>{{ m.role.capitalize() }}: ", "<image>", "<end_of_utterance>\n", "<|im_start|>Assistant:")
 
@@ -141,6 +144,25 @@ def llava_next(tok: Any) -> tuple[Any, Any]:
         chat_template=LLAVA,
     )
     return tf.LlavaNextForConditionalGeneration(config), processor
+
+
+def llava_onevision(tok: Any) -> tuple[Any, Any]:
+    tok = tokenizer(image_token="<image>", video_token="<video>")
+    config = tf.LlavaOnevisionConfig(
+        vision_config=SIGLIP,
+        text_config=text_config(len(tok), "qwen2"),
+        image_token_id=tok.convert_tokens_to_ids("<image>"),
+        video_token_id=tok.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=GRIDS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_9",
+    )
+    pixels = LlavaOnevisionImageProcessorPil(size={"height": 28, "width": 28}, image_grid_pinpoints=GRIDS)
+    processor = still(tf.LlavaOnevisionProcessor)(
+        pixels, tok, num_image_tokens=16, vision_feature_select_strategy="full", chat_template=ONEVISION
+    )
+    return tf.LlavaOnevisionForConditionalGeneration(config), processor
 
 
 def qwen_ids(tok: Any) -> dict[str, int]:
@@ -306,10 +328,10 @@ def blip2(tok: Any, text: dict[str, Any]) -> tuple[Any, Any]:
     return network, tf.Blip2Processor(pixels, tok, num_query_tokens=8)
 
 
-def paligemma(tok: Any) -> tuple[Any, Any]:
+def paligemma(tok: Any, text: str = "gemma") -> tuple[Any, Any]:
     config = tf.PaliGemmaConfig(
         vision_config={**SIGLIP, "projection_dim": 64, "num_image_tokens": 16},
-        text_config=text_config(len(tok), "gemma", head_dim=16),
+        text_config=text_config(len(tok), text, head_dim=16),
         image_token_id=tok.convert_tokens_to_ids("<image>"),
         projection_dim=64,
         hidden_size=64,
@@ -340,6 +362,7 @@ def gemma3(tok: Any) -> tuple[Any, Any]:
 FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "llava": llava,
     "llava_next": llava_next,
+    "llava_onevision": llava_onevision,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
     "smolvlm": smolvlm,
@@ -350,6 +373,7 @@ FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "blip2_t5": lambda tok: blip2(tok, t5_config(len(tok))),
     "blip2_opt": lambda tok: blip2(tok, opt_config(len(tok))),
     "paligemma": paligemma,
+    "paligemma2": lambda tok: paligemma(tok, "gemma2"),
     "gemma3": gemma3,
 }
 

@@ -213,7 +213,7 @@ def test_a_prompt_goes_before_the_users_content_or_to_the_start() -> None:
     assert check.shown_prompt(content).startswith(r"'<|im_start|>user\n▮<|vision_start|>")
     assert check.shown_prompt(start).startswith(r"'▮<|im_start|>user")
     plain = load(folder_of("llava"), chat=False)
-    assert plain.render("what is it ?") == "what is it ?"
+    assert plain.render("what is it ?") == "<image>what is it ?"
     assert content.digest != start.digest
 
 

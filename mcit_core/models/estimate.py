@@ -1,0 +1,234 @@
+"""What a training step takes of memory, by part, counted on the meta device: nothing is allocated, no weights are read.
+
+The step is really taken, tuner and all, on a network without memory, and what autograd keeps for the backward pass is
+counted by storage. Not counted: the tower's passing activations, what a protection keeps but an average, the
+allocator's slack and the GPU's own context (about 1 GB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextToText
+
+from mcit_core.choices import Choice
+from mcit_core.config import Experiment, Value
+from mcit_core.data.statistics import QueryStatistics
+from mcit_core.families import family_of
+from mcit_core.methods import build_experiment
+from mcit_core.models import AttentionSite, Side, hf_sites
+from mcit_core.models.hf import DTYPES
+from mcit_core.models.settings import HfSettings
+from mcit_core.models.weights import model_folder
+from mcit_core.registry import TUNERS
+from mcit_core.tuners import Tuner
+
+#: bytes of a trained number: itself, its gradient and Adam's two moments, float32
+TRAINED = 16
+#: further ones with an average: it, and the last step's gradient and weights, which the Taylor weight is made of
+AVERAGED = {"none": 0, "fixed": 4, "taylor": 12, "per_tensor": 12}
+FUSED = "mcit_estimate"
+
+
+class _Fused(torch.autograd.Function):
+    """What a fused attention keeps: queries, keys, values, its output and a number a row."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return out
+
+
+def _fused(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    out: Tensor = _Fused.apply(query, key, value)  # type: ignore[no-untyped-call]
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(FUSED, _fused)
+
+
+@dataclass(frozen=True)
+class Step:
+    """`length`: tokens of a row, a tuned prompt and the answer's `answer` tokens included."""
+
+    batch: int
+    length: int
+    tuner: str
+    answer: int
+    settings: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by part, as it is and with checkpointing."""
+
+    network: str
+    parameters: int
+    trained: int
+    plain: dict[str, int]
+    checkpointed: dict[str, int]
+
+
+class Skeleton:
+    """As much of a model as a tuner is built on, on the meta device."""
+
+    name = "hf"
+    device = torch.device("meta")
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        config = AutoConfig.from_pretrained(folder)
+        text = config.get_text_config()
+        self.encoder_decoder = bool(getattr(text, "is_encoder_decoder", False))
+        with torch.device("meta"):
+            self.network = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        self.network.requires_grad_(False).eval()
+        self.language_model = hf_sites.language_model(self.network, self.encoder_decoder)
+        if not self.encoder_decoder:  # T5 adds a bias to its scores, which fused attentions keep apart
+            for module in self.language_model.modules():
+                if hasattr(module, "config"):
+                    module.config._attn_implementation = FUSED
+        self.dtype, self.entrance = dtype, nn.Identity()
+        self.width, self.words = text.hidden_size, self.network.get_input_embeddings().weight.shape[0]
+        self.query_text_width, self.query_image_width = self.width, family_of(config.model_type).query_width(config)
+
+    def word_rows(self, ids: Tensor) -> Tensor:
+        return torch.zeros(*ids.shape, self.width)
+
+    def linear_sites(self) -> dict[str, Side]:
+        return hf_sites.linear(self.language_model, self.encoder_decoder)
+
+    def block_sites(self) -> dict[str, tuple[nn.Module, Side]]:
+        return hf_sites.blocks(self.language_model, self.encoder_decoder)
+
+    def attention_sites(self) -> dict[str, AttentionSite]:
+        return hf_sites.attentions(self.language_model, self.encoder_decoder)
+
+    def forward(self, step: Step, front: Tensor | None) -> Tensor:
+        """Hidden rows of the answer [B, a, d], after a forward pass over the whole row."""
+        rows = step.length - (0 if front is None else front.shape[1]) - (step.answer if self.encoder_decoder else 0)
+        if rows < 1:
+            raise ValueError(f"length {step.length} has no room for the prompt and the answer of {step.answer} tokens")
+        words = torch.empty(step.batch, rows, self.width, dtype=self.dtype, device="meta")
+        embedded = words if front is None else torch.cat([front.to(self.dtype), words], 1)
+        if self.encoder_decoder:
+            mask = torch.ones(embedded.shape[:2], dtype=torch.long, device="meta")
+            ids = torch.zeros(step.batch, step.answer, dtype=torch.long, device="meta")
+            out = self.language_model(inputs_embeds=embedded, attention_mask=mask, decoder_input_ids=ids)
+            logits: Tensor = out.logits
+            return logits
+        seen = torch.ones(step.batch, 1, embedded.shape[1], embedded.shape[1], dtype=torch.bool, device="meta")
+        hidden = self.language_model(inputs_embeds=embedded, attention_mask=seen, use_cache=False)[0]
+        head = self.network.get_output_embeddings()
+        logits = head(hidden[:, -step.answer :])
+        return logits
+
+
+@contextmanager
+def counting(network: nn.Module) -> Iterator[dict[int, int]]:
+    """The storages that autograd keeps inside, by identity, with their bytes; the network's own are left out."""
+    own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    kept: dict[int, int] = {}
+    alive = []  # so that no identity is given twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+            alive.append(storage)
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
+
+
+def _kept(model: Skeleton, step: Step, experiment: Experiment, checkpointing: bool) -> tuple[int, int]:
+    """Bytes kept for the backward pass of a step, and numbers trained."""
+    zeros = [torch.zeros(width) for width in (model.query_image_width, model.query_text_width)]
+    queries = QueryStatistics(zeros[0], zeros[0], zeros[1], zeros[1])
+    tuner: Tuner = TUNERS.load(step.tuner).build(experiment, model, queries)
+    parameters = tuner.parameters()
+    layers = hf_sites.checkpoint(model.network, model.language_model) if checkpointing else []
+    for layer in layers:
+        layer.training = True
+    try:
+        with tuner.attached(), counting(model.network) as kept:
+            for parameter in parameters.values():
+                kept.pop(parameter.untyped_storage()._cdata, None)
+            half = model.dtype != torch.float32
+            with torch.autocast("cpu", dtype=model.dtype if half else None, enabled=half):
+                logits = model.forward(step, front_of(step, experiment, parameters)).float()
+            F.cross_entropy(
+                logits.flatten(0, 1), torch.zeros(step.batch * step.answer, dtype=torch.long, device="meta")
+            )
+    finally:
+        for layer in layers:
+            layer.training = False
+    mine = {parameter.untyped_storage()._cdata for parameter in parameters.values()}
+    total = sum(size for storage, size in kept.items() if storage not in mine)
+    return total, sum(parameter.numel() for parameter in parameters.values())
+
+
+def front_of(step: Step, experiment: Experiment, parameters: Mapping[str, Tensor]) -> Tensor | None:
+    """[B, m, d], the rows that a tuner puts in front, gathered from its parameters as it does it."""
+    if step.tuner == "prompt":
+        return parameters["prompts"].expand(step.batch, -1, -1)
+    if step.tuner == "prompt_pool":
+        chosen = torch.zeros(step.batch, experiment.pool.top_k, dtype=torch.long, device="meta")
+        return parameters["prompts"][chosen].flatten(1, 2)
+    return None
+
+
+def estimate(settings: HfSettings, step: Step) -> Estimate:
+    """Raises FileNotFoundError, OSError or ValueError where the folder's configuration cannot be read, or the step
+    cannot be taken."""
+    folder = model_folder(settings.path, settings.revision)
+    model = Skeleton(folder, DTYPES[settings.dtype])
+    choice: Choice = {"kind": "hf", **settings.model_dump(exclude_defaults=True)}
+    given: dict[str, Value] = {"tuner": step.tuner, "train.batch_size": step.batch, **step.settings}
+    experiment = build_experiment("mini", choice, step.tuner, ("attribute",), 0, given)
+    plain, trained = _kept(model, step, experiment, checkpointing=False)
+    again, _ = _kept(model, step, experiment, checkpointing=True)
+    average = str(experiment.averaging.model_dump().get("kind", "none"))
+    layers = max(len(model.attention_sites()), 1)
+    numbers = model.network.num_parameters()
+    fixed = {
+        f"weights, {settings.dtype}": sum(p.numel() * p.element_size() for p in model.network.parameters()),
+        "trained numbers, gradients, Adam": TRAINED * trained,
+        **({f"average ({average})": AVERAGED[average] * trained} if AVERAGED[average] else {}),
+    }
+    return Estimate(
+        type(model.network).__name__,
+        numbers,
+        trained,
+        {**fixed, "kept for the backward pass": plain},
+        {**fixed, "kept for the backward pass": again, "one layer computed again": (plain - again) // layers},
+    )
+
+
+def shown(found: Estimate, step: Step) -> str:
+    lines = [
+        f"{found.network}, {found.parameters / 1e6:,.1f} million parameters; {step.tuner} trains "
+        f"{found.trained / 1e6:,.2f} million; a step of {step.batch} rows of {step.length} tokens, {step.answer} of "
+        "them the answer, with fused attention",
+        "",
+        f"{'GB':<36}{'as it is':>10}{'checkpointed':>14}",
+    ]
+    for part in {**found.plain, **found.checkpointed}:
+        columns = [parts.get(part) for parts in (found.plain, found.checkpointed)]
+        told = ["–" if size is None else f"{size / 1e9:.2f}" for size in columns]
+        lines.append(f"{part:<36}{told[0]:>10}{told[1]:>14}")
+    totals = [f"{sum(parts.values()) / 1e9:.2f}" for parts in (found.plain, found.checkpointed)]
+    lines.append(f"{'in all':<36}{totals[0]:>10}{totals[1]:>14}")
+    lines.append(
+        "not counted: the tower's passing activations, the allocator's slack, the GPU's own context (about 1 GB)"
+    )
+    return "\n".join(lines)

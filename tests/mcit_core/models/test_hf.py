@@ -225,11 +225,13 @@ def test_an_answer_is_behind_what_the_template_puts_before_it() -> None:
     qwen = load(folder_of("qwen2_5_vl"))
     end = qwen.tokenizer.convert_tokens_to_ids("<|im_end|>")
     qwen.texts._told = [2, end]
+    del qwen.texts.ends
     assert qwen.answer_ids(["red"])[0].tolist()[-1] == end  # of several ends the one that the template writes
 
 
 def test_a_tokenizer_that_joins_prompt_and_answer_is_refused() -> None:
     model = load(folder_of("llava"))
+    vars(model.texts).pop("_answer_place")  # worked out when it was loaded
     model.texts.render = lambda instruction, pictures=1, answer=None: f"{instruction} re{answer or ''}"  # type: ignore[method-assign]
     with pytest.raises(
         ValueError, match=r"joins the end of the prompt '\? re' with the answer 'd'.*model\.chat: false"

@@ -22,6 +22,7 @@ from orchestration.results.matrices import accuracy_matrix, mean_matrix
 from orchestration.results.reading import metric_names, read_results
 from orchestration.results.settings import VALIDATION, Setting, best_setting, candidates, settings_summary
 from orchestration.results.words import format_number, setting_label
+from tests.support.examples import example
 
 AXIS = "projection.task_energy"
 MEASURES = (
@@ -414,3 +415,26 @@ def test_an_axis_that_a_method_does_not_read_is_not_in_its_name() -> None:
     setting = Setting("ema_taylor", (("averaging.weight", None), ("train.clip", None)))
     assert setting_label(setting, axes) == "ema_taylor, clip null"
     assert setting_label(Setting("direct", (("averaging.weight", None),)), axes) == "direct"
+
+
+def test_the_table_of_orders_by_hand(tmp_path: Path) -> None:
+    """Two orders of two seeds: 0.3 and 0.5 of one, 0.6 and 0.6 of the other; `sequential` at 0.5 in both."""
+    other = ">".join(reversed(ORDER.split(">")))
+    trials = [
+        energy(f"{order[:1]}{seed}", 0.5, seed, order=order, average_accuracy=value)
+        for order, values in ((ORDER, (0.3, 0.5)), (other, (0.6, 0.6)))
+        for seed, value in enumerate(values)
+    ]
+    trials += [
+        trial(f"s{order[:1]}{seed}", "sequential", seed, order=order, average_accuracy=0.5)
+        for order in (ORDER, other)
+        for seed in range(2)
+    ]
+    run = write_run(tmp_path / "run", trials)
+    lines = example("markdown").table("orders", run, ["average_accuracy"]).splitlines()
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1].strip("| ") for line in lines[2:]}
+    (own,) = [row for name, row in rows.items() if name.endswith("0.5`")]
+    (gain,) = [row for name, row in rows.items() if name.endswith("minus `sequential`")]
+    assert own == "50.0, s.d. 14.1, 40.0 to 60.0"
+    assert gain == "0.0, s.d. 14.1, −10.0 to +10.0; higher in 1 of 2"
+    assert "50.0, s.d. 0.0, 50.0 to 50.0" in rows.values()

@@ -80,7 +80,7 @@ def by_hand(model: HfModel, example: Example, label: Tensor, front: list[int]) -
     words = {name: values[:slot] + added.get(name, [0] * len(front)) + values[slot:] for name, values in words.items()}
     left = ("attention_mask", "labels", *words)
     rest = {
-        name: value.to(model.device, model.network.dtype if value.is_floating_point() else None)
+        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
         if name not in left
     }

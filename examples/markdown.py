@@ -60,7 +60,8 @@ def orders(context: Context, metrics: Iterable[str]) -> list[list[str]]:
                 own, other = _of(by_order, name), _of(found[baseline], name)
                 gains = {order: value - other[order] for order, value in own.items() if order in other}
                 above = sum(gain > 0 for gain in gains.values())
-                rows[-1].append(f"{_spread(name, gains, signed=True)}; higher in {above} of {len(gains)}")
+                counted = f"; higher in {above} of {len(gains)}" if gains else ""
+                rows[-1].append(f"{_spread(name, gains, signed=True)}{counted}")
     return rows
 
 

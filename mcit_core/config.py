@@ -115,7 +115,7 @@ class Train(Section):
     lr: float = Field(0.1, gt=0, description="the optimizer's learning rate for the tuned tensors")
     schedule: Literal["constant", "cosine"] = Field("constant", description="of the learning rate over a stage's steps")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of a stage's steps in which the rate rises from zero")
-    weight_decay: float = Field(0.0, ge=0, description="adamw's, of every tensor that is not projected")
+    weight_decay: float = Field(0.0, ge=0, description="adamw's")
     clip: float | None = Field(1.0, gt=0, description="global gradient-norm bound; null: none")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the forward pass; parameters stay float32"
@@ -129,6 +129,8 @@ class Train(Section):
             raise ValueError("weight_decay is set, but optimizer adam has none; set optimizer: adamw, or leave it out")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate {self.accumulate} is more than batch_size {self.batch_size}: a part is empty")
+        if self.warmup and not 1 <= round(self.warmup * self.steps) < self.steps:
+            raise ValueError(f"warmup {self.warmup:g} is none or all of {self.steps} steps; leave it out, or change it")
         return self
 
 

@@ -92,7 +92,7 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
     console.print(
         f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
         f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps, "
-        f"{f'{splits} splits' if evaluated is None else f'{evaluated} rows'} evaluated after stages"
+        f"{f'{splits} splits' if evaluated is None else f'at most {evaluated} rows'} evaluated after stages"
     )
     halving = race(spec, trials)
     if halving:
@@ -122,6 +122,8 @@ def evaluated_rows(trials: list[Trial]) -> dict[str, int] | None:
         options = options_of(experiment.benchmark)
         for split, usual in ROWS.items():
             held = usual if split == "retention" else int(str(options.get(f"{split}_rows", usual)))
+            if split == "retention" and kind_of(experiment.model) != "mini":
+                held = 0  # others come with no sample of their own
             most = experiment.evaluation.rows if split != "retention" else None
             rows[split] = max(rows[split], min(held, most or held))
     return rows
@@ -224,12 +226,15 @@ def _train(
 
     with Progress(console, records, tracker.request) as progress:
         tracker.request()  # the sweep's run is there from the start
+        from mcit_core.data.workbench import drop_workbenches
+
         try:
             left = [trial for trial in trials if records.records[trial.id].status != "FINISHED"]
             if not spec.halving:
                 from orchestration.run.from_store import read_trials
 
                 left = read_trials(left, command.storage / "features", command.stages, progress)
+            drop_workbenches()  # models are no more use here, and their memory is their workers'
             return _train_on_ray(command, spec, left, progress, stop) if left else ""
         except KeyboardInterrupt:
             return progress.hopeless

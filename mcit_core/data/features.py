@@ -35,14 +35,20 @@ Opener = Callable[[Mapping[str, Any]], Example]
 
 class Rows:
     """One split of one task: `rows[index]` gives a batch; labels, answers and kinds lie beside them. `index` is that of
-    a benchmark, with a column `bytes` more; `kept`: the features of all its rows."""
+    a benchmark; or, where its features are `kept`, its texts alone, with the `sizes` of its rows."""
 
-    def __init__(self, model: Model, index: pa.Table, open_row: Opener, kept: Batch | None = None) -> None:
-        self.model, self._index, self._open, self._kept = model, index, open_row, kept
+    def __init__(
+        self,
+        model: Model,
+        index: pa.Table,
+        open_row: Opener,
+        kept: Batch | None = None,
+        sizes: list[int] | None = None,
+    ) -> None:
+        self.model, self._index, self._open, self._kept, self._sizes = model, index, open_row, kept, sizes
         self.answers: list[str] = index["answer"].to_pylist()
         self.content_kinds: list[str] = index["content_kind"].to_pylist()
         self.instructions: list[str] = index["instruction"].to_pylist()
-        self.bytes: list[int] = index["bytes"].to_pylist()
         self.labels = model.answer_ids(self.answers)
         self.length = model.instruction_length(self.instructions)
 
@@ -63,9 +69,17 @@ class Rows:
             where = some.tolist()
             if isinstance(self.model, KeepsFeatures):
                 where += where[:1] * (CHUNK - len(where))
-            examples = [self._open(self._index.slice(i, 1).to_pylist()[0]) for i in where]
+            examples = [self._open(self._row(i)) for i in where]
             encoded = self.model.encode(self.model.prepare(examples, self.length))
             yield encoded[torch.arange(len(some), device=self.model.device)]
+
+    def _row(self, row: int) -> dict[str, Any]:
+        found: dict[str, Any] = self._index.slice(row, 1).to_pylist()[0]
+        return found
+
+    def stored_bytes(self, row: int) -> int:
+        """What a row takes as its benchmark stores it."""
+        return stored_bytes(self._row(row)) if self._sizes is None else self._sizes[row]
 
 
 def stored_bytes(row: Mapping[str, Any]) -> int:
@@ -74,20 +88,30 @@ def stored_bytes(row: Mapping[str, Any]) -> int:
     return pictures + len(row["instruction"].encode()) + len(row["answer"].encode())
 
 
-def with_bytes(index: pa.Table) -> pa.Table:
-    return index.append_column("bytes", pa.array([stored_bytes(row) for row in index.to_pylist()], pa.int64()))
-
-
 def table_digest(index: pa.Table) -> str:
-    """Digest of all that an index says, independent of how Arrow stores it."""
+    """Digest of all that an index says, independent of how Arrow stores it; of pictures that are files also of their
+    sizes and times of change."""
     total = hashlib.sha256()
     for name in sorted(index.column_names):
-        total.update(f"{name}\0".encode())
-        for value in index[name].to_pylist():
-            for part in value if isinstance(value, list) else [value]:
-                total.update(part if isinstance(part, bytes) else repr(part).encode())
-                total.update(b"\0")
+        for value in (name, *index[name].to_pylist()):
+            parts = value if isinstance(value, list) else [value]
+            if name == "images":
+                parts = [part if isinstance(part, bytes) else f"{part} {_stamp(part)}" for part in parts]
+            told = [part if isinstance(part, bytes) else repr(part).encode() for part in parts]
+            # with lengths, so that no two rows read alike that are cut elsewhere
+            total.update(repr([len(part) for part in told]).encode())
+            for part in told:
+                total.update(part)
     return total.hexdigest()
+
+
+def _stamp(path: str) -> str:
+    """Size and time of change of a file that is there from here."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "not there"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def open_rows(
@@ -101,13 +125,13 @@ def open_rows(
     """The rows of `make_index()` and the digest of what they say, from the cache in `folder` where it has them.
 
     `source` changes whenever the index does; where it is None the index is made and hashed each time, so that the cache
-    never stands in for rows that have changed. `key` names what else decides the features, the code that encodes them
-    included. A damaged cache file is reported and made again. Without a folder, and of a model that does not keep
-    features, there is no cache.
+    never stands in for rows that have changed. `key` names what else decides the features, the code that opens and
+    encodes them included. A damaged cache file is reported and made again. Without a folder, and of a model that does
+    not keep features, there is no cache.
     """
     if folder is None or not isinstance(model, KeepsFeatures):
         index = make_index()
-        return Rows(model, with_bytes(index), open_row), table_digest(index)
+        return Rows(model, index, open_row), table_digest(index)
     made = make_index() if source is None else None
     said = source if made is None else table_digest(made)
     machine = {"device": model.device.type, "numerics": numerics(model.device)}
@@ -125,16 +149,16 @@ def open_rows(
 def _write(model: Model, path: Path, index: pa.Table, open_row: Opener) -> None:
     assert isinstance(model, KeepsFeatures)
     torch.set_num_threads(1)  # the last bits of a feature depend on the number of threads
-    sized = with_bytes(index)
-    features = model.columns(Rows(model, sized, open_row)[torch.arange(index.num_rows)])
+    features = model.columns(Rows(model, index, open_row)[torch.arange(index.num_rows)])
     columns: dict[str, pa.Array] = {}
     shapes: dict[str, list[int]] = {}
     for name, tensor in features.items():
         values = tensor.cpu().numpy()
         shapes[name] = list(values.shape[1:])
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), int(np.prod(values.shape[1:])))
-    for name in (*TEXTS, "bytes"):
-        columns[f"row_{name}"] = sized[name].combine_chunks()
+    for name in TEXTS:
+        columns[f"row_{name}"] = index[name].combine_chunks()
+    columns["row_bytes"] = pa.array([stored_bytes(row) for row in index.to_pylist()], pa.int64())
     body = pa.record_batch(columns)
     head = {"shapes": json.dumps(shapes), "data": table_digest(index), "checksum": _checksum(body)}
     body = body.replace_schema_metadata(head)
@@ -167,5 +191,6 @@ def _read(model: Model, path: Path, open_row: Opener) -> tuple[Rows, str]:
         for name, shape in shapes.items():
             values = body[name].values.to_numpy(zero_copy_only=True)
             tensors[name] = torch.from_numpy(values).view(-1, *shape)
-    texts = pa.table({name: body[f"row_{name}"] for name in (*TEXTS, "bytes")})
-    return Rows(model, texts, open_row, model.from_columns(tensors)), head["data"]
+    texts = pa.table({name: body[f"row_{name}"] for name in TEXTS})
+    sizes: list[int] = body["row_bytes"].to_pylist()
+    return Rows(model, texts, open_row, model.from_columns(tensors), sizes), head["data"]

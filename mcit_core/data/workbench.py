@@ -16,11 +16,11 @@ import torch
 from mcit_core.benchmarks import Benchmark, TellsRows, load_benchmark
 from mcit_core.benchmarks.blind import Blind
 from mcit_core.choices import Choice
-from mcit_core.config import Experiment
+from mcit_core.config import Experiment, Value
 from mcit_core.data.features import CHUNK, Opener, Rows, open_rows
 from mcit_core.data.statistics import QueryStatistics, RowView, Statistics, token_statistics
 from mcit_core.models import KeepsFeatures, load_model
-from mcit_core.stages.fingerprint import feature_code
+from mcit_core.stages.fingerprint import benchmark_code, feature_code
 from mcit_core.stages.looks import RETENTION, TEST, VALIDATION
 
 SPLITS = (VALIDATION, TEST)
@@ -42,13 +42,16 @@ class Workbench:
         self.benchmark: Benchmark = load_benchmark(benchmark)
         self.features = features
         self._code = feature_code(model)
+        self._opens: Value = {"benchmark": benchmark, "code": benchmark_code(benchmark)}
         self._rows: dict[tuple[str, str], tuple[Rows, str]] = {}
         self._statistics: dict[tuple[str, str, RowView], Statistics] = {}
 
     def _open(self, task: str, split: str) -> tuple[Rows, str]:
         if (task, split) not in self._rows:
             told, make, opener = self._source(task, split)
-            self._rows[task, split] = open_rows(self.model, self._code, told, make, opener, self.features)
+            own = task == "pretraining" and self.has_sample
+            code = self._code if own else {**self._code, "opens": self._opens}
+            self._rows[task, split] = open_rows(self.model, code, told, make, opener, self.features)
         return self._rows[task, split]
 
     def _source(self, task: str, split: str) -> tuple[str | None, Callable[[], pa.Table], Opener]:

@@ -8,8 +8,8 @@ allocator's slack and the GPU's own context (about 1 GB).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,10 @@ def _kept(model: Skeleton, step: Step, experiment: Experiment, checkpointing: bo
         with tuner.attached(), counting(model.network) as kept:
             for parameter in parameters.values():
                 kept.pop(parameter.untyped_storage()._cdata, None)
-            half = model.dtype != torch.float32
-            with torch.autocast("cpu", dtype=model.dtype if half else None, enabled=half):
+            half = model.dtype
+            if half == torch.float32 and experiment.train.precision == "bfloat16":
+                half = torch.bfloat16
+            with torch.autocast("cpu", dtype=half) if half != torch.float32 else nullcontext():
                 logits = model.forward(step, front_of(step, experiment, parameters)).float()
             F.cross_entropy(
                 logits.flatten(0, 1), torch.zeros(step.batch * step.answer, dtype=torch.long, device="meta")
@@ -195,6 +197,7 @@ def estimate(settings: HfSettings, step: Step) -> Estimate:
     choice: Choice = {"kind": "hf", **settings.model_dump(exclude_defaults=True)}
     given: dict[str, Value] = {"tuner": step.tuner, "train.batch_size": step.batch, **step.settings}
     experiment = build_experiment("mini", choice, step.tuner, ("attribute",), 0, given)
+    step = replace(step, batch=-(-step.batch // experiment.train.accumulate))  # rows that are read at once
     plain, trained = _kept(model, step, experiment, checkpointing=False)
     again, _ = _kept(model, step, experiment, checkpointing=True)
     average = str(experiment.averaging.model_dump().get("kind", "none"))

@@ -25,6 +25,8 @@ def model_folder(path: str, revision: str | None) -> Path:
     FileNotFoundError where it is neither."""
     folder = Path(path).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"model.revision: {folder} is a folder, and has none; leave it out")
         if not (folder / "config.json").exists():
             raise FileNotFoundError(f"model.path: {folder} has no config.json; a folder of transformers is wanted")
         return folder

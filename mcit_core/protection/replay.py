@@ -45,7 +45,7 @@ def kept_rows(view: StageView, tasks: tuple[str, ...], capacity: int) -> list[tu
 
 def buffer_bytes(bench: Workbench, kept: list[tuple[str, int]]) -> int:
     """Bytes of the kept rows as the benchmark stores them: pictures, instruction and answer."""
-    return sum(bench.rows(task, "train").bytes[row] for task, row in kept)
+    return sum(bench.rows(task, "train").stored_bytes(row) for task, row in kept)
 
 
 class Reservoir(Protection[ReservoirSettings]):

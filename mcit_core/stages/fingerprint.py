@@ -44,6 +44,11 @@ def feature_code(model: Choice) -> dict[str, Value]:
     return _as_key(_code(["mcit_core.data.features", MODELS.module_of(kind_of(model))]))
 
 
+def benchmark_code(benchmark: Choice) -> dict[str, Value]:
+    """Of what opens a benchmark's rows, in the form of `stage_code`."""
+    return _as_key(_code([BENCHMARKS.module_of(kind_of(benchmark))]))
+
+
 def rows_code(module: str) -> dict[str, Value]:
     """Of one module and all that it imports: for rows that follow from the code that draws them."""
     return _as_key(_code([module]))

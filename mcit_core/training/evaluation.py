@@ -74,7 +74,9 @@ def evaluate(
                 choices.append(chosen.cpu())
             exact = torch.zeros(len(index), dtype=torch.bool)
             if teacher_forcing and benchmark.exact_match:
-                exact = teacher_forced_exact(model, encoded, rows.labels[index]).cpu()
+                labels = rows.labels[index]
+                short = (labels != -100).sum(1) - 1 <= settings.max_new_tokens  # its end need not be said
+                exact = (teacher_forced_exact(model, encoded, labels) & short).cpu()
             open_rows = (~exact).nonzero().flatten()
             answers = []
             if len(open_rows):

@@ -28,20 +28,12 @@ class Learner:
 
 
 def optimizer_of(tuner: Tuner, experiment: Experiment) -> torch.optim.Optimizer:
-    """Adam or AdamW on the tuner's groups, new for every stage. What is projected does not decay: that would move it
-    where its projection forbids."""
+    """Adam or AdamW on the tuner's groups, new for every stage. What is projected decays too, and its projection keeps
+    the decay inside: it is the realised change that is projected."""
     groups = [dict(group) for group in tuner.groups(experiment)]
     if experiment.train.optimizer == "adam":
         return torch.optim.Adam(groups)
-    names = tuner.projected if experiment.protects("projection") else {}
-    kept = {id(tuner.parameters()[name]) for name in names}
-    parts = [
-        {**group, "params": params, "weight_decay": decay}
-        for group in tuner.groups(experiment)
-        for projected, decay in ((False, experiment.train.weight_decay), (True, 0.0))
-        if (params := [p for p in group["params"] if (id(p) in kept) == projected])
-    ]
-    return torch.optim.AdamW(parts)
+    return torch.optim.AdamW(groups, weight_decay=experiment.train.weight_decay)
 
 
 def scheduler_of(optimizer: torch.optim.Optimizer, train: Train, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -69,10 +61,12 @@ def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = F
             share = (told != -100).sum().item() / tokens
             loss += _backward(learner, batch[part], told[:, : _longest(told)], share, len(part) / len(labels))
 
+    frozen: list[tuple[nn.Parameter, Tensor, Tensor]] = []
     for name, parameter in parameters.items():
         rows = tuner.frozen_rows(name)
         if rows is not None and parameter.grad is not None:
             parameter.grad[rows] = 0  # they do not move, and have no part in any norm
+            frozen.append((parameter, rows, parameter.detach()[rows].clone()))
     for protection in protections:
         protection.see_gradients()
     for protection in protections:
@@ -80,6 +74,9 @@ def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = F
     if train.clip is not None:
         nn.utils.clip_grad_norm_(parameters.values(), train.clip)
     learner.optimizer.step()
+    with torch.no_grad():
+        for parameter, rows, values in frozen:
+            parameter[rows] = values  # nor do they decay
     for protection in protections:
         protection.change_step()
     for protection in protections:

@@ -42,8 +42,7 @@ def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provena
     started = time.strftime("%Y-%m-%d %H:%M:%S")  # before features are built, which can take long
     from safetensors import SafetensorError
 
-    from mcit_core.data.workbench import drop_workbenches, shared_workbench
-    from mcit_core.models import KeepsFeatures
+    from mcit_core.data.workbench import shared_workbench
     from mcit_core.stages.numerics import numerics
 
     calculates: dict[str, str] = {}
@@ -62,8 +61,6 @@ def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provena
         calculates |= numerics(bench.model.device)
         weights[model] = bench.model.digest[:16]
         data[benchmark] = {task: bench.data_digest(task)[:16] for task in spec.tasks}
-        if not isinstance(bench.model, KeepsFeatures):
-            drop_workbenches()  # a large model is no more use here, and its memory is its workers'
     versions: dict[str, JsonValue] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

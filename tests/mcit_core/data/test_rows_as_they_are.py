@@ -7,14 +7,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+import torch
+from PIL import Image
 
+from mcit_core.benchmarks.mini import MiniBenchmark
 from mcit_core.choices import Choice
 from mcit_core.config import Value
+from mcit_core.data.features import table_digest
 from mcit_core.data.workbench import Workbench
+from mcit_core.example import Example
 from mcit_core.methods import build_experiment
 from mcit_core.registry import BENCHMARKS, MODELS, Part
 from mcit_core.training.sequence import Sequence
@@ -227,3 +234,48 @@ def test_the_scorer_and_the_models_own_sample_are_in_the_keys(tmp_path: Path, mo
     other = untouched("lenient")
     assert other[0] != strict[0]
     assert other[1] != strict[1]
+
+
+class Shaded(MiniBenchmark):
+    """Its pictures are made where a row is opened."""
+
+    shade = 0
+
+    def __init__(self, shade: int = 0) -> None:
+        super().__init__({"train": 8, "validation": 2, "test": 2})
+        self.shade = shade
+
+    def open(self, row: Mapping[str, Any]) -> Example:
+        return Example((Image.new("RGB", (48, 48), (self.shade,) * 3),), row["instruction"])
+
+
+def test_who_opens_rows_in_a_way_of_its_own_is_hashed() -> None:
+    assert MiniBenchmark().digest("attribute", "train") is not None
+    assert Shaded().digest("attribute", "train") is None
+
+
+def test_features_are_of_what_opens_the_rows(tmp_path: Path) -> None:
+    """Two benchmarks with the same index, told apart by their choice; each was served the other's features."""
+    seen = []
+    choices: list[tuple[Choice, int]] = [("tiny", 0), ({"kind": "mini", "train_rows": 8}, 255)]
+    for name, shade in choices:
+        bench = Workbench(name, "tiny", "cpu", tmp_path)
+        bench.benchmark = Shaded(shade)
+        seen.append(bench.rows("attribute", "train")[torch.arange(4)].query_image)
+    assert not torch.equal(*seen)
+
+
+def test_a_digest_tells_where_a_row_ends_and_whether_a_file_has_changed(tmp_path: Path) -> None:
+    texts = {"instruction": ["?", "?"], "answer": ["a", "b"], "content_kind": ["k", "k"]}
+
+    def of(images: list[list[object]]) -> str:
+        return table_digest(pa.table({"images": images, **texts}))
+
+    assert of([[b"a", b"b"], [b"c"]]) != of([[b"a"], [b"b", b"c"]])
+    assert of([[b"ab"], [b"c"]]) != of([[b"a"], [b"bc"]])
+    picture = tmp_path / "one.png"
+    picture.write_bytes(b"1")
+    before = of([[str(picture)], [str(picture)]])
+    assert before == of([[str(picture)], [str(picture)]])
+    picture.write_bytes(b"22")
+    assert of([[str(picture)], [str(picture)]]) != before

@@ -43,3 +43,16 @@ def test_both_are_in_an_evaluations_key_and_in_no_stages(bench: Workbench) -> No
         stage, evaluation = keys(**{name: 5})
         assert stage == usual[0]
         assert evaluation != usual[1]
+
+
+def test_the_limit_counts_for_what_teacher_forcing_finds_right(bench: Workbench) -> None:
+    rows = bench.rows("pretraining", "retention")
+    for most in (16, 2, 1):
+        settings = EvaluationSettings(max_new_tokens=most)
+        quick, slow = (
+            evaluate(
+                bench.model, None, rows, bench.benchmark, "pretraining", settings=settings, teacher_forcing=forcing
+            ).accuracy
+            for forcing in (True, False)
+        )
+        assert quick == slow, most

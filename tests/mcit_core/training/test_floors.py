@@ -85,7 +85,7 @@ def test_majority_is_a_result_without_a_stage(bench: Workbench) -> None:
 def test_blind_sees_grey_and_is_direct_in_all_else(bench: Workbench) -> None:
     grey, seen = Blind(bench.benchmark), bench.benchmark
     for row, real in zip(*(each.rows("attribute", "test").to_pylist() for each in (grey, seen)), strict=True):
-        assert {**real, "pictures": "grey"} == row
+        assert {**real, "mcit_blind": "grey"} == row
         assert set(grey.open(row).images[0].tobytes()) == {128}
         assert grey.open(row).images[0].size == seen.open(real).images[0].size
         assert grey.open(row).instruction == seen.open(real).instruction

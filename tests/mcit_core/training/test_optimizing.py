@@ -10,7 +10,9 @@ import torch
 from mcit_core.config import Experiment, Train, Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
-from mcit_core.training.stage import build_tuner, train_stage
+from mcit_core.protection.projection import space_at
+from mcit_core.stages.keys import stage_chain
+from mcit_core.training.stage import build_tuner, stage_view, train_stage
 from mcit_core.training.step import Learner, optimizer_of, scheduler_of, train_step
 from mcit_core.tuners import Tuner
 
@@ -23,7 +25,7 @@ def experiment(method: str = "sequential_lora", **settings: Value) -> Experiment
 
 
 @pytest.mark.parametrize(
-    "method", ["sequential_lora", "fwd_prompt", "pegp_lora", "ewc", "lwf", "o_lora", "er", "llaca"]
+    "method", ["sequential_lora", "fwd_prompt", "pegp_lora", "ewc", "lwf", "o_lora", "er", "ema_taylor"]
 )
 @pytest.mark.filterwarnings("ignore:.*the space asked for is used up")
 def test_a_batch_in_parts_is_the_batch(method: str, bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,25 +65,56 @@ def test_the_shares_of_parts_are_those_of_tokens_and_rows(bench: Workbench) -> N
         gradients.append({name: value.grad for name, value in tuner.parameters().items()})
     for name, gradient in gradients[0].items():
         assert gradient is not None
-        assert torch.allclose(gradient, gradients[1][name], rtol=1e-4, atol=1e-7), name
+        assert torch.allclose(gradient, gradients[1][name], rtol=1e-3, atol=2e-6), name
 
 
-def test_adamw_decays_what_is_not_projected(bench: Workbench) -> None:
-    decay = {"train__optimizer": "adamw", "train__weight_decay": 0.1}
-    plain = experiment(**decay)
-    tuner = build_tuner(plain, bench, None)
-    assert {group["weight_decay"] for group in optimizer_of(tuner, plain).param_groups} == {0.1}
-    projected = experiment("pegp_lora", **decay)
-    tuner = build_tuner(projected, bench, None)
-    optimizer = optimizer_of(tuner, projected)
+DECAY: dict[str, Value] = {"train__optimizer": "adamw", "train__weight_decay": 0.5}
+
+
+def test_adamw_decays_every_group(bench: Workbench) -> None:
+    config = experiment("fwd_prompt", **DECAY)
+    optimizer = optimizer_of(build_tuner(config, bench, None), config)
     assert isinstance(optimizer, torch.optim.AdamW)
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(tuner.parameters())
-    pool = experiment("fwd_prompt", **decay)
-    tuner = build_tuner(pool, bench, None)
-    found = {id(p): group["weight_decay"] for group in optimizer_of(tuner, pool).param_groups for p in group["params"]}
-    assert found[id(tuner.parameters()["prompts"])] == 0.0
-    assert found[id(tuner.parameters()["image_keys"])] == 0.1
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_equal_keys_give_equal_weights(bench: Workbench) -> None:
+    """A first stage with nothing to project yet is that of the unprotected method, decay and all."""
+    chains, states = [], []
+    for method in ("sequential_lora", "pegp_lora"):
+        config = experiment(method, **DECAY)
+        chains.append(stage_chain(config, {}, {})[0].key)
+        states.append(train_stage(config, bench, 0, None)[0])
+    assert chains[0] == chains[1]
+    assert states[0].equals(states[1])
+
+
+@pytest.mark.parametrize("method", ["fwd_prompt", "fwd_prompt_freeze"])
+def test_what_is_frozen_does_not_decay(method: str, bench: Workbench) -> None:
+    config = experiment(method, **DECAY)
+    first, _ = train_stage(config, bench, 0, None)
+    tuner = build_tuner(config, bench, first.group(0))
+    tuner.begin_stage()
+    rows = tuner.frozen_rows("image_keys")
+    assert rows is not None
+    assert rows.any()
+    second, _ = train_stage(config, bench, 1, first)
+    for name in ("prompts", "image_keys", "text_keys"):
+        before, after = (state.group(0).tensors[name] for state in (first, second))
+        assert torch.equal(before[rows], after[rows]), name
+        assert not torch.equal(before[~rows], after[~rows]), name
+
+
+def test_decay_stays_in_the_space_that_a_stage_may_move_in(bench: Workbench) -> None:
+    config = experiment("fwd_prompt", **DECAY, **{"pool__reuse": "share"})
+    first, _ = train_stage(config, bench, 0, None)
+    second, _ = train_stage(config, bench, 1, first)
+    view = stage_view(config, bench, 1, None)
+    space = space_at(config.projection, view)
+    moved = (second.group(0).tensors["prompts"] - first.group(0).tensors["prompts"]).flatten(0, 1)
+    outside = moved.double() - space.project(moved)
+    assert moved.norm() > 1
+    assert outside.norm() < 1e-4 * moved.norm()
 
 
 def test_the_rate_rises_and_falls_by_hand(bench: Workbench) -> None:
@@ -105,13 +138,14 @@ def test_the_rate_rises_and_falls_by_hand(bench: Workbench) -> None:
 def test_a_setting_without_effect_is_refused() -> None:
     with pytest.raises(ValueError, match="weight_decay is set, but optimizer adam has none; set optimizer: adamw"):
         Train(weight_decay=0.1)
+    for steps, share in ((1, 0.6), (10, 0.01)):
+        with pytest.raises(ValueError, match=rf"warmup {share} is none or all of {steps} steps; leave it out"):
+            Train(steps=steps, warmup=share)
     with pytest.raises(ValueError, match="accumulate 9 is more than batch_size 8: a part is empty"):
         Train(batch_size=8, accumulate=9)
 
 
 def test_they_are_in_a_stages_key() -> None:
-    from mcit_core.stages.keys import stage_chain
-
     usual = stage_chain(experiment(), {}, {})[0].key
-    for name, value in {"accumulate": 2, "optimizer": "adamw", "schedule": "cosine", "warmup": 0.1}.items():
+    for name, value in {"accumulate": 2, "optimizer": "adamw", "schedule": "cosine", "warmup": 0.25}.items():
         assert stage_chain(experiment(**{f"train__{name}": value}), {}, {})[0].key != usual, name

@@ -120,7 +120,7 @@ class Laws:
     def _law(self, name: str, pairs: Iterable[tuple[Tensor, Tensor]]) -> Law:
         worst = largest = 0.0
         for ours, theirs in pairs:
-            worst = max(worst, (ours - theirs).abs().max().item())
+            worst = max(worst, (ours - theirs).abs().nan_to_num(torch.inf).max().item())
             largest = max(largest, theirs.abs().max().item())
         share = worst / max(largest, 1e-9)
         return Law(name, share <= self.tolerance, share)

@@ -87,6 +87,15 @@ def test_rules_that_do_not_fit_are_found_out(
     assert "a row in a padded batch = alone, from pixels" in broken
 
 
+def test_numbers_that_are_none_are_broken() -> None:
+    """A deviation that is not a number is smaller than none."""
+    model = load(folder_of("llava"))
+    with torch.no_grad():
+        model.network.lm_head.weight.fill_(torch.nan)
+    (padding, carriers, joining, *_) = check.tried(model, [])
+    assert not any(law.holds for law in (padding, carriers, joining))
+
+
 def test_the_report_shows_the_prompt_and_where_a_tuned_one_goes(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([str(folder_of("llava")), "--tuners", "prompt"]) == 0
     out = capsys.readouterr().out

@@ -2,8 +2,7 @@
 
 An index has the columns images (a list a row: bytes, or paths of files), instruction, answer and content_kind, and may
 have others; `open` makes an example of one of its rows, so that no picture is decoded before it is wanted. All that an
-index says, and nothing else, tells rows apart: where pictures are files, give it a column that changes with them (size
-and time of change, say). Register a
+index says tells rows apart, and of pictures that are files their sizes and times of change. Register a
 benchmark in `mcit_core.registry` or through the entry-point group `mcit_core.benchmarks`. One with settings of its own
 (`benchmark: {kind: NAME, ...}`) has a pydantic section as its attribute `Settings` and takes `settings=`, an instance
 of it, where any is set; without settings it is called with no argument.

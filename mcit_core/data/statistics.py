@@ -67,3 +67,8 @@ class QueryStatistics:
     image_std: Tensor
     text_mean: Tensor
     text_std: Tensor
+
+    @classmethod
+    def of(cls, image: Tensor, text: Tensor) -> QueryStatistics:
+        """Of the queries [N, d_v] and [N, d_t] of N rows."""
+        return cls(image.mean(0), image.std(0) + 1e-6, text.mean(0), text.std(0) + 1e-6)

@@ -91,8 +91,7 @@ class Workbench:
         """Of the selection queries over the model's pre-training sample."""
         rows = self.rows("pretraining", "statistics")
         pairs = [(part.query_image, part.query_text) for part in rows.parts(torch.arange(len(rows)))]
-        image, text = (torch.cat(column) for column in zip(*pairs, strict=True))
-        return QueryStatistics(image.mean(0), image.std(0) + 1e-6, text.mean(0), text.std(0) + 1e-6)
+        return QueryStatistics.of(*(torch.cat(column) for column in zip(*pairs, strict=True)))
 
     @cached_property
     def blind(self) -> Workbench:

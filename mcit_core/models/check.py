@@ -71,8 +71,8 @@ def examples() -> list[Example]:
 def by_hand(model: HfModel, example: Example, label: Tensor, front: list[int]) -> Tensor:
     """Logits [a, V] of a label [a] by the network's own forward on one row, unpadded and from pixels, with the words
     `front` standing among its ids."""
-    inputs = model.prepare([example], 0).inputs
-    slot = int(model.encode(model.prepare([example], 0)).slot[0])
+    prepared = model.prepare([example], 0)
+    inputs, slot = prepared.inputs, int(model.encode(prepared).slot[0])
     words = {name: inputs[name][0].tolist() for name in ("input_ids", *TOKEN_TYPES) if name in inputs}
     kept = inputs["attention_mask"][0].bool().tolist()
     added = {"input_ids": front}
@@ -162,8 +162,7 @@ class Laws:
         return Law(name, [*ANSWERS] == said and ends, note="" if [*ANSWERS] == said else f"read back as {said}")
 
     def build(self, tuner: str) -> Tuner:
-        queries = (self.batch.query_image, self.batch.query_text)
-        statistics = QueryStatistics(*(part for query in queries for part in (query.mean(0), query.std(0) + 1e-6)))
+        statistics = QueryStatistics.of(self.batch.query_image, self.batch.query_text)
         made: Tuner = TUNERS.load(tuner).build(tuner_experiment(self.model, tuner), self.model, statistics)
         return made
 

@@ -24,7 +24,7 @@ from mcit_core.config import Experiment, Value
 from mcit_core.data.statistics import QueryStatistics
 from mcit_core.families import family_of
 from mcit_core.methods import build_experiment
-from mcit_core.models import AttentionSite, Side, hf_sites
+from mcit_core.models import hf_sites
 from mcit_core.models.hf import DTYPES
 from mcit_core.models.settings import HfSettings
 from mcit_core.models.weights import model_folder
@@ -78,7 +78,7 @@ class Estimate:
     checkpointed: dict[str, int]
 
 
-class Skeleton:
+class Skeleton(hf_sites.Sites):
     """As much of a model as a tuner is built on, on the meta device."""
 
     name = "hf"
@@ -91,7 +91,6 @@ class Skeleton:
         with torch.device("meta"):
             self.network = AutoModelForImageTextToText.from_config(config, dtype=dtype)
         self.network.requires_grad_(False).eval()
-        self.language_model = hf_sites.language_model(self.network, self.encoder_decoder)
         if not self.encoder_decoder:  # T5 adds a bias to its scores, which fused attentions keep apart
             for module in self.language_model.modules():
                 if hasattr(module, "config"):
@@ -103,17 +102,8 @@ class Skeleton:
     def word_rows(self, ids: Tensor) -> Tensor:
         return torch.zeros(*ids.shape, self.width)
 
-    def linear_sites(self) -> dict[str, Side]:
-        return hf_sites.linear(self.language_model, self.encoder_decoder)
-
-    def block_sites(self) -> dict[str, tuple[nn.Module, Side]]:
-        return hf_sites.blocks(self.language_model, self.encoder_decoder)
-
-    def attention_sites(self) -> dict[str, AttentionSite]:
-        return hf_sites.attentions(self.language_model, self.encoder_decoder)
-
     def forward(self, step: Step, front: Tensor | None) -> Tensor:
-        """Hidden rows of the answer [B, a, d], after a forward pass over the whole row."""
+        """Logits of the answer [B, a, V], after a forward pass over the whole row."""
         rows = step.length - (0 if front is None else front.shape[1]) - (step.answer if self.encoder_decoder else 0)
         if rows < 1:
             raise ValueError(f"length {step.length} has no room for the prompt and the answer of {step.answer} tokens")
@@ -157,23 +147,13 @@ def _kept(model: Skeleton, step: Step, experiment: Experiment, checkpointing: bo
     tuner: Tuner = TUNERS.load(step.tuner).build(experiment, model, queries)
     parameters = tuner.parameters()
     layers = hf_sites.checkpoint(model.network, model.language_model) if checkpointing else []
-    for layer in layers:
-        layer.training = True
-    try:
-        with tuner.attached(), counting(model.network) as kept:
-            for parameter in parameters.values():
-                kept.pop(parameter.untyped_storage()._cdata, None)
-            half = model.dtype
-            if half == torch.float32 and experiment.train.precision == "bfloat16":
-                half = torch.bfloat16
-            with torch.autocast("cpu", dtype=half) if half != torch.float32 else nullcontext():
-                logits = model.forward(step, front_of(step, experiment, parameters)).float()
-            F.cross_entropy(
-                logits.flatten(0, 1), torch.zeros(step.batch * step.answer, dtype=torch.long, device="meta")
-            )
-    finally:
-        for layer in layers:
-            layer.training = False
+    half = model.dtype
+    if half == torch.float32 and experiment.train.precision == "bfloat16":
+        half = torch.bfloat16
+    with tuner.attached(), hf_sites.recomputing(layers), counting(model.network) as kept:
+        with torch.autocast("cpu", dtype=half) if half != torch.float32 else nullcontext():
+            logits = model.forward(step, front_of(step, experiment, parameters)).float()
+        F.cross_entropy(logits.flatten(0, 1), torch.zeros(step.batch * step.answer, dtype=torch.long, device="meta"))
     mine = {parameter.untyped_storage()._cdata for parameter in parameters.values()}
     total = sum(size for storage, size in kept.items() if storage not in mine)
     return total, sum(parameter.numel() for parameter in parameters.values())

@@ -28,7 +28,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from mcit_core.example import Example
 from mcit_core.families import family_of
-from mcit_core.models import AttentionSite, Sample, Side, hf_sites
+from mcit_core.models import Sample, Side, hf_sites
 from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch, HfEncoded, Prepared, flat, gathered
 from mcit_core.models.hf_text import Texts
 from mcit_core.models.settings import HfSettings
@@ -37,7 +37,7 @@ from mcit_core.models.weights import folder_digest, model_folder
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class HfModel:
+class HfModel(hf_sites.Sites):
     """The Model contract (see `mcit_core.models`) on a folder or hub id of transformers."""
 
     name = "hf"
@@ -263,18 +263,10 @@ class HfModel:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Half-precision weights compute in their own precision with what is trained, which is float32. Layers whose
-        activations are not kept say so by their flag `training` alone: what is in them stays as in evaluation."""
-        again = self._checkpointed if torch.is_grad_enabled() else []
-        for layer in again:
-            layer.training = True
+        """Half-precision weights compute in their own precision with what is trained, which is float32."""
         half = torch.autocast(self.device.type, dtype=self.dtype) if self.dtype != torch.float32 else nullcontext()
-        try:
-            with half:
-                yield
-        finally:
-            for layer in again:
-                layer.training = False
+        with half, hf_sites.recomputing(self._checkpointed if torch.is_grad_enabled() else []):
+            yield
 
     def _embedded(self, encoded: HfEncoded) -> Tensor:
         with self._inserting(encoded):
@@ -351,22 +343,6 @@ class HfModel:
     def _texts(self, ids: Tensor) -> list[str]:
         texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
-
-    # --- places
-
-    @property
-    def language_model(self) -> Any:
-        """The stack that reads ids; of an encoder-decoder the whole language model."""
-        return hf_sites.language_model(self.network, self.encoder_decoder)
-
-    def linear_sites(self) -> dict[str, Side]:
-        return hf_sites.linear(self.language_model, self.encoder_decoder)
-
-    def block_sites(self) -> dict[str, tuple[nn.Module, Side]]:
-        return hf_sites.blocks(self.language_model, self.encoder_decoder)
-
-    def attention_sites(self) -> dict[str, AttentionSite]:
-        return hf_sites.attentions(self.language_model, self.encoder_decoder)
 
 
 def image_token_of(config: PretrainedConfig, folder: Path) -> int:

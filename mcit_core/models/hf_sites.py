@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -32,6 +34,40 @@ def checkpoint(network: Any, language_model: Any) -> list[nn.Module]:
         for name in [name for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float)]:
             setattr(layer, name, 0.0)
     return layers
+
+
+@contextmanager
+def recomputing(layers: list[nn.Module]) -> Iterator[None]:
+    """Inside, what these layers keep for the backward pass is computed again there. They say so by their flag
+    `training` alone: what is in them stays as in evaluation."""
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+
+
+class Sites:
+    """The places of a network of transformers, as the Model contract names them."""
+
+    network: Any
+    encoder_decoder: bool
+
+    @property
+    def language_model(self) -> Any:
+        """The stack that reads ids; of an encoder-decoder the whole language model."""
+        return language_model(self.network, self.encoder_decoder)
+
+    def linear_sites(self) -> dict[str, Side]:
+        return linear(self.language_model, self.encoder_decoder)
+
+    def block_sites(self) -> dict[str, tuple[nn.Module, Side]]:
+        return blocks(self.language_model, self.encoder_decoder)
+
+    def attention_sites(self) -> dict[str, AttentionSite]:
+        return attentions(self.language_model, self.encoder_decoder)
 
 
 def linear(language_model: Any, encoder_decoder: bool) -> dict[str, Side]:

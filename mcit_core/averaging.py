@@ -20,9 +20,9 @@ from torch import Tensor, nn
 FALLBACK = 0.99
 
 
-def _l1(tensors: Sequence[Tensor]) -> float:
-    """Sum of absolute entries over all tensors."""
-    return float(torch.stack(torch._foreach_norm(list(tensors), 1)).double().sum())
+def _l1(tensors: Sequence[Tensor]) -> Tensor:
+    """Sums of absolute entries, one a tensor [n], float64."""
+    return torch.stack(torch._foreach_norm(list(tensors), 1)).double()
 
 
 def _difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
@@ -37,12 +37,13 @@ def taylor_terms(
     averaged: Sequence[Tensor],
 ) -> dict[str, float]:
     """The four L1 norms of the Taylor weight, each over all tensors together."""
-    return {
-        "gradient": _l1(grads),
-        "weight_change": _l1(_difference(weights, prev_weights)),
-        "distance": _l1(_difference(weights, averaged)),
-        "gradient_change": _l1(_difference(grads, prev_grads)),
+    norms = {
+        "gradient": _l1(grads).sum(),
+        "weight_change": _l1(_difference(weights, prev_weights)).sum(),
+        "distance": _l1(_difference(weights, averaged)).sum(),
+        "gradient_change": _l1(_difference(grads, prev_grads)).sum(),
     }
+    return dict(zip(norms, torch.stack([*norms.values()]).tolist(), strict=True))  # a GPU is waited for once
 
 
 def taylor_raw(terms: Mapping[str, float]) -> float | None:
@@ -77,16 +78,22 @@ def taylor_weight(
     return settle(taylor_raw(taylor_terms(grads, prev_grads, weights, prev_weights, averaged)), outside)
 
 
-def _per_tensor_raw(grad: Tensor, prev_grad: Tensor, weight: Tensor, averaged: Tensor) -> float | None:
-    below = _l1([weight - averaged]) * _l1([grad - prev_grad])
-    new = 2 * (1 + _l1([grad])) / below if below else math.nan
-    return 1 - new if math.isfinite(new) else None
+def _per_tensor_raw(
+    grads: Sequence[Tensor], prev_grads: Sequence[Tensor], weights: Sequence[Tensor], averaged: Sequence[Tensor]
+) -> list[float | None]:
+    norms = [_l1(grads), _l1(_difference(weights, averaged)), _l1(_difference(grads, prev_grads))]
+    raws: list[float | None] = []
+    for gradient, distance, change in torch.stack(norms, 1).tolist():
+        below = distance * change
+        new = 2 * (1 + gradient) / below if below else math.nan
+        raws.append(1 - new if math.isfinite(new) else None)
+    return raws
 
 
 def per_tensor_weight(grad: Tensor, prev_grad: Tensor, weight: Tensor, averaged: Tensor) -> float:
     """The weight on the OLD average of one tensor (LLaCA, the released code's form): 1 minus
     2 (1 + ‖g‖₁) / (‖θ - θ*‖₁ ‖g - g_prev‖₁), which is the weight on the new; 0.99 where undefined or outside (0, 1)."""
-    return settle(_per_tensor_raw(grad, prev_grad, weight, averaged), "fallback")
+    return settle(_per_tensor_raw([grad], [prev_grad], [weight], [averaged])[0], "fallback")
 
 
 class Averager:
@@ -148,7 +155,8 @@ class Averager:
         """Set the Taylor weight of this step."""
         grads = self._gradients()
         if self._grads_before is None:
-            terms = {"gradient": _l1(grads), "weight_change": 0.0, "distance": 0.0, "gradient_change": 0.0}
+            gradient = _l1(grads).sum().item()
+            terms = {"gradient": gradient, "weight_change": 0.0, "distance": 0.0, "gradient_change": 0.0}
         else:
             terms = taylor_terms(grads, self._grads_before, weights, self._weights_before, self.averaged)
         self._grads_before, self._weights_before = grads, weights
@@ -171,7 +179,7 @@ class Averager:
             self.averaged = self._weights(keep=True)
             self._record(weight=None, undefined=None, outside=None)
             return
-        raws = list(map(_per_tensor_raw, grads, before, weights, self.averaged))
+        raws = _per_tensor_raw(grads, before, weights, self.averaged)
         settled = [settle(raw, "fallback") for raw in raws]
         for average, new, old in zip(self.averaged, weights, settled, strict=True):
             average.lerp_(new, 1 - old)

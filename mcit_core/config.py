@@ -78,9 +78,16 @@ class PrefixSettings(Section):
     project_values: bool = Field(False, description="under pegp, project the values as well as the keys")
 
 
-class LoraSettings(Section):
-    """Low-rank updates of the attention's query and value matrices."""
+#: which matrices of a language model: query and value of every attention, all of every layer, or those of these names
+Targets = Literal["attention", "all"] | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
+
+class LoraSettings(Section):
+    """Low-rank updates of a language model's matrices."""
+
+    targets: Targets = Field(
+        "attention", description="attention: query and value matrices; all: every matrix of every layer; or their names"
+    )
     rank: int = Field(8, ge=1, description="r")
     alpha: int = Field(16, ge=1, description="the update is alpha / r * B A")
     orthogonality: float = Field(0.5, ge=0, description="o_lora: weight of the overlap with earlier stages' A")
@@ -242,12 +249,8 @@ class Experiment(Section):
     lora: LoraSettings = LoraSettings()
     adapter: AdapterSettings = AdapterSettings()
     options: dict[str, Value] = Field({}, description="of a tuner without a section here, checked by the tuner itself")
-    projection: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "projection"))] = Off(
-        mode="none"
-    )
-    averaging: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "averaging"))] = Off(
-        kind="none"
-    )
+    projection: Projection = Off(mode="none")
+    averaging: Averaging = Off(kind="none")
     replay: Replay = Off(kind="none")
     regulariser: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "regulariser"))] = Off(
         kind="none"

@@ -132,7 +132,9 @@ TUNERS = Registry(
             lr=0.3,
             front=False,
         ),
-        "lora": TunerPart("mcit_core.tuners.lora:Lora", reads=("lora.rank", "lora.alpha"), lr=0.003, front=False),
+        "lora": TunerPart(
+            "mcit_core.tuners.lora:Lora", reads=("lora.targets", "lora.rank", "lora.alpha"), lr=0.003, front=False
+        ),
         "o_lora": TunerPart(
             "mcit_core.tuners.o_lora:OLora",
             reads=("lora",),

@@ -11,9 +11,11 @@ import json
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +28,21 @@ from mcit_core.models import Batch, KeepsFeatures, Model
 from mcit_core.stages.digest import digest
 from mcit_core.stages.numerics import numerics
 
+T = TypeVar("T")
 CHUNK = 32
+#: batches that are prepared before they are asked for
+AHEAD = 2
 FORMAT = 3
 TEXTS = ("instruction", "answer", "content_kind")
 #: makes the example of one row of an index
 Opener = Callable[[Mapping[str, Any]], Example]
+
+
+class Ready(NamedTuple):
+    """The rows at some places of a split, prepared in chunks to be encoded."""
+
+    places: Tensor
+    parts: list[Any]
 
 
 class Rows:
@@ -55,23 +67,35 @@ class Rows:
     def __len__(self) -> int:
         return len(self.answers)
 
+    def labels_at(self, index: Tensor) -> Tensor:
+        return self.labels[index.to(self.labels.device)]
+
     def __getitem__(self, index: Tensor) -> Batch:
-        if self._kept is not None:
-            return self._kept[index.cpu()].to(self.model.device)
-        return self.model.join([*self.parts(index)])
+        return self.encoded(self.prepared(index))
 
     def parts(self, index: Tensor) -> Iterable[Batch]:
         """The rows of `index` in batches of at most CHUNK, in order."""
         for some in index.split(CHUNK):
-            if self._kept is not None:
-                yield self[some]
-                continue
-            where = some.tolist()
-            if isinstance(self.model, KeepsFeatures):
-                where += where[:1] * (CHUNK - len(where))
-            examples = [self._open(self._row(i)) for i in where]
-            encoded = self.model.encode(self.model.prepare(examples, self.length))
-            yield encoded[torch.arange(len(some), device=self.model.device)]
+            yield self[some]
+
+    def prepared(self, index: Tensor) -> Ready:
+        """What the CPU does for a batch: rows opened, pictures decoded, texts cut into tokens."""
+        index = index.cpu()
+        return Ready(index, [] if self._kept is not None else [self._prepare(some) for some in index.split(CHUNK)])
+
+    def _prepare(self, some: Tensor) -> Any:
+        where = some.tolist()
+        if isinstance(self.model, KeepsFeatures):
+            where += where[:1] * (CHUNK - len(where))
+        return self.model.prepare([self._open(self._row(i)) for i in where], self.length)
+
+    def encoded(self, ready: Ready) -> Batch:
+        if self._kept is not None:
+            return self._kept[ready.places].to(self.model.device)
+        parts = []
+        for some, prepared in zip(ready.places.split(CHUNK), ready.parts, strict=True):
+            parts.append(self.model.encode(prepared)[torch.arange(len(some), device=self.model.device)])
+        return self.model.join(parts)
 
     def _row(self, row: int) -> dict[str, Any]:
         found: dict[str, Any] = self._index.slice(row, 1).to_pylist()[0]
@@ -80,6 +104,22 @@ class Rows:
     def stored_bytes(self, row: int) -> int:
         """What a row takes as its benchmark stores it."""
         return stored_bytes(self._row(row)) if self._sizes is None else self._sizes[row]
+
+
+def ahead(jobs: Iterable[Callable[[], T]], device: torch.device) -> Iterator[T]:
+    """What each job gives, in their order. Beside a GPU another thread makes the next ones while this one is used: one
+    alone, since a tokenizer cannot be in two."""
+    if device.type != "cuda":
+        yield from (job() for job in jobs)
+        return
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def stored_bytes(row: Mapping[str, Any]) -> int:

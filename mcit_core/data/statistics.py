@@ -26,6 +26,9 @@ class Statistics:
         """XᵀX, or that of the centred rows."""
         return self.gram - torch.outer(self.total, self.total) / self.count if center else self.gram
 
+    def to(self, device: torch.device) -> Statistics:
+        return Statistics(self.gram.to(device), self.total.to(device), self.count)
+
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(self.gram + other.gram, self.total + other.total, self.count + other.count)
 

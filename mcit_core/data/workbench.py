@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable
@@ -125,8 +126,12 @@ def shared_workbench(benchmark: Choice, model: Choice, device: str, features: Pa
 
 
 def drop_workbenches() -> None:
-    """Forget the shared ones: an error may have left something half done in their models."""
+    """Forget the shared ones: an error may have left something half done in their models. A GPU's memory is free for
+    others again."""
     _shared.cache_clear()
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def workbench_for(experiment: Experiment, features: Path | None) -> Workbench:

@@ -42,6 +42,10 @@ class Family:
         """What is called with ids and generates: the network, or a language model inside it."""
         return network
 
+    def inner_config(self, config: Any) -> Any | None:
+        """The configuration of that language model, None where it is the network."""
+        return None
+
     def query_width(self, config: Any) -> int:
         """Width of a row's picture query."""
         width: int = config.get_text_config().hidden_size

@@ -24,6 +24,9 @@ class Blip(Family):
     def caller(self, network: Any) -> Any:
         return network.language_model
 
+    def inner_config(self, config: Any) -> Any | None:
+        return config.text_config
+
     def query_width(self, config: Any) -> int:
         width: int = config.vision_config.hidden_size
         return width

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 from mcit_core.choices import Choice, kind_of, part_settings
+from mcit_core.config import Targets
 from mcit_core.registry import MODELS
 
 if TYPE_CHECKING:  # so that a model's settings can be read without loading torch
@@ -136,8 +137,9 @@ class Model(Protocol):
     def language_model(self) -> PreTrainedModel:
         """What reads the input and writes the answer; tuners put their tensors here, by the places below."""
 
-    def linear_sites(self) -> dict[str, Side]:
-        """Paths in the language model of the matrices that LoRA adapts, with the side of their inputs."""
+    def linear_sites(self, targets: Targets = "attention") -> dict[str, Side]:
+        """Paths in the language model of matrices, with the side of their inputs: query and value of every attention,
+        all of every layer, or those whose last names are given. Raises ValueError for a name that no matrix has."""
 
     def block_sites(self) -> dict[str, tuple[nn.Module, Side]]:
         """Feed-forward blocks [N, n, d] -> [N, n, d], each with its residual, for adapters."""

@@ -33,9 +33,10 @@ from mcit_core.methods import build_experiment
 from mcit_core.models.estimate import Step, estimate, shown
 from mcit_core.models.hf import DTYPES, HfModel
 from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch
+from mcit_core.models.measure import measure, shown_measured
 from mcit_core.models.settings import HfSettings
 from mcit_core.registry import FAMILIES, TUNERS
-from mcit_core.training.step import Learner, optimizer_of, train_step
+from mcit_core.training.step import Learner, fetched, optimizer_of, train_step
 from mcit_core.tuners import Tuner
 
 QUESTIONS = ("what is the color of the shape ?", "how many digits ?", "is it red ?", "say which 1 2 3 4 you see 5 6 7")
@@ -174,7 +175,7 @@ class Laws:
         tuner.begin_stage()
         start = {key: value.detach().clone() for key, value in tuner.parameters().items()}
         learner = Learner(model, tuner, optimizer_of(tuner, experiment), experiment.train)
-        losses = [train_step(learner, batch, self.labels) for _ in range(5)]
+        losses = fetched([train_step(learner, batch, self.labels) for _ in range(5)])
         faults = []
         unmoved = [key for key, value in tuner.parameters().items() if torch.equal(value, start[key])]
         if unmoved and name != "prompt_pool":
@@ -256,7 +257,7 @@ def report(model: HfModel, laws: list[Law]) -> str:
     return "\n".join(lines)
 
 
-def print_estimate(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
+def print_estimate(parser: argparse.ArgumentParser, given: argparse.Namespace, model: HfSettings) -> int:
     words = dict(word.split("=", 1) for word in given.estimate.split(",") if "=" in word)
     try:
         batch, length, answer = (int(words.pop(name, usual)) for name, usual in STEP.items())
@@ -268,11 +269,17 @@ def print_estimate(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     except ValueError as error:
         parser.error(f"--estimate: {error}")
     try:
-        found = estimate(HfSettings(path=given.path, dtype=given.dtype), step)
+        found = estimate(model, step)
+        taken = measure(HfModel(torch.device(given.device), model), step) if given.measure else None
     except Exception as error:
         print(f"{given.path} cannot be estimated: {' '.join(str(error).split())[:400]}", file=sys.stderr)
         return 2
-    print(json.dumps(asdict(found)) if given.json else shown(found, step))
+    if given.json:
+        print(json.dumps({**asdict(found), **({"measured": asdict(taken)} if taken else {})}))
+    else:
+        print(shown(found, step))
+        if taken:
+            print("\n" + shown_measured(taken, found, model))
     return 0
 
 
@@ -293,10 +300,15 @@ def main(arguments: list[str] | None = None) -> int:
         help="memory of a training step by part, from the configuration alone: 'batch=16,length=650,tuner=lora', and "
         "answer=10 or any setting (lora.rank=128)",
     )
+    parser.add_argument("--measure", action="store_true", help="with --estimate: take such steps, on --device")
+    parser.add_argument("--checkpointing", action="store_true", help="compute layers again in the backward pass")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
+    settings = HfSettings(
+        path=given.path, dtype=given.dtype, attention=given.attention, checkpointing=given.checkpointing
+    )
     if given.estimate is not None:
-        return print_estimate(parser, given)
+        return print_estimate(parser, given, settings)
     known = TUNERS.names()
     asked = known if given.tuners in (None, "all") else [] if given.tuners == "none" else given.tuners.split(",")
     if wrong := [name for name in asked if name not in known]:
@@ -304,14 +316,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = HfModel(
-                torch.device(given.device), HfSettings(path=given.path, dtype=given.dtype, attention=given.attention)
-            )
+            model = HfModel(torch.device(given.device), settings)
+            parameters = model.network.num_parameters()
     except Exception as error:  # whatever a folder can hold
         print(f"{given.path} cannot be read: {' '.join(str(error).split())[:400]}", file=sys.stderr)
         return 2
     left_out = []
-    if given.tuners is None and model.network.num_parameters() > LARGE:
+    if given.tuners is None and parameters > LARGE:
         left_out = ["full"]
     laws = tried(model, [name for name in asked if name not in left_out])
     whole = all(law.holds for law in laws)

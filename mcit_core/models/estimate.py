@@ -39,17 +39,21 @@ FUSED = "mcit_estimate"
 
 
 class _Fused(torch.autograd.Function):
-    """What a fused attention keeps: queries, keys, values, its output and a number a row."""
+    """What a fused attention keeps: queries, keys, values, its output and a number a row; T5's bias on its scores too,
+    which is another for every row once padding is put into it."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        out = torch.empty_like(query)
-        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, biased: bool) -> Tensor:
+        out, rows = torch.empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
+        bias = [query.new_empty(*query.shape[:-1], key.shape[2])] if biased else []
+        ctx.save_for_backward(query, key, value, out, rows, *bias)
         return out
 
 
-def _fused(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
-    out: Tensor = _Fused.apply(query, key, value)  # type: ignore[no-untyped-call]
+def _fused(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, position_bias: Any = None, **__: Any
+) -> tuple[Tensor, None]:
+    out: Tensor = _Fused.apply(query, key, value, position_bias is not None)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -91,10 +95,9 @@ class Skeleton(hf_sites.Sites):
         with torch.device("meta"):
             self.network = AutoModelForImageTextToText.from_config(config, dtype=dtype)
         self.network.requires_grad_(False).eval()
-        if not self.encoder_decoder:  # T5 adds a bias to its scores, which fused attentions keep apart
-            for module in self.language_model.modules():
-                if hasattr(module, "config"):
-                    module.config._attn_implementation = FUSED
+        for module in self.language_model.modules():
+            if hasattr(module, "config"):
+                module.config._attn_implementation = FUSED
         self.dtype, self.entrance = dtype, nn.Identity()
         self.width, self.words = text.hidden_size, self.network.get_input_embeddings().weight.shape[0]
         self.query_text_width, self.query_image_width = self.width, family_of(config.model_type).query_width(config)
@@ -110,15 +113,18 @@ class Skeleton(hf_sites.Sites):
         words = torch.empty(step.batch, rows, self.width, dtype=self.dtype, device="meta")
         embedded = words if front is None else torch.cat([front.to(self.dtype), words], 1)
         if self.encoder_decoder:
-            mask = torch.ones(embedded.shape[:2], dtype=torch.long, device="meta")
             ids = torch.zeros(step.batch, step.answer, dtype=torch.long, device="meta")
-            out = self.language_model(inputs_embeds=embedded, attention_mask=mask, decoder_input_ids=ids)
+            # without a mask, whose values transformers would ask for
+            out = self.language_model(inputs_embeds=embedded, decoder_input_ids=ids)
             logits: Tensor = out.logits
             return logits
         seen = torch.ones(step.batch, 1, embedded.shape[1], embedded.shape[1], dtype=torch.bool, device="meta")
-        hidden = self.language_model(inputs_embeds=embedded, attention_mask=seen, use_cache=False)[0]
+        more = {}
+        if self.language_model.config.model_type == "opt":  # counts positions by the mask of a row, which this is not
+            more = {"position_ids": torch.zeros(embedded.shape[:2], dtype=torch.long, device="meta")}
+        hidden = self.language_model(inputs_embeds=embedded, attention_mask=seen, use_cache=False, **more)[0]
         head = self.network.get_output_embeddings()
-        logits = head(hidden[:, -step.answer :])
+        logits = head(hidden[:, -step.answer :].to(head.weight.dtype))
         return logits
 
 
@@ -169,14 +175,19 @@ def front_of(step: Step, experiment: Experiment, parameters: Mapping[str, Tensor
     return None
 
 
+def step_experiment(settings: HfSettings, step: Step) -> Experiment:
+    """That of a step's settings. Raises ValueError where they do not fit together."""
+    choice: Choice = {"kind": "hf", **settings.model_dump(exclude_defaults=True)}
+    given: dict[str, Value] = {"tuner": step.tuner, "train.batch_size": step.batch, **step.settings}
+    return build_experiment("mini", choice, step.tuner, ("attribute",), 0, given)
+
+
 def estimate(settings: HfSettings, step: Step) -> Estimate:
     """Raises FileNotFoundError, OSError or ValueError where the folder's configuration cannot be read, or the step
     cannot be taken."""
     folder = model_folder(settings.path, settings.revision)
     model = Skeleton(folder, DTYPES[settings.dtype])
-    choice: Choice = {"kind": "hf", **settings.model_dump(exclude_defaults=True)}
-    given: dict[str, Value] = {"tuner": step.tuner, "train.batch_size": step.batch, **step.settings}
-    experiment = build_experiment("mini", choice, step.tuner, ("attribute",), 0, given)
+    experiment = step_experiment(settings, step)
     step = replace(step, batch=-(-step.batch // experiment.train.accumulate))  # rows that are read at once
     plain, trained = _kept(model, step, experiment, checkpointing=False)
     again, _ = _kept(model, step, experiment, checkpointing=True)

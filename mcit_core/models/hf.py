@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from mcit_core.models import Sample, Side, hf_sites
 from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch, HfEncoded, Prepared, flat, gathered
 from mcit_core.models.hf_text import Texts
 from mcit_core.models.settings import HfSettings
-from mcit_core.models.weights import folder_digest, model_folder
+from mcit_core.models.weights import check_weights, folder_digest, model_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -45,11 +46,12 @@ class HfModel(hf_sites.Sites):
     Settings = HfSettings
 
     def __init__(self, device: torch.device, settings: HfSettings) -> None:
-        """Raises FileNotFoundError where there is no such folder, and OSError or ValueError where it cannot be read."""
+        """Reads configuration and processor; the weights are loaded when they are first needed, so that a sweep's
+        driver, which asks for digests alone, takes none of a GPU's memory. Raises FileNotFoundError where there is no
+        such folder or it has no weights, and OSError or ValueError where it cannot be read."""
         self.device, self.settings = device, settings
-        if not sys.stderr.isatty():
-            disable_progress_bar()
-        folder = model_folder(settings.path, settings.revision)
+        folder = self.folder = model_folder(settings.path, settings.revision)
+        check_weights(folder)
         self.config = AutoConfig.from_pretrained(folder)
         self.family = family_of(self.config.model_type)
         self.processor = self.family.processor(folder, self.config)
@@ -59,40 +61,68 @@ class HfModel(hf_sites.Sites):
         text = self.config.get_text_config()
         if settings.dtype == "float16" and text.model_type == "t5":
             raise ValueError(f"model.dtype: T5, in {folder}, overflows in float16; use bfloat16 or float32")
-        self.network = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=self.dtype, attn_implementation=settings.attention, local_files_only=True
-        )
-        self.network.requires_grad_(False).eval().to(device)
         shown = settings.model_dump(exclude={"path", "revision", "checkpointing"})
         self.digest = folder_digest(folder, type(self.processor.image_processor).__name__, *map(str, shown.values()))
         self.encoder_decoder = bool(getattr(text, "is_encoder_decoder", False))
-        #: what is called with ids: the whole network, or the language model inside one whose forward wants pixels
-        self.caller: Any = self.family.caller(self.network)
-        self.embed = self.network.get_input_embeddings()
         self.width = self.query_text_width = text.hidden_size
         self.query_image_width = self.family.query_width(self.config)
-        self.words = self.embed.weight.shape[0]
+        self.words = text.vocab_size
         self.image_token = image_token_of(self.config, folder)
         special = {*self.tokenizer.all_special_ids, self.image_token}
         self.carrier = next(word for word in range(self.words) if word not in special)
-        #: what generates, by greedy search alone: a published model's penalties would tell answers from teacher forcing
-        self.speaker: Any = self.network.language_model if self.encoder_decoder else self.caller
-        published = self.speaker.generation_config
-        self.texts = Texts(self.processor, self.family, settings, published.eos_token_id)
-        self.speaker.generation_config = GenerationConfig(
+        #: how it is published to generate
+        self.published = self._published(folder)
+        self.texts = Texts(self.processor, self.family, settings, self.published.eos_token_id)
+        self.entrance = nn.Identity()
+        self._checkpointed: list[nn.Module] = []
+        self._inserted: tuple[HfBatch, Tensor, Tensor | None] | None = None
+
+    def _published(self, folder: Path) -> GenerationConfig:
+        inner = self.family.inner_config(self.config)
+        if inner is not None or not (folder / "generation_config.json").exists():
+            return GenerationConfig.from_model_config(self.config if inner is None else inner)
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+
+    @cached_property
+    def network(self) -> Any:
+        """With its weights, frozen, on the device."""
+        if not sys.stderr.isatty():
+            disable_progress_bar()
+        network = AutoModelForImageTextToText.from_pretrained(
+            self.folder, dtype=self.dtype, attn_implementation=self.settings.attention, local_files_only=True
+        )
+        network.requires_grad_(False).eval().to(self.device)
+        # greedy search alone: a published model's penalties would tell answers from teacher forcing
+        pad = self.tokenizer.pad_token_id
+        self._speaker(network).generation_config = GenerationConfig(
             eos_token_id=self.texts.ends,
-            pad_token_id=self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.texts.ends[0],
-            bos_token_id=published.bos_token_id,
-            decoder_start_token_id=published.decoder_start_token_id,
+            pad_token_id=self.texts.ends[0] if pad is None else pad,
+            bos_token_id=self.published.bos_token_id,
+            decoder_start_token_id=self.published.decoder_start_token_id,
             do_sample=False,
             num_beams=1,
         )
-        self.entrance = nn.Identity()
-        self._checkpointed: list[nn.Module] = []
-        if settings.checkpointing:
-            self._checkpointed = hf_sites.checkpoint(self.network, self.language_model)
-        self._inserted: tuple[HfBatch, Tensor, Tensor | None] | None = None
-        self.embed.register_forward_hook(self._insert)
+        if self.settings.checkpointing:
+            self._checkpointed = hf_sites.checkpoint(network, hf_sites.language_model(network, self.encoder_decoder))
+        network.get_input_embeddings().register_forward_hook(self._insert)
+        return network
+
+    def _speaker(self, network: Any) -> Any:
+        return network.language_model if self.encoder_decoder else self.family.caller(network)
+
+    @property
+    def speaker(self) -> Any:
+        """What generates."""
+        return self._speaker(self.network)
+
+    @property
+    def caller(self) -> Any:
+        """What is called with ids: the whole network, or the language model inside one whose forward wants pixels."""
+        return self.family.caller(self.network)
+
+    @property
+    def embed(self) -> Any:
+        return self.network.get_input_embeddings()
 
     # --- what is put in
 

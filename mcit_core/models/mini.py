@@ -27,10 +27,11 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from mcit_core.config import Targets
 from mcit_core.example import Example
 from mcit_core.miniworld.draw import SIZE, as_example
 from mcit_core.miniworld.mixture import mixture_example, mixture_picture
-from mcit_core.models import AttentionSite, Side
+from mcit_core.models import AttentionSite, Side, hf_sites
 from mcit_core.models.settings import MiniModelSettings
 from mcit_core.stages.digest import digest
 from mcit_core.stages.fingerprint import rows_code
@@ -343,16 +344,8 @@ class MiniModel:
     def language_model(self) -> PreTrainedModel:
         return self.network.language_model
 
-    def linear_sites(self) -> dict[str, Side]:
-        """Query and value matrices of every attention, by path in the language model."""
-        sites: dict[str, Side] = {}
-        for name, _ in self.language_model.named_modules():
-            attention, _, matrix = name.rpartition(".")
-            if matrix in ("q", "v") and attention.endswith("Attention"):
-                # the decoder's cross-attention reads its values from the encoder's rows
-                reads_encoder = name.startswith("encoder.") or (attention.endswith("EncDecAttention") and matrix == "v")
-                sites[name] = "encoder" if reads_encoder else "decoder"
-        return sites
+    def linear_sites(self, targets: Targets = "attention") -> dict[str, Side]:
+        return hf_sites.linear(self.language_model, encoder_decoder=True, targets=targets)
 
     def block_sites(self) -> dict[str, tuple[nn.Module, Side]]:
         """Feed-forward blocks, each with its residual."""

@@ -44,6 +44,21 @@ def model_folder(path: str, revision: str | None) -> Path:
         ) from error
 
 
+def check_weights(folder: Path) -> None:
+    """Raises FileNotFoundError where a folder has no weights, or an index of them names a file that is not there."""
+    missing = []
+    for index in folder.glob("*.index.json"):
+        with suppress(ValueError, AttributeError):
+            files = {*json.loads(index.read_text())["weight_map"].values()}
+            missing += [file for file in sorted(files) if not (folder / file).exists()]
+    if missing:
+        raise FileNotFoundError(f"model.path: {folder} is not whole: {', '.join(missing[:3])} of its weights missing")
+    if not any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "*.bin")):
+        raise FileNotFoundError(
+            f"model.path: {folder} has no weights (model.safetensors, or its parts and their index)"
+        )
+
+
 def folder_digest(folder: Path, *more: str | bool | None) -> str:
     """Of all that a folder's model is made from, and of `more`."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in IGNORED)

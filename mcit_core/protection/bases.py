@@ -10,7 +10,7 @@ realised change projected beside the gradient; the public code squares twice and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mcit_core.data.features import Rows
 from mcit_core.data.statistics import RowView, Statistics, input_statistics, row_statistics
-from mcit_core.models import Model
+from mcit_core.models import Model, Side
 from mcit_core.protection.spaces import SpaceRule, grow
 from mcit_core.tuners import Site, Tuner
 
@@ -35,36 +35,50 @@ def site_statistics(
     sites = tuner.sites()
     for start in range(0, min(samples, len(rows)), BATCH):
         index = torch.arange(start, min(start + BATCH, samples, len(rows)))
-        batch, labels = rows[index], rows.labels[index.to(rows.labels.device)]
-        seen: list[tuple[str, Tensor]] = []
-        with tuner.attached(), _watching(sites, seen):
-            inputs = tuner.inputs(batch, training=False)
-            encoded = model.read(batch, inputs.front)
-            model.logits(encoded, labels)
-        masks = model.row_masks(encoded, labels)
-        for name, values in seen:
+        batch, labels = rows[index], rows.labels_at(index)
+        masks: dict[Side, Tensor] = {}
+        waiting: list[tuple[str, Tensor]] = []
+
+        def see(name: str, values: Tensor, masks: dict[Side, Tensor] = masks) -> None:
             rows_seen = values[masks[sites[name].side]]
             new = input_statistics(model, rows_seen, view) if sites[name].front else row_statistics(rows_seen)
             found[name] = found[name] + new if name in found else new
+
+        def wait(name: str, values: Tensor, waiting: list[tuple[str, Tensor]] = waiting) -> None:
+            waiting.append((name, values))
+
+        with tuner.attached():
+            with _watching(sites, wait):  # what an encoder is sent, before it is known which of it is padding
+                inputs = tuner.inputs(batch, training=False)
+                encoded = model.read(batch, inputs.front)
+            masks |= model.row_masks(encoded, labels)
+            for name, values in waiting:
+                see(name, values)
+            with _watching(sites, see):  # at once: the inputs of all sites together would fill a GPU
+                model.logits(encoded, labels)
     return found
 
 
 @contextmanager
-def _watching(sites: dict[str, Site], seen: list[tuple[str, Tensor]]) -> Iterator[None]:
+def _watching(sites: dict[str, Site], see: Callable[[str, Tensor], None]) -> Iterator[None]:
     with ExitStack() as stack:
         for name, site in sites.items():
 
             def before(_module: object, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                seen.append((name, inputs[0].detach()))
+                see(name, inputs[0].detach())
 
             stack.callback(site.module.register_forward_pre_hook(before).remove)
         yield
 
 
-def grown_bases(rule: SpaceRule, before: dict[str, Tensor], statistics: dict[str, Statistics]) -> dict[str, Tensor]:
-    """Site -> basis: those of `before` (names `basis.<site>`, missing ones empty) grown by the task's statistics."""
+def grown_bases(
+    rule: SpaceRule, before: dict[str, Tensor], statistics: dict[str, Statistics], device: torch.device
+) -> dict[str, Tensor]:
+    """Site -> basis: those of `before` (names `basis.<site>`, missing ones empty) grown by the task's statistics,
+    decomposed on a device."""
     grown = {}
     for name, found in statistics.items():
         width = len(found.gram)
-        grown[name] = grow(rule, before.get(f"basis.{name}", torch.zeros(width, 0, dtype=torch.float64)), found)
+        basis = before.get(f"basis.{name}", torch.zeros(width, 0, dtype=torch.float64))
+        grown[name] = grow(rule, basis.to(device), found.to(device))
     return grown

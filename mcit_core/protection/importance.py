@@ -33,7 +33,7 @@ def importance(
     with tuner.attached():
         for i in range(count):
             index = torch.tensor([i])
-            labels = rows.labels[index.to(rows.labels.device)]
+            labels = rows.labels_at(index)
             batch = rows[index]
             inputs = tuner.inputs(batch, training=False)
             logits = model.logits(model.read(batch, inputs.front), labels)

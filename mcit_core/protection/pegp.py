@@ -46,11 +46,11 @@ class Pegp(Projecting[PegpSettings]):
         seen = row_view(settings.rows, settings.condition)
         statistics = site_statistics(start.bench.model, tuner, start.last_rows, settings.samples, seen)
         rule = SpaceRule(**settings.model_dump(exclude={"samples", "rows", "condition"}))
-        bases = grown_bases(rule, start.before.tensors, statistics)
+        bases = grown_bases(rule, start.before.tensors, statistics, start.bench.model.device)
         found = {site: space_outside(basis) for site, basis in bases.items()}
         spaces = {name: found[site] for name, site in tuner.projected.items()}
         self.projector = Projector({name: tuner.parameters()[name] for name in spaces}, spaces)
-        self.carried = {f"basis.{site}": basis for site, basis in bases.items()}
+        self.carried = {f"basis.{site}": basis.cpu() for site, basis in bases.items()}
         warn_of_exhaustion(start.number, start.task, spaces)
 
     @classmethod

@@ -72,8 +72,9 @@ def space_at(settings: Section, view: StageView) -> Space:
     given = settings.model_dump(exclude={"keys"})
     rows = given.pop("rows")
     claimed = row_view(rows, given.pop("condition", "input"))
-    statistics = [view.bench.statistics(task, claimed) for task in (*view.earlier, view.task)]
-    pretraining = view.bench.statistics("pretraining", rows)
+    device = view.bench.model.device  # where they are decomposed
+    statistics = [view.bench.statistics(task, claimed).to(device) for task in (*view.earlier, view.task)]
+    pretraining = view.bench.statistics("pretraining", rows).to(device)
     return stage_space(SpaceRule(**given), statistics, pretraining, len(view.experiment.order))
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -18,6 +19,11 @@ from torch import Tensor, nn
 
 from mcit_core import subspace
 from mcit_core.data.statistics import Statistics
+
+#: width from which on a space is projected to by the smaller of it and its complement
+WIDE = 512
+#: the columns of `Space.energy_shares`
+SHARES = ("allowed", "occupied", "other")
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,36 @@ class Space:
     exhausted: bool = False  # the space asked for was empty; see `stage_space`
     dims_left: int = 0
 
+    def to(self, device: torch.device) -> Space:
+        """The same, its bases on a device."""
+        allowed = None if self.allowed is None else self.allowed.to(device)
+        return replace(self, allowed=allowed, occupied=self.occupied.to(device), claimed=self.claimed.to(device))
+
+    @cached_property
+    def _outside(self) -> Tensor | None:
+        """A basis of what is not allowed, where projecting that away is the less work: of a wide space."""
+        if self.allowed is None or len(self.allowed) < WIDE or 2 * self.allowed.shape[1] <= len(self.allowed):
+            return None
+        return subspace.complement(self.allowed)
+
     def project(self, rows: Tensor) -> Tensor:
         """The part of rows [..., d] inside the allowed space, in float64."""
-        return rows.double() if self.allowed is None else subspace.project(rows, self.allowed.to(rows.device))
-
-    def energy_shares(self, rows: Tensor) -> dict[str, float]:
-        """Shares of the squared norm of rows [..., d] in the allowed and the occupied space, and outside both."""
-        total = rows.double().square().sum().item()
-        if total == 0:
-            return {"allowed": 0.0, "occupied": 0.0, "other": 0.0}
-        allowed = self.project(rows).square().sum().item() / total
-        occupied = subspace.project(rows, self.occupied.to(rows.device)).square().sum().item() / total
         if self.allowed is None:
-            return {"allowed": 1.0, "occupied": occupied, "other": 0.0}
-        return {"allowed": allowed, "occupied": occupied, "other": max(0.0, 1.0 - allowed - occupied)}
+            return rows.double()
+        if self._outside is not None:
+            return rows.double() - subspace.project(rows, self._outside)
+        return subspace.project(rows, self.allowed)
+
+    def energy_shares(self, rows: Tensor) -> Tensor:
+        """[3]: the shares of the squared norm of rows [..., d] in the allowed and the occupied space, and outside both;
+        zeros where there is nothing to share out."""
+        total = rows.double().square().sum()
+        allowed = self.project(rows).square().sum() / total
+        occupied = subspace.project(rows, self.occupied).square().sum() / total
+        other = (1 - allowed - occupied).clamp(min=0)
+        if self.allowed is None:
+            allowed, other = torch.ones_like(total), torch.zeros_like(total)
+        return torch.where(total == 0, 0.0, torch.stack([allowed, occupied, other]))
 
 
 def claim_rank(rule: SpaceRule, inside: Tensor, whole_energy: float, captured: float) -> int:
@@ -150,13 +172,19 @@ class Projector:
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], spaces: dict[str, Space]) -> None:
-        self.parameters, self.spaces = parameters, spaces
-        self._bounded = {name: space for name, space in spaces.items() if space.allowed is not None}
+        """A space that several parameters share is moved to their device once."""
+        there: dict[tuple[int, torch.device], Space] = {}
+        for name, space in spaces.items():
+            device = parameters[name].device
+            there.setdefault((id(space), device), space.to(device))
+        self.parameters = parameters
+        self.spaces = {name: there[id(space), parameters[name].device] for name, space in spaces.items()}
+        self._bounded = {name: space for name, space in self.spaces.items() if space.allowed is not None}
         self._before: dict[str, Tensor] = {}
-        self._shares: list[dict[str, float]] = []  # of each measured step, the mean over spaces
+        self._shares: list[Tensor] = []  # of each measured step, [spaces, 3]
 
     def change_gradients(self, measure: bool) -> None:
-        shares: list[dict[str, float]] = []
+        shares: list[Tensor] = []
         for name, space in self.spaces.items():
             gradient = self.parameters[name].grad
             assert gradient is not None, name
@@ -165,7 +193,7 @@ class Projector:
             if name in self._bounded:
                 gradient.copy_(space.project(gradient))
         if shares:
-            self._shares.append({name: sum(s[name] for s in shares) / len(shares) for name in shares[0]})
+            self._shares.append(torch.stack([share.to(shares[0].device) for share in shares]))
         self._before = {name: self.parameters[name].detach().clone() for name in self._bounded}
 
     @torch.no_grad()
@@ -176,10 +204,14 @@ class Projector:
 
     def gradient_shares(self) -> dict[str, float]:
         """Where the raw gradients' energy lay, means over the measured steps."""
-        return {
-            f"subspace/gradient_{name}": sum(share[name] for share in self._shares) / len(self._shares)
-            for name in (self._shares[0] if self._shares else ())
-        }
+        if not self._shares:
+            return {}
+        over_spaces = [_means(step.tolist()) for step in self._shares]
+        return dict(zip((f"subspace/gradient_{name}" for name in SHARES), _means(over_spaces), strict=True))
+
+
+def _means(rows: list[list[float]]) -> list[float]:
+    return [sum(column) / len(column) for column in zip(*rows, strict=True)]
 
 
 def warn_of_exhaustion(stage: int, task: str, spaces: dict[str, Space]) -> None:

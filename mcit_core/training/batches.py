@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mcit_core.config import Experiment, Section
+from mcit_core.data.features import Ready, Rows, ahead
 from mcit_core.data.order import data_order
 from mcit_core.data.workbench import Workbench
 from mcit_core.models import Batch
@@ -25,13 +27,13 @@ def join(bench: Workbench, parts: list[tuple[Batch, Tensor]]) -> tuple[Batch, Te
     return bench.model.join([batch for batch, _ in parts]), torch.cat(padded)
 
 
-def take(bench: Workbench, picked: list[tuple[str, int]]) -> list[tuple[Batch, Tensor]]:
-    """The training rows (task, row), grouped by task."""
+def prepare(bench: Workbench, *picked: list[tuple[str, int]]) -> list[tuple[Rows, Ready]]:
+    """The training rows (task, row) of each list, grouped by task."""
     parts = []
-    for task in dict.fromkeys(task for task, _ in picked):
-        rows = bench.rows(task, "train")
-        index = torch.tensor([row for name, row in picked if name == task])
-        parts.append((rows[index], rows.labels[index.to(rows.labels.device)]))
+    for some in picked:
+        for task in dict.fromkeys(task for task, _ in some):
+            rows = bench.rows(task, "train")
+            parts.append((rows, rows.prepared(torch.tensor([row for name, row in some if name == task]))))
     return parts
 
 
@@ -48,7 +50,11 @@ def batches(
             f"train.batch_size {train.batch_size} is larger than {task}, which has {len(every)} training rows; "
             f"set {len(every)} at most"
         )
-    for picked in data_order(experiment.seed, task, len(every), train.batch_size, steps):
-        replayed = [row for protection in protections for row in protection.replayed()]
-        new = [every[i] for i in picked[: train.batch_size - len(replayed)]]
-        yield join(bench, take(bench, new) + take(bench, replayed))
+
+    def jobs() -> Iterator[Callable[[], list[tuple[Rows, Ready]]]]:
+        for picked in data_order(experiment.seed, task, len(every), train.batch_size, steps):
+            replayed = [row for protection in protections for row in protection.replayed()]
+            yield partial(prepare, bench, [every[i] for i in picked[: train.batch_size - len(replayed)]], replayed)
+
+    for parts in ahead(jobs(), bench.model.device):
+        yield join(bench, [(rows.encoded(ready), rows.labels_at(ready.places)) for rows, ready in parts])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mcit_core.benchmarks import Benchmark
 from mcit_core.config import EvaluationSettings
-from mcit_core.data.features import Rows
+from mcit_core.data.features import Rows, ahead
 from mcit_core.data.workbench import Workbench
 from mcit_core.models import Batch, Encoded, Model
 from mcit_core.protection import Groups
@@ -68,13 +69,15 @@ def evaluate(
     said: set[str] = set()
     picked = torch.arange(len(rows)) if picked is None else picked
     with nullcontext() if tuner is None else tuner.attached():
-        for index in picked.split(settings.batch_size):
-            encoded, chosen = encode(model, tuner, rows[index])
+        parts = picked.split(settings.batch_size)
+        jobs = (partial(rows.prepared, index) for index in parts)
+        for index, ready in zip(parts, ahead(jobs, model.device), strict=True):
+            encoded, chosen = encode(model, tuner, rows.encoded(ready))
             if chosen is not None:
                 choices.append(chosen.cpu())
             exact = torch.zeros(len(index), dtype=torch.bool)
             if teacher_forcing and benchmark.exact_match:
-                labels = rows.labels[index]
+                labels = rows.labels_at(index)
                 short = (labels != -100).sum(1) - 1 <= settings.max_new_tokens  # its end need not be said
                 exact = (teacher_forced_exact(model, encoded, labels) & short).cpu()
             open_rows = (~exact).nonzero().flatten()

@@ -18,10 +18,10 @@ from mcit_core.stages.keys import JOINT, stage_steps
 from mcit_core.stages.results import UNCHANGED, Measured, Trace
 from mcit_core.stages.state import StageState
 from mcit_core.training.batches import batches
-from mcit_core.training.step import Learner, optimizer_of, scheduler_of, train_step
+from mcit_core.training.step import Learner, fetched, optimizer_of, scheduler_of, train_step
 from mcit_core.tuners import Tuner
 
-#: at every MEASURE-th step protections measure what costs time
+#: at every MEASURE-th step protections measure what costs time, and the losses since the last are fetched
 MEASURE = 10
 
 
@@ -86,10 +86,15 @@ def train_stage(
     began_as = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     learner = Learner(bench.model, tuner, optimizer_of(tuner, experiment), experiment.train, protections)
     scheduler = scheduler_of(learner.optimizer, experiment.train, stage_steps(experiment))
-    losses = []
+    losses: list[float] = []
+    fresh: list[torch.Tensor] = []
     for step, batch in enumerate(batches(experiment, bench, view.task, protections)):
-        losses.append(train_step(learner, *batch, measure=step % MEASURE == 0))
+        fresh.append(train_step(learner, *batch, measure=step % MEASURE == 0))
         scheduler.step()
+        if step % MEASURE == 0:
+            losses += fetched(fresh)
+            fresh = []
+    losses += fetched(fresh)
     metrics = tuner.end_stage()
     traces: dict[str, Trace] = {"loss": [*losses]}
     carried: dict[str, torch.Tensor] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,19 +44,16 @@ def scheduler_of(optimizer: torch.optim.Optimizer, train: Train, steps: int) -> 
     return get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 
-def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = False) -> float:
+def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = False) -> Tensor:
     """One optimizer step on a batch, in `train.accumulate` parts; `measure` asks the protections for figures that cost
-    time. Returns the loss.
-
-    Raises FloatingPointError where the loss is not finite.
-    """
+    time. Returns the loss, a scalar on the model's device: a GPU is not waited for at every step (see `fetched`)."""
     tuner, train, protections = learner.tuner, learner.train, learner.protections
     parameters = tuner.parameters()
     learner.optimizer.zero_grad(set_to_none=True)
     if train.accumulate == 1:
         loss = _backward(learner, batch, labels, 1.0, 1.0)
     else:
-        loss, tokens = 0.0, (labels != -100).sum().item()
+        loss, tokens = torch.zeros((), dtype=torch.float64, device=labels.device), (labels != -100).sum().item()
         for part in torch.arange(len(labels), device=labels.device).tensor_split(train.accumulate):
             told = labels[part]
             share = (told != -100).sum().item() / tokens
@@ -65,8 +63,9 @@ def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = F
     for name, parameter in parameters.items():
         rows = tuner.frozen_rows(name)
         if rows is not None and parameter.grad is not None:
-            parameter.grad[rows] = 0  # they do not move, and have no part in any norm
-            frozen.append((parameter, rows, parameter.detach()[rows].clone()))
+            rows = rows.view(-1, *[1] * (parameter.dim() - 1))
+            parameter.grad.masked_fill_(rows, 0)  # they do not move, and have no part in any norm
+            frozen.append((parameter, rows, parameter.detach().clone()))
     for protection in protections:
         protection.see_gradients()
     for protection in protections:
@@ -76,7 +75,7 @@ def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = F
     learner.optimizer.step()
     with torch.no_grad():
         for parameter, rows, values in frozen:
-            parameter[rows] = values  # nor do they decay
+            parameter.copy_(torch.where(rows, values, parameter))  # nor do they decay
     for protection in protections:
         protection.change_step()
     for protection in protections:
@@ -84,11 +83,20 @@ def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = F
     return loss
 
 
+def fetched(losses: list[Tensor]) -> list[float]:
+    """The losses of some steps. Raises FloatingPointError where one is not finite."""
+    values: list[float] = torch.stack(losses).tolist() if losses else []
+    for value in values:
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value}; lower train.lr or set train.clip")
+    return values
+
+
 def _longest(labels: Tensor) -> int:
     return int((labels != -100).sum(1).max())
 
 
-def _backward(learner: Learner, batch: Batch, labels: Tensor, tokens: float, rows: float) -> float:
+def _backward(learner: Learner, batch: Batch, labels: Tensor, tokens: float, rows: float) -> Tensor:
     """Adds the gradients of a part of a batch, which has the shares `tokens` of its answers' tokens and `rows` of its
     rows. Returns its part of the loss."""
     model, tuner, protections = learner.model, learner.tuner, learner.protections
@@ -105,7 +113,5 @@ def _backward(learner: Learner, batch: Batch, labels: Tensor, tokens: float, row
         for protection in protections:
             term = protection.loss(parameters, logits, labels)
             loss = loss if term is None else loss + tokens * term
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()}; lower train.lr or set train.clip")
         loss.backward()  # type: ignore[no-untyped-call]
-    return loss.item()
+    return loss.detach().double()  # as which parts add up

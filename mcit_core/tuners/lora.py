@@ -1,4 +1,4 @@
-"""LoRA on the attention's query and value matrices, through peft (Hu et al., arXiv 2106.09685)."""
+"""LoRA on a language model's matrices, through peft (Hu et al., arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Lora(BaseTuner):
 
     def __init__(self, experiment: Experiment, model: Model) -> None:
         super().__init__(experiment, model)
-        sites = model.linear_sites()
+        sites = model.linear_sites(experiment.lora.targets)
         config = LoraConfig(
             r=experiment.lora.rank, lora_alpha=experiment.lora.alpha, lora_dropout=0.0, target_modules=list(sites)
         )

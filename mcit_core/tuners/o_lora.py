@@ -24,7 +24,9 @@ class OLora(BaseTuner):
     def __init__(self, experiment: Experiment, model: Model) -> None:
         super().__init__(experiment, model)
         self.scale = experiment.lora.alpha / experiment.lora.rank
-        self._layers = {site: model.language_model.get_submodule(site) for site in model.linear_sites()}
+        self._layers = {
+            site: model.language_model.get_submodule(site) for site in model.linear_sites(experiment.lora.targets)
+        }
         self.past: dict[str, Tensor] = {}
         for site in self._layers:
             self.weights[f"A.{site}"] = self.parameter(self._start(site))

@@ -38,8 +38,9 @@ class PromptPool(BaseTuner):
         self.weights = {"prompts": self.prompts, "image_keys": self.image_keys, "text_keys": self.text_keys}
         self.projected = {"prompts": "tokens"}
         self.usage = torch.zeros(0, pool.size)
-        self._counts = torch.zeros(pool.size)
+        self._counts = torch.zeros(pool.size, device=model.device)
         self._claimed = torch.zeros(pool.size, dtype=torch.bool, device=model.device)
+        self._freezes = False
 
     def groups(self, experiment: Experiment) -> list[ParameterGroup]:
         return [
@@ -48,14 +49,15 @@ class PromptPool(BaseTuner):
         ]
 
     def begin_stage(self) -> None:
-        self._counts = torch.zeros(self.config.size)
+        self._counts = torch.zeros(self.config.size, device=self.model.device)
         if self.config.reuse != "share" and len(self.usage):
             shares = self.usage / self.usage.sum(1, keepdim=True)
             self._claimed = (shares > self.config.claim_share).any(0).to(self.model.device)
+        self._freezes = self.config.reuse == "freeze" and bool(self._claimed.any())
 
     def frozen_rows(self, name: str) -> Tensor | None:
         """Rows that this stage must leave as they are: claimed prompts and their keys under `reuse: freeze`."""
-        return self._claimed if self.config.reuse == "freeze" and self._claimed.any() else None
+        return self._claimed if self._freezes else None
 
     def key_queries(self, batch: Batch) -> dict[str, Tensor]:
         """Name of the keys -> what they are compared with, [N, width]."""
@@ -78,7 +80,8 @@ class PromptPool(BaseTuner):
         ranked = scores - self.config.reuse_penalty * self._claimed if training else scores
         chosen = ranked.topk(self.config.top_k, dim=1).indices.sort(dim=1).values
         if training:
-            self._counts += torch.bincount(chosen.flatten().cpu(), minlength=self.config.size)
+            # bincount would have the CPU wait for a GPU
+            self._counts.index_add_(0, chosen.flatten(), torch.ones_like(chosen.flatten(), dtype=torch.float32))
         pull = self.config.pull * (1 - scores.gather(1, chosen)).mean()
         return TunerInputs(pull, self.prompts[chosen].flatten(1, 2), chosen)
 
@@ -86,8 +89,9 @@ class PromptPool(BaseTuner):
         return {"tokens": Site(self.model.entrance, front=True)}
 
     def end_stage(self) -> dict[str, float]:
-        self.usage = torch.cat([self.usage, self._counts[None]])
-        shares = self._counts / self._counts.sum()
+        counts = self._counts.cpu()
+        self.usage = torch.cat([self.usage, counts[None]])
+        shares = counts / counts.sum()
         entropy = torch.special.entr(shares).sum().exp().item()
         return {"pool/effective_prompts": entropy, "pool/claimed_before": float(self._claimed.sum())}
 

@@ -73,9 +73,13 @@ def is_node_fault(error: BaseException | None) -> bool:
     )
 
 
+#: share of a GPU's memory that the processes on it take beside their tensors
+CONTEXT = 0.03
+
+
 def take_device(gpus: float) -> None:
-    """Have torch use what the trial was given: no GPU where that is none. Raises NodeError where it was given one
-    and torch sees none."""
+    """Have torch use what the trial was given: no GPU where that is none, of a part of one the same part of its memory.
+    Raises NodeError where it was given one and torch sees none."""
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif not torch.cuda.is_available():
@@ -83,6 +87,8 @@ def take_device(gpus: float) -> None:
             f"resources.gpus is {gpus:g}, and torch {torch.__version__} sees no GPU in this worker: install a build of "
             "torch for this machine's GPUs, or set resources.gpus to 0"
         )
+    elif gpus < 1:  # so that a trial that asks for too much ends itself and not its neighbour
+        torch.cuda.set_per_process_memory_fraction(gpus * (1 - CONTEXT))
 
 
 @cache
@@ -124,17 +130,14 @@ class StageTrainable(tune.Trainable):
             self._results = None
             return {"stages": [], "key": self._key, "done": False, "busy": True}
         except Exception as error:
-            # what it left half done in the shared model must not reach the next trial
-            drop_workbenches()
+            told = f"{type(error).__name__}: {str(error) or 'no message'}\n{traceback.format_exc()}"
+            # what it left half done in the shared model must not reach the next trial, nor what it holds of a GPU
             self._results = None
+            traceback.clear_frames(error.__traceback__)
+            drop_workbenches()
             if is_node_fault(error):
                 raise
-            told = str(error) or "no message"
-            return {
-                "stages": [],
-                "done": True,
-                "error": f"{type(error).__name__}: {told}\n{traceback.format_exc()}",
-            }
+            return {"stages": [], "done": True, "error": told}
 
     def _advance(self) -> list[StageResult]:
         shown: list[StageResult] = []

@@ -110,7 +110,7 @@ def kills(count: int, rng: random.Random, seconds: float, folder: Path, calm: Sw
         return count - sum(dealt[what] for what in AT_STAKE)
 
     while left() > 0:
-        rounds += 1
+        rounds, already = rounds + 1, len(damaged)
         sweep, mine, code = Sweep(folder / f"round{rounds}"), 0, None
         # workers have the environment of their node, not that of the command
         os.environ |= {"MCIT_TEST_NOTES": str(sweep.notes), "MCIT_TEST_SLEEP": str(SLEEP)}
@@ -135,7 +135,11 @@ def kills(count: int, rng: random.Random, seconds: float, folder: Path, calm: Sw
         extra = len(sweep.begun) - DISTINCT
         redone += extra
         wrong = check(sweep, calm)
-        print(f"round {rounds}: {dealt}, {extra} stages begun again, wrong: {wrong or 'nothing'}", flush=True)
+        harm = ", ".join(damaged[already:]) or "nothing"
+        print(
+            f"round {rounds}: {dealt}, {extra} stages begun again, damaged: {harm}, wrong: {wrong or 'nothing'}",
+            flush=True,
+        )
         if wrong or extra > mine:
             return 1
     print(

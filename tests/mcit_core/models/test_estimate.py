@@ -40,11 +40,27 @@ def compared(folder: Path, dtype: str, tuner: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
-@pytest.mark.parametrize(("family", "dtype"), [("llava", "float32"), ("llava", "bfloat16"), ("qwen2_5_vl", "float32")])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        ("llava", "float32"),
+        ("llava", "bfloat16"),
+        ("qwen2_5_vl", "float32"),
+        ("instructblip_t5", "float32"),
+        ("blip2_opt", "float32"),
+    ],
+)
 def test_what_is_kept_is_what_a_real_step_keeps(family: str, dtype: str, tuner: str) -> None:
     """At a width of 64 masks weigh as much as a layer's rows."""
     measured, estimated = compared(folder_of(family), dtype, tuner)
     assert measured == pytest.approx(estimated, rel=0.25)
+
+
+@pytest.mark.parametrize("family", tiny_vlms.FAMILIES)
+def test_every_family_can_be_estimated(family: str) -> None:
+    for tuner in (*TUNERS, "full"):
+        found = estimate(HfSettings(path=str(folder_of(family)), dtype="bfloat16"), Step(4, 96, tuner, 10, {}))
+        assert 0 < found.checkpointed[KEPT] < found.plain[KEPT], tuner
 
 
 @pytest.mark.slow

@@ -234,13 +234,11 @@ def test_an_answer_is_behind_what_the_template_puts_before_it() -> None:
     qwen = load(folder_of("qwen2_5_vl"))
     end = qwen.tokenizer.convert_tokens_to_ids("<|im_end|>")
     qwen.texts._told = [2, end]
-    del qwen.texts.ends
     assert qwen.answer_ids(["red"])[0].tolist()[-1] == end  # of several ends the one that the template writes
 
 
 def test_a_tokenizer_that_joins_prompt_and_answer_is_refused() -> None:
     model = load(folder_of("llava"))
-    vars(model.texts).pop("_answer_place")  # worked out when it was loaded
     model.texts.render = lambda instruction, pictures=1, answer=None: f"{instruction} re{answer or ''}"  # type: ignore[method-assign]
     with pytest.raises(
         ValueError, match=r"joins the end of the prompt '\? re' with the answer 'd'.*model\.chat: false"
@@ -287,3 +285,38 @@ def test_two_stages_of_a_method(family: str, preset: str) -> None:
     assert "pretrained_retention" not in results[-1].metrics  # it comes with no rows of its pre-training
     assert (NO_SAMPLE in results[-1].metrics) == (preset == "fwd_prompt")
     assert {cell.task for result in results for cell in result.accuracy} == {"attribute", "ground"}
+
+
+def test_weights_are_loaded_when_they_are_needed(tmp_path: Path) -> None:
+    """A sweep's driver asks for digests and rows alone."""
+    copy = shutil.copytree(folder_of("llava"), tmp_path / "copy")
+    weights = copy / "model.safetensors"
+    weights.write_bytes(b"not weights")
+    model = load(copy)
+    assert model.digest
+    assert model.answer_ids(["red"]).tolist()
+    assert model.prepare([Example((), "what ?")], 0)
+    with pytest.raises(Exception, match=r"header|safetensors|deserializ"):
+        assert model.network
+
+
+def test_a_part_of_the_weights_that_is_missing_is_told(tmp_path: Path) -> None:
+    copy = shutil.copytree(folder_of("llava"), tmp_path / "copy")
+    (copy / "model.safetensors").rename(copy / "model-00001-of-00002.safetensors")
+    parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    with pytest.raises(FileNotFoundError, match=r"not whole: model-00002-of-00002\.safetensors of its weights"):
+        load(copy)
+
+
+@pytest.mark.parametrize("family", ["llava", "instructblip_t5", "blip2_opt"])
+def test_lora_goes_where_it_is_told(family: str) -> None:
+    model = load(folder_of(family))
+    usual, every = model.linear_sites(), model.linear_sites("all")
+    last = {name.rpartition(".")[2] for name in every}
+    assert {*usual} < {*every}
+    assert not any("head" in name or "embed" in name for name in every)
+    some = sorted(last)[:1]
+    assert {name.rpartition(".")[2] for name in model.linear_sites((*some,))} == {*some}
+    with pytest.raises(ValueError, match=rf"lora\.targets: .*no matrix qq_proj; it has {', '.join(sorted(last))}"):
+        model.linear_sites(("qq_proj",))

@@ -72,7 +72,8 @@ def trained(bench: Workbench, config: Experiment, gradient_only: bool) -> tuple[
     after.begin_stage()
     rows = bench.rows("attribute", "train")
     rule = SpaceRule(**config.projection.model_dump(exclude={"samples", "rows", "condition"}))
-    bases = grown_bases(rule, {}, site_statistics(bench.model, after, rows, 1, False))
+    statistics = site_statistics(bench.model, after, rows, 1, "raw")
+    bases = grown_bases(rule, {}, statistics, bench.model.device)
     spaces = {name: space_outside(bases[site]) for name, site in after.projected.items()}
     for name, parameter in after.parameters().items():
         if name in spaces:

@@ -18,11 +18,11 @@ from mcit_core.data.statistics import Statistics, row_statistics
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.models.mini import FrozenFeatures
-from mcit_core.protection import Protection
+from mcit_core.protection import Protection, spaces
 from mcit_core.protection.bases import site_statistics
-from mcit_core.protection.spaces import Projector, Space, SpaceRule, grow, stage_space
+from mcit_core.protection.spaces import Projector, Space, SpaceRule, grow, space_outside, stage_space
 from mcit_core.training.stage import build_tuner, train_stage
-from mcit_core.training.step import Learner, train_step
+from mcit_core.training.step import Learner, fetched, train_step
 from mcit_core.tuners import TunerInputs
 
 D = 12
@@ -272,7 +272,7 @@ def realised(space: Space, train: Train, scale: float = 1.0, steps: int = 5) -> 
     for _ in range(steps):
         visual = torch.randn(8, 4, D, generator=generator)
         features = FrozenFeatures(visual, torch.zeros(8, 1), torch.ones(8, 1), visual[:, 0], visual[:, 0])
-        train_step(learner, features, torch.randint(7, (8, 2), generator=generator))
+        fetched([train_step(learner, features, torch.randint(7, (8, 2), generator=generator))])
     return tuner.prompts.detach() - start, start
 
 
@@ -307,7 +307,20 @@ def test_projecting_the_gradient_alone_is_not_enough() -> None:
 def test_energy_shares_add_up() -> None:
     space = stage_space(SpaceRule(mode="both", task_energy=0.7), TASKS[:2], PRETRAINING, 4)
     shares = space.energy_shares(torch.randn(5, D))
-    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares.sum().item() == pytest.approx(1.0)
+    assert space.energy_shares(torch.zeros(5, D)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_wide_space_is_projected_to_by_what_is_outside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, basis = torch.randn(5, D), torch.eye(D, dtype=torch.float64)[:, :3]
+    there = space_outside(basis).project(rows)
+    monkeypatch.setattr(spaces, "WIDE", D)
+    wide = space_outside(basis)
+    assert wide._outside is not None
+    assert wide._outside.shape == (D, 3)
+    assert (wide.project(rows) - there).abs().max() < 1e-14
+    narrow = spaces.Space(basis, basis[:, :0], basis[:, :0])
+    assert narrow._outside is None  # three columns are less than the others
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:

@@ -252,6 +252,23 @@ def test_a_run_that_has_lost_its_identity_is_not_there_twice(storage: Path, lost
     assert len(seen(uri_of(storage), "tracked")) == 3
 
 
+def test_a_damaged_identity_is_not_another_one(storage: Path) -> None:
+    """Found by `tests.chaos`: a flipped bit of a digit gives another digit, and MLflow had the sweep twice."""
+    run = make_records(storage).run
+    known = run_id(run)
+    write_sweep(run, {}, known)
+    sound = (run / ".identity").read_bytes()
+    for place in range(len(sound)):
+        for bit in range(7):
+            damaged = bytearray(sound)
+            damaged[place] ^= 1 << bit
+            (run / ".identity").write_bytes(damaged)
+            assert run_id(run) == known, bytes(damaged)
+    for end in range(len(sound)):
+        (run / ".identity").write_bytes(sound[:end])
+        assert run_id(run) == known, sound[:end]
+
+
 def _client(storage: Path) -> Any:
     from mlflow.tracking import MlflowClient
 

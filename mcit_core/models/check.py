@@ -15,7 +15,8 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -219,12 +220,24 @@ def tried(model: HfModel, tuners: Iterable[str]) -> list[Law]:
     ]
     tries += [(f"tuner {name}", partial(laws.tuner, name)) for name in tuners]
     found = []
-    for name, law in tries:
-        try:
-            found.append(law())
-        except Exception as error:
-            found.append(Law(name, False, note=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"))
+    with exact_convolutions():
+        for name, law in tries:
+            try:
+                found.append(law())
+            except Exception as error:
+                found.append(Law(name, False, note=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"))
     return found
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """On a GPU torch convolves float32 in TF32, whose rounding would hide what the laws look for."""
+    usual = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = usual
 
 
 def shown_prompt(model: HfModel) -> str:

@@ -45,7 +45,7 @@ class Measured:
     waits: dict[str, int] | None
 
 
-def measure(model: HfModel, step: Step) -> Measured:
+def measure(model: HfModel, step: Step, steps: int = STEPS) -> Measured:
     """Takes steps on rows of noise, with the averaging that the step's settings name. Raises ValueError where no row of
     that length can be made."""
     experiment = step_experiment(model.settings, step)
@@ -60,8 +60,8 @@ def measure(model: HfModel, step: Step) -> Measured:
     words = _words(model, step.length - beside)
     learner = Learner(model, tuner, optimizer_of(tuner, experiment), experiment.train, _protections(experiment, tuner))
     cuda, encoding, stepping, losses = model.device.type == "cuda", [], [], []
-    for number in range(STEPS):
-        if cuda and number == STEPS // 2:
+    for number in range(steps):
+        if cuda and number == steps // 2:
             torch.cuda.reset_peak_memory_stats(model.device)
         marks = [_now(model.device)]
         rows = _encode(model, step.batch, words)
@@ -71,8 +71,8 @@ def measure(model: HfModel, step: Step) -> Measured:
         encoding.append(marks[1] - marks[0])
         stepping.append(marks[2] - marks[1])
     return Measured(
-        statistics.median(encoding[STEPS // 2 :]),
-        statistics.median(stepping[STEPS // 2 :]),
+        statistics.median(encoding[steps // 2 :]),
+        statistics.median(stepping[steps // 2 :]),
         rows.columns["ids"].shape[1] + beside,
         fetched(losses),
         torch.cuda.max_memory_allocated(model.device) if cuda else None,

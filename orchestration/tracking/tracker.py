@@ -176,9 +176,15 @@ class Tracker:
         if parent.info.status != "RUNNING":
             client.update_run(parent.info.run_id, status="RUNNING")
         of_trial: dict[str, list[Run]] = {}
-        for run in self._search("trial"):
-            if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id:
+        trials = self._search("trial")
+        for run in trials:
+            if _parent_of(run) == parent.info.run_id:
                 of_trial.setdefault(run.data.tags["mcit.trial"], []).append(run)
+        # who holds the RUN's lock is alone in its folder: a killed sweep that lay here before would run for ever
+        here = {"folder": folder, "host": platform.node()}
+        for run in sweeps:
+            if run.info.run_id != parent.info.run_id and here.items() <= run.data.tags.items():
+                self._end_running([run, *(trial for trial in trials if _parent_of(trial) == run.info.run_id)])
         self._children = {trial: self._only(runs) for trial, runs in of_trial.items()}
         self._parent = parent.info.run_id
 
@@ -322,11 +328,14 @@ class Tracker:
         ]
         return [(mlflow_name(name), step, value) for name, step, value in points]
 
+    def _end_running(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            if run.info.status == "RUNNING":
+                self._client.set_terminated(run.info.run_id, "KILLED")
+
     def _end(self) -> None:
         """End the parent, and every child that a killed sweep left running."""
-        for run in self._search("trial"):
-            if run.data.tags.get("mlflow.parentRunId") == self._parent and run.info.status == "RUNNING":
-                self._client.set_terminated(run.info.run_id, "KILLED")
+        self._end_running([run for run in self._search("trial") if _parent_of(run) == self._parent])
         folder = self.records.run
         for path in (folder / "report.html", folder / "sweep.yaml", folder / "tables.csv"):
             if path.exists():
@@ -335,6 +344,11 @@ class Tracker:
         self._client.set_tag(self._parent, "trials_failed", str(statuses.count("FAILED")))
         ended = "KILLED" if "UNFINISHED" in statuses else "FAILED" if "FAILED" in statuses else "FINISHED"
         self._client.set_terminated(self._parent, ended)
+
+
+def _parent_of(run: Run) -> str | None:
+    found: str | None = run.data.tags.get("mlflow.parentRunId")
+    return found
 
 
 def _as_stored(point: Point) -> tuple[str, int, float | str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -19,6 +23,7 @@ from mcit_core.models import check
 from mcit_core.models.hf import HfModel
 from mcit_core.models.measure import waits
 from mcit_core.models.settings import HfSettings
+from mcit_core.registry import TUNERS
 from mcit_core.stages.results import StageResult
 from mcit_core.training.sequence import Sequence
 from mcit_core.training.stage import build_tuner
@@ -52,22 +57,26 @@ def run(bench: Workbench, method: str, settings: dict[str, Value] | None = None)
 def test_a_gpu_gives_what_a_cpu_gives_to_rounding(benches: dict[str, Workbench], method: str) -> None:
     here, there = (run(benches[device], method) for device in ("cpu", "cuda"))
     for one, other in zip(here[1:], there[1:], strict=True):
-        ours, theirs = one.traces["loss"], other.traces["loss"]
-        assert ours[0] == pytest.approx(theirs[0], rel=FIRST if one.stage == 0 else TENTH)
-        assert ours[-1] == pytest.approx(theirs[-1], rel=TENTH)
+        first, last = (abs(one.traces["loss"][i] / other.traces["loss"][i] - 1) for i in (0, -1))
+        cells = [abs(a.accuracy - b.accuracy) for a, b in zip(one.accuracy, other.accuracy, strict=True)]
+        print(f"{method} stage {one.stage}: loss {first:.1e}, after ten steps {last:.1e}, accuracy {max(cells):.3f}")
+        assert first <= (FIRST if one.stage == 0 else TENTH)
+        assert last <= TENTH
 
 
 @pytest.mark.parametrize("method", ["fwd_prompt", "llaca"])
 def test_a_gpu_repeats_itself_to_rounding(benches: dict[str, Workbench], method: str) -> None:
     once, again = (run(benches["cuda"], method) for _ in range(2))
     for one, other in zip(once[1:], again[1:], strict=True):
+        print(f"{method} stage {one.stage}: bit-equal {one.traces['loss'] == other.traces['loss']}")
         assert one.traces["loss"][-1] == pytest.approx(other.traces["loss"][-1], rel=TENTH)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_laws_hold(family: str, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = check.main([str(folder_of(family)), "--device", "cuda", "--dtype", dtype])
+    tuners = ",".join(TUNERS.built_in)
+    code = check.main([str(folder_of(family)), "--device", "cuda", "--dtype", dtype, "--tuners", tuners])
     assert code == 0, capsys.readouterr().out
 
 
@@ -92,6 +101,7 @@ def test_a_step_does_not_wait_for_the_gpu(method: str, allowed: int) -> None:
             train_step(learner, batch, labels)
         found = waits(lambda learner=learner, batch=batch, labels=labels: train_step(learner, batch, labels))
     ours = {place: count for place, count in found.items() if "mcit_core" in place}
+    print(f"{method}: {ours} and {sum(found.values()) - sum(ours.values())} of others")
     assert sum(ours.values()) <= allowed, ours
 
 
@@ -110,6 +120,7 @@ def second_stage(experiment, bench) -> Iterator[Learner]:  # type: ignore[no-unt
 
 
 def test_a_driver_takes_no_memory_of_the_gpu_for_digests() -> None:
+    gc.collect()
     before = torch.cuda.memory_allocated()
     model = HfModel(torch.device("cuda"), HfSettings(path=str(folder_of("llava"))))
     assert model.digest
@@ -138,6 +149,7 @@ def test_after_an_error_the_gpu_is_free(tmp_path: Path) -> None:
     from orchestration.run.from_store import code_of
     from orchestration.run.trainable import StageTrainable
 
+    gc.collect()
     before = torch.cuda.memory_reserved()
     model = hf("llava")
     given: dict[str, Value] = {"train.batch_size": 4, "train.steps": 1, "train.lr": 1e30, "train.clip": None}
@@ -157,3 +169,45 @@ def test_after_an_error_the_gpu_is_free(tmp_path: Path) -> None:
     assert any("error" in result for result in shown), "a loss that is not finite ends a trial"
     assert torch.cuda.memory_reserved() <= before + 2**26
     assert math.isfinite(before)
+
+
+SWEEP = """
+name: shared
+benchmark: mini
+model: mini
+tasks: [attribute, ground]
+method: fwd_prompt
+base: {train.steps: 10, evaluation.rows: 50}
+axes: {method: [fwd_prompt, llaca]}
+seeds: [0, 1]
+references: [direct]
+resources: {cpus: 1, gpus: GPUS}
+TRACKING
+"""
+
+
+@pytest.mark.parametrize("gpus", [0.5, 0])
+def test_trials_share_a_gpu_or_have_none(tmp_path: Path, gpus: float) -> None:
+    pytest.importorskip("ray")
+    # a machine for training need not have MLflow's server
+    tracking = "" if find_spec("sqlalchemy") else "tracking: {mlflow: 'http://127.0.0.1:9'}"
+    file = tmp_path / "shared.yaml"
+    file.write_text(SWEEP.replace("GPUS", str(gpus)).replace("TRACKING", tracking))
+    command = [
+        sys.executable,
+        "-m",
+        "orchestration.sweep",
+        str(file),
+        "--storage",
+        str(tmp_path / "runs"),
+        "--workers",
+        "2",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    trials = pq.read_table(tmp_path / "runs" / "shared" / "trials.parquet").to_pylist()
+    assert {trial["status"] for trial in trials} == {"FINISHED"}
+    said = (tmp_path / "runs" / "shared" / "sweep.yaml").read_text()
+    assert ("gpu:" in said) == bool(gpus)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "stages").rglob("record.json")]
+    assert {record["made_from"]["device"] for record in records} == {"cuda" if gpus else "cpu"}

@@ -100,7 +100,16 @@ def mlflow_runs(sweep: Sweep) -> list[str]:
         return ["MLflow has no experiment"]
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     children = [run for run in runs if run.data.tags.get("mcit.kind") == "trial"]
-    wrong = [f"run {run.info.run_id} is {run.info.status}" for run in runs if run.info.status != "FINISHED"]
+    # a RUN that lost all that it was known by, before it had a result, is another one
+    lost = {
+        run.info.run_id for run in runs if run.data.tags.get("mcit.kind") == "sweep" and run.info.status == "KILLED"
+    }
+    lost -= {run.data.tags["mlflow.parentRunId"] for run in children}
+    wrong = [
+        f"{run.data.tags.get('mcit.kind')} {run.info.run_id} is {run.info.status}"
+        for run in runs
+        if run.info.status != "FINISHED" and run.info.run_id not in lost
+    ]
     if sorted(run.data.tags["mcit.trial"] for run in children) != sorted(
         str(t["trial"]) for t in sweep.table("trials")
     ):

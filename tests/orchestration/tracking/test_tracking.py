@@ -252,6 +252,25 @@ def test_a_run_that_has_lost_its_identity_is_not_there_twice(storage: Path, lost
     assert len(seen(uri_of(storage), "tracked")) == 3
 
 
+def test_a_killed_sweep_whose_folder_another_has_runs_no_more(storage: Path) -> None:
+    """Of `--fresh` after a kill, and (found by `tests.chaos`) where a RUN lost all that it was known by."""
+    records = fill(make_records(storage))
+    killed = run_id(records.run)
+    Tracker(uri_of(storage), records, killed).sync()
+    client = _client(storage)
+    of_killed = {run.info.run_id for run in _runs(storage)}
+    child = next(run for run in _runs(storage) if run.data.tags["mcit.kind"] == "trial")
+    client.update_run(child.info.run_id, status="RUNNING")
+    elsewhere = client.create_run(child.info.experiment_id, tags={"mcit.kind": "sweep", "folder": str(records.run)})
+    (records.run / ".identity").unlink()
+    Tracker(uri_of(storage), records, run_id(records.run)).sync(final=True)
+    statuses = {run.info.run_id: run.info.status for run in _runs(storage)}
+    assert statuses.pop(elsewhere.info.run_id) == "RUNNING"  # of another machine
+    assert {statuses[run] for run in of_killed} == {"KILLED", "FINISHED"}
+    assert statuses[child.info.run_id] == "KILLED"
+    assert "RUNNING" not in statuses.values()
+
+
 def test_a_damaged_identity_is_not_another_one(storage: Path) -> None:
     """Found by `tests.chaos`: a flipped bit of a digit gives another digit, and MLflow had the sweep twice."""
     run = make_records(storage).run

@@ -214,13 +214,13 @@ def fingerprint(model: HfModel) -> list[tuple[str, float]]:
 
 def tried(model: HfModel, tuners: Iterable[str]) -> list[Law]:
     """Every law that was tried. One that fails with an error is broken, and says which."""
-    laws = Laws(model)
-    tries: list[tuple[str, Callable[[], Law]]] = [
-        (name, getattr(laws, name)) for name in ("padding", "carriers", "joining", "generation", "answers")
-    ]
-    tries += [(f"tuner {name}", partial(laws.tuner, name)) for name in tuners]
     found = []
     with exact_convolutions():
+        laws = Laws(model)
+        tries: list[tuple[str, Callable[[], Law]]] = [
+            (name, getattr(laws, name)) for name in ("padding", "carriers", "joining", "generation", "answers")
+        ]
+        tries += [(f"tuner {name}", partial(laws.tuner, name)) for name in tuners]
         for name, law in tries:
             try:
                 found.append(law())

@@ -39,7 +39,8 @@ def prefix_attention(
 ) -> Any:
     """The model's own attention on [prefix; tokens]; query [N, H, n, w], key and value [N, G, n, w]."""
     layer: PrefixLayer = module.mcit_prefix
-    keys, values = layer(query)
+    # float32, in which a mask's least value would be out of a half-precision bias's range
+    keys, values = (part.to(key.dtype) for part in layer(query))
     n = len(query)
     if attention_mask is None and getattr(module, "is_causal", True):
         # without padding the kernels make the mask themselves, and count from the first key, which is a prefix now

@@ -83,7 +83,9 @@ class PromptPool(BaseTuner):
             # bincount would have the CPU wait for a GPU
             self._counts.index_add_(0, chosen.flatten(), torch.ones_like(chosen.flatten(), dtype=torch.float32))
         pull = self.config.pull * (1 - scores.gather(1, chosen)).mean()
-        return TunerInputs(pull, self.prompts[chosen].flatten(1, 2), chosen)
+        # embedding: on a GPU the gradient of an index is summed in an order that no two runs share
+        front = F.embedding(chosen, self.prompts.flatten(1)).view(len(chosen), -1, self.prompts.shape[-1])
+        return TunerInputs(pull, front, chosen)
 
     def sites(self) -> dict[str, Site]:
         return {"tokens": Site(self.model.entrance, front=True)}

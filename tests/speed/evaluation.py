@@ -25,10 +25,10 @@ ORDER = ("ground", "locate", "attribute", "bars")
 class StagesAlone(StageStore):
     """Keeps no evaluation, so that each is made again."""
 
-    def get_evaluation(self, key: str) -> Evaluation | None:
+    def get_evaluation(self, key: str, stage: str | None = None) -> Evaluation | None:
         return None
 
-    def put_evaluation(self, key: str, evaluation: Evaluation) -> None:
+    def put_evaluation(self, key: str, evaluation: Evaluation, stage: str | None = None) -> None:
         """Nothing."""
 
 

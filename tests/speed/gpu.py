@@ -1,4 +1,4 @@
-"""Steps of random models of published sizes on a GPU, against what is estimated: `python tests/speed/gpu.py`.
+"""Steps of random models of published sizes on a GPU, against what is estimated: `python -m tests.speed.gpu`.
 
 LLaVA-1.5's classes and shapes with random weights, made on the GPU. For every step: gigabytes estimated and measured,
 seconds, the share of the GPU's arithmetic that the decoder's matrices alone account for, and how often the CPU waits.
@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -150,8 +151,8 @@ def decompositions() -> None:
             basis = torch.linalg.qr(basis).Q
             if device == "cpu" and width == 4096:
                 continue
-            spectrum = seconds_of(lambda gram=gram: subspace.spectrum(gram))
-            complement = seconds_of(lambda basis=basis: subspace.complement(basis))
+            spectrum = seconds_of(partial(subspace.spectrum, gram))
+            complement = seconds_of(partial(subspace.complement, basis))
             print(f"{device} width {width}: spectrum {spectrum:.2f} s, complement {complement:.2f} s", flush=True)
     shapes = {"A": (128, 4096, 400), "B": (4096, 128, 64)}  # rows, width, dimensions that are taken
     sites: dict[str, nn.Parameter] = {}

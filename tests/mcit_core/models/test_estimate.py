@@ -105,6 +105,20 @@ def test_a_step_that_cannot_be_taken(step: str, told: str, capsys: pytest.Captur
     assert told in capsys.readouterr().err
 
 
+def test_steps_are_taken_beside_their_estimate(capsys: pytest.CaptureFixture[str]) -> None:
+    step = "batch=2,length=90,tuner=prompt_pool,averaging.kind=taylor"
+    assert check.main([str(folder_of("llava")), "--estimate", step, "--measure", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    taken = told["measured"]
+    assert abs(taken["length"] - 90) <= 2
+    assert taken["losses"][-1] < taken["losses"][0]
+    assert taken["peak"] is taken["waits"] is None  # on a CPU
+    assert check.main([str(folder_of("llava")), "--estimate", "batch=2,length=60,tuner=lora", "--measure"]) == 0
+    assert "measured, rows of" in capsys.readouterr().out
+    assert check.main([str(folder_of("llava")), "--estimate", "batch=2,length=20,tuner=lora", "--measure"]) == 2
+    assert "a row with a picture has" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("step", ["batch=two", "tuner=lroa"])
 def test_a_step_that_cannot_be_read(step: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AttentionInterface
 
 from mcit_core.tuners.prefix import PrefixLayer, prefix_attention
 
@@ -68,3 +70,21 @@ def test_a_key_that_heads_share_is_watched_by_all_of_their_queries() -> None:
     prefix(query)
     for number in range(GROUPS):
         assert torch.equal(torch.stack(seen[number], 1), query[:, 2 * number : 2 * number + 2])
+
+
+@torch.no_grad()
+def test_prefixes_have_the_precision_of_the_keys_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers takes a mask's least value from the keys' type and puts it into the bias, in half precision:
+    a GPU refuses that of float32."""
+    seen: list[Tensor] = []
+
+    def inner(_module: object, *parts: Tensor, **_: object) -> tuple[Tensor, None]:
+        seen.extend(parts[:3])
+        return parts[0], None
+
+    monkeypatch.setattr(AttentionInterface, "get_interface", lambda *_: inner)
+    module = SimpleNamespace(mcit_prefix=layer(), is_causal=False)
+    query, key = draw(2, HEADS, 5, WIDTH).bfloat16(), draw(2, GROUPS, 5, WIDTH).bfloat16()
+    prefix_attention(module, query, key, key, None)
+    assert [part.dtype for part in seen] == [torch.bfloat16] * 3
+    assert seen[1].shape == (2, GROUPS, LENGTH + 5, WIDTH)

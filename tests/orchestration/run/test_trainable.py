@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
 
+from mcit_core.config import Value
+from mcit_core.data.workbench import workbench_for
 from mcit_core.methods import build_experiment
 from orchestration.keep.files import StorageError, UnreachableError, writing
 from orchestration.run.from_store import code_of
-from orchestration.run.trainable import NodeError, check_code, is_node_fault, take_device
+from orchestration.run.trainable import NodeError, StageTrainable, check_code, is_node_fault, take_device
 
 
 def wrapped(code: int) -> StorageError:
@@ -58,3 +63,26 @@ def test_a_node_with_other_code_refuses_and_says_what_differs() -> None:
     with pytest.raises(NodeError, match=r"mcit_core.training.step \w+ here, another there; torch .* here, 0.1 there"):
         check_code(experiment, other)
     assert is_node_fault(NodeError("other"))
+
+
+def test_after_an_error_nothing_holds_the_model(tmp_path: Path) -> None:
+    """Or else the next trial of the worker would load another one beside it, into the same GPU."""
+    settings: dict[str, Value] = {"train.batch_size": 10**6}
+    experiment = build_experiment("mini", "mini", "sequential", ("attribute",), 0, settings)
+    model = weakref.ref(workbench_for(experiment, tmp_path / "features").model)
+    trial = StageTrainable.__new__(StageTrainable)  # Tune's own start wants a session
+    trial.setup(
+        {
+            "trial": "t",
+            "experiment": experiment.model_dump_json(),
+            "features": str(tmp_path / "features"),
+            "stages": str(tmp_path / "stages"),
+            "gpus": 0,
+            "code": code_of(experiment),
+        }
+    )
+    assert model() is not None
+    shown = [trial.step(), trial.step()]
+    assert "train.batch_size 1000000 is larger than attribute" in str([result.get("error") for result in shown])
+    gc.collect()
+    assert model() is None

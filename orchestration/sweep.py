@@ -22,6 +22,7 @@ from mcit_core.yaml_document import SpecError
 from orchestration.arguments import Command, check_device, find_sweep, fitting, parser, read_command
 from orchestration.keep.files import StorageError, without_userinfo, writing
 from orchestration.plan.halving import race
+from orchestration.plan.memory import memory_lines
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.stage_tree import costs
 from orchestration.plan.sweep_file import load_spec, resolved
@@ -56,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         console = Console(highlight=False, quiet=command.quiet, soft_wrap=True)
         if command.dry_run:
             print_plan(console, spec, trials, command.workers or 1)
+            for line in memory_lines(trial.experiment for trial in trials):
+                console.print(line, markup=False)
             return 0
         return run(command, spec, trials, console)
     except SpecError as error:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextToText
 
-from mcit_core.choices import Choice
+from mcit_core.choices import Choice, options_of
 from mcit_core.config import Experiment, Value
 from mcit_core.data.statistics import QueryStatistics
 from mcit_core.families import family_of
@@ -183,11 +183,16 @@ def step_experiment(settings: HfSettings, step: Step) -> Experiment:
 
 
 def estimate(settings: HfSettings, step: Step) -> Estimate:
-    """Raises FileNotFoundError, OSError or ValueError where the folder's configuration cannot be read, or the step
-    cannot be taken."""
+    """What a step takes that is described by itself. Raises as `estimate_of`."""
+    return estimate_of(step_experiment(settings, step), step)
+
+
+def estimate_of(experiment: Experiment, step: Step) -> Estimate:
+    """What a step of an experiment takes. Raises FileNotFoundError, OSError or ValueError where the model's
+    configuration cannot be read, or the step cannot be taken."""
+    settings = HfSettings.model_validate(options_of(experiment.model))
     folder = model_folder(settings.path, settings.revision)
     model = Skeleton(folder, DTYPES[settings.dtype])
-    experiment = step_experiment(settings, step)
     step = replace(step, batch=-(-step.batch // experiment.train.accumulate))  # rows that are read at once
     plain, trained = _kept(model, step, experiment, checkpointing=False)
     again, _ = _kept(model, step, experiment, checkpointing=True)

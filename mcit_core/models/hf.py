@@ -32,6 +32,7 @@ from mcit_core.families import family_of
 from mcit_core.models import Sample, Side, hf_sites
 from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch, HfEncoded, Prepared, flat, gathered
 from mcit_core.models.hf_text import Texts
+from mcit_core.models.sample_file import SampleFile
 from mcit_core.models.settings import HfSettings
 from mcit_core.models.weights import check_weights, folder_digest, model_folder
 
@@ -42,7 +43,6 @@ class HfModel(hf_sites.Sites):
     """The Model contract (see `mcit_core.models`) on a folder or hub id of transformers."""
 
     name = "hf"
-    sample: Sample | None = None
     Settings = HfSettings
 
     def __init__(self, device: torch.device, settings: HfSettings) -> None:
@@ -61,7 +61,8 @@ class HfModel(hf_sites.Sites):
         text = self.config.get_text_config()
         if settings.dtype == "float16" and text.model_type == "t5":
             raise ValueError(f"model.dtype: T5, in {folder}, overflows in float16; use bfloat16 or float32")
-        shown = settings.model_dump(exclude={"path", "revision", "checkpointing"})
+        self.sample: Sample | None = SampleFile(Path(settings.sample)) if settings.sample else None
+        shown = settings.model_dump(exclude={"path", "revision", "checkpointing", "sample"})
         self.digest = folder_digest(folder, type(self.processor.image_processor).__name__, *map(str, shown.values()))
         self.encoder_decoder = bool(getattr(text, "is_encoder_decoder", False))
         self.width = self.query_text_width = text.hidden_size

@@ -35,6 +35,11 @@ class HfSettings(Section):
     place: Literal["content", "start"] = Field(
         "content", description="where a prompt goes: before the user's content, or at the start of the sequence"
     )
+    sample: str | None = Field(
+        None,
+        description="a JSON file in LLaVA's form that stands for the data it was pre-trained on; null: rows of the "
+        "first task do, and nothing is known of what it forgets",
+    )
     chat: bool | None = Field(
         None, description="instructions go through the processor's chat template; null: where it has one"
     )

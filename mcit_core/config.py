@@ -116,6 +116,7 @@ class EvaluationSettings(Section):
 
 class Train(Section):
     steps: int = Field(150, ge=1, description="optimizer steps per stage")
+    epochs: float | None = Field(None, gt=0, description="passes over a stage's rows; where set, in place of steps")
     batch_size: int = Field(32, ge=1, description="rows per step")
     accumulate: int = Field(1, ge=1, description="parts that a batch is read in, one after another, to save memory")
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -136,7 +137,7 @@ class Train(Section):
             raise ValueError("weight_decay is set, but optimizer adam has none; set optimizer: adamw, or leave it out")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate {self.accumulate} is more than batch_size {self.batch_size}: a part is empty")
-        if self.warmup and not 1 <= round(self.warmup * self.steps) < self.steps:
+        if self.warmup and self.epochs is None and not 1 <= round(self.warmup * self.steps) < self.steps:
             raise ValueError(f"warmup {self.warmup:g} is none or all of {self.steps} steps; leave it out, or change it")
         return self
 

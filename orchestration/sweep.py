@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mcit_core.choices import kind_of, options_of
+from mcit_core.stages.keys import NOMINAL_ROWS
 from mcit_core.yaml_document import SpecError
 from orchestration.arguments import Command, check_device, find_sweep, fitting, parser, read_command
 from orchestration.keep.files import StorageError, without_userinfo, writing
@@ -97,6 +98,8 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: 
         f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps, "
         f"{f'{splits} splits' if evaluated is None else f'at most {evaluated} rows'} evaluated after stages"
     )
+    if any(trial.experiment.train.epochs for trial in trials):
+        console.print(f"steps of stages in epochs are counted as if a task had {NOMINAL_ROWS} training rows")
     halving = race(spec, trials)
     if halving:
         left = len(set(halving.settings.values()))

@@ -5,6 +5,7 @@ Imports no torch, so that a sweep can be planned without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from mcit_core.stages.digest import digest
 
 #: the task of joint training's only stage
 JOINT = "multitask"
+#: rows of a task, where they are not known
+NOMINAL_ROWS = 1_500
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ def active_fields(experiment: Experiment, stage: int) -> dict[str, Value]:
         "seed": experiment.seed,
         **tuner_fields(experiment, alone),
         **{name.partition(".")[0]: {**fields} for name, fields in protecting.items()},
-        "train": experiment.train.model_dump(exclude={"device"}),
+        "train": experiment.train.model_dump(
+            exclude={"device", "epochs" if experiment.train.epochs is None else "steps"}
+        ),
     }
 
 
@@ -103,9 +108,13 @@ def read_paths(experiment: Experiment) -> set[str]:
     return read - _idle(experiment)
 
 
-def stage_steps(experiment: Experiment) -> int:
-    """Optimizer steps of one stage; joint training has those of the whole sequence."""
-    return experiment.train.steps * (len(experiment.order) if experiment.protocol == "multitask" else 1)
+def stage_steps(experiment: Experiment, rows: int | None = None) -> int:
+    """Optimizer steps of one stage; joint training has those of the whole sequence. With train.epochs the `rows` that
+    it trains on count; a plan, which does not know them (None), takes NOMINAL_ROWS a task."""
+    train, tasks = experiment.train, len(experiment.order) if experiment.protocol == "multitask" else 1
+    if train.epochs is None:
+        return train.steps * tasks
+    return math.ceil(train.epochs * (NOMINAL_ROWS * tasks if rows is None else rows) / train.batch_size)
 
 
 #: of the names of the protections that do something in a stage, the code that it runs; see `fingerprint.stage_code`

@@ -37,14 +37,22 @@ def prepare(bench: Workbench, *picked: list[tuple[str, int]]) -> list[tuple[Rows
     return parts
 
 
+def _tasks(experiment: Experiment, task: str) -> list[str]:
+    return sorted(experiment.order) if task == JOINT else [task]
+
+
+def steps_on(experiment: Experiment, bench: Workbench, task: str) -> int:
+    """Optimizer steps of a stage on `task` (JOINT: all tasks of the order)."""
+    return stage_steps(experiment, sum(len(bench.rows(name, "train")) for name in _tasks(experiment, task)))
+
+
 def batches(
     experiment: Experiment, bench: Workbench, task: str, protections: Sequence[Protection[Section]] = ()
 ) -> Iterator[tuple[Batch, Tensor]]:
     """The batches of a stage on `task` (JOINT: all tasks of the order), each of exactly train.batch_size rows, the last
     ones of which are those that protections replay. Raises ValueError where the task has fewer rows than that."""
-    train, steps = experiment.train, stage_steps(experiment)
-    tasks = sorted(experiment.order) if task == JOINT else [task]
-    every = [(name, row) for name in tasks for row in range(len(bench.rows(name, "train")))]
+    train, steps = experiment.train, steps_on(experiment, bench, task)
+    every = [(name, row) for name in _tasks(experiment, task) for row in range(len(bench.rows(name, "train")))]
     if train.batch_size > len(every):
         raise ValueError(
             f"train.batch_size {train.batch_size} is larger than {task}, which has {len(every)} training rows; "

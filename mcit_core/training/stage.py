@@ -14,10 +14,10 @@ from mcit_core.config import Experiment, Section
 from mcit_core.data.workbench import Workbench
 from mcit_core.protection import Groups, Protection, StageStart, StageView
 from mcit_core.registry import PROTECTIONS, TUNERS
-from mcit_core.stages.keys import JOINT, stage_steps
+from mcit_core.stages.keys import JOINT
 from mcit_core.stages.results import UNCHANGED, Measured, Trace
 from mcit_core.stages.state import StageState
-from mcit_core.training.batches import batches
+from mcit_core.training.batches import batches, steps_on
 from mcit_core.training.step import Learner, fetched, optimizer_of, scheduler_of, train_step
 from mcit_core.tuners import Tuner
 
@@ -85,7 +85,7 @@ def train_stage(
     parameters = tuner.parameters()
     began_as = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     learner = Learner(bench.model, tuner, optimizer_of(tuner, experiment), experiment.train, protections)
-    scheduler = scheduler_of(learner.optimizer, experiment.train, stage_steps(experiment))
+    scheduler = scheduler_of(learner.optimizer, experiment.train, steps_on(experiment, bench, view.task))
     losses: list[float] = []
     fresh: list[torch.Tensor] = []
     for step, batch in enumerate(batches(experiment, bench, view.task, protections)):

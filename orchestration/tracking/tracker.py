@@ -302,6 +302,7 @@ class Tracker:
         """(name, step, value): per stage; per training step, counted through the sequence; then the final scalars that
         no stage has, at the last stage."""
         points: list[Point] = []
+        before = 0  # training steps of earlier stages
         for stage in record.stages:
             step = max(0, stage.stage)
             if stage.stage == UNTOUCHED and record.trial.experiment.protocol not in UNTRAINED:
@@ -310,9 +311,9 @@ class Tracker:
                 (f"accuracy/{cell.task}", step, cell.accuracy) for cell in stage.accuracy if cell.split == "test"
             ]
             points += [(name, step, value) for name, value in stage.metrics.items() if name.startswith(STAGE_PREFIXES)]
-            before = step * record.trial.experiment.train.steps
             for name, values in stage.traces.items():
                 points += [(name, before + i, value) for i, value in enumerate(values) if value is not None]
+            before += len(stage.traces.get("loss", ()))
             if record.trial.experiment.protocol == "sequence":
                 points += [
                     (name, step, value)

@@ -11,7 +11,8 @@ from mcit_core.config import Experiment, Train, Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.protection.projection import space_at
-from mcit_core.stages.keys import stage_chain
+from mcit_core.stages.keys import JOINT, NOMINAL_ROWS, active_fields, stage_chain, stage_steps
+from mcit_core.training.batches import batches
 from mcit_core.training.stage import build_tuner, stage_view, train_stage
 from mcit_core.training.step import Learner, optimizer_of, scheduler_of, train_step
 from mcit_core.tuners import Tuner
@@ -149,3 +150,34 @@ def test_they_are_in_a_stages_key() -> None:
     usual = stage_chain(experiment(), {}, {})[0].key
     for name, value in {"accumulate": 2, "optimizer": "adamw", "schedule": "cosine", "warmup": 0.25}.items():
         assert stage_chain(experiment(**{f"train__{name}": value}), {}, {})[0].key != usual, name
+
+
+def test_epochs_are_passes_over_a_stages_rows(bench: Workbench) -> None:
+    """The same steps, told in passes; a plan, which does not know the rows, guesses."""
+    order = ("attribute", "ground")
+    rows = {task: len(bench.rows(task, "train")) for task in order}
+
+    def made(method: str = "sequential", **train: Value) -> Experiment:
+        given = {f"train.{name}": value for name, value in train.items()}
+        return build_experiment("tiny", "tiny", method, order, 0, {"train.batch_size": 24, **given})
+
+    by_epochs, by_steps = made(epochs=0.5), made(steps=math.ceil(0.5 * rows["attribute"] / 24))
+    (state, measured), (other, told) = (train_stage(one, bench, 0, None) for one in (by_epochs, by_steps))
+    assert measured.traces["loss"] == told.traces["loss"]
+    weights, others = state.group(0), other.group(0)
+    assert weights
+    assert others
+    assert all(torch.equal(weights.tensors[name], others.tensors[name]) for name in weights.tensors)
+    joint = made("multitask", epochs=0.5)
+    assert len(list(batches(joint, bench, JOINT))) == math.ceil(0.5 * sum(rows.values()) / 24)
+    assert stage_steps(by_epochs) == math.ceil(0.5 * NOMINAL_ROWS / 24)
+    assert stage_steps(joint) == math.ceil(0.5 * 2 * NOMINAL_ROWS / 24)
+
+
+def test_steps_beside_epochs_are_no_setting() -> None:
+    def fields(**train: Value) -> object:
+        given = {f"train.{name}": value for name, value in train.items()}
+        return active_fields(build_experiment("mini", "mini", "sequential", ("attribute",), 0, given), 0)["train"]
+
+    assert fields(epochs=1, steps=10) == fields(epochs=1, steps=20) != fields(epochs=2)
+    assert "epochs" not in str(fields(steps=10))

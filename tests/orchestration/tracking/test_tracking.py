@@ -521,8 +521,7 @@ def test_the_values_of_every_step_are_there_in_the_order_of_training(storage: Pa
     trial = next(iter(records.records))
     weights = [(row["stage"], row["step"], row["value"]) for row in steps if row["name"] == "ema/weight"]
     assert weights[:4] == [(0, 0, 0.9), (0, 1, 0.5), (1, 0, 0.9), (1, 1, 0.5)]
-    length = records.records[trial].trial.experiment.train.steps
     points = seen(uri_of(storage), records.spec.name)[trial][2]
     logged = sorted((step, value) for name, step, value in points if name == "ema/weight")
-    assert logged[:4] == [(0, 0.9), (1, 0.5), (length, 0.9), (length + 1, 0.5)]
+    assert logged[:4] == [(0, 0.9), (1, 0.5), (2, 0.9), (3, 0.5)]  # stage after stage
     assert not [value for name, _, value in points if name == "ema/raw" and value != 0.5]

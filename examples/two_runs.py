@@ -1,0 +1,51 @@
+"""How far the same trials of two RUNs are apart, setting by setting: of two kinds of CPU, say, or of a CPU and a GPU.
+
+python examples/two_runs.py runs/cpus runs/cpus_avx2 [METRIC]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import stdev
+
+from orchestration.keep.tables import read_rows, text_in
+from orchestration.results.estimates import paired_interval
+
+Unit = tuple[int, str]
+#: what tells a trial of one RUN from another of the same
+SETTING = ("method", "tuner")
+
+
+def values(run: Path, metric: str) -> dict[tuple[str, ...], dict[Unit, float]]:
+    """Setting -> (seed, order) -> the metric, of finished trials."""
+    found: dict[tuple[str, ...], dict[Unit, float]] = defaultdict(dict)
+    for row in read_rows(run / "trials.parquet"):
+        value, seed = row.get(metric), row["seed"]
+        if row["status"] == "FINISHED" and isinstance(value, float) and isinstance(seed, int):
+            found[tuple(text_in(row, name) for name in SETTING)][seed, text_in(row, "order")] = value
+    return found
+
+
+def main(first: Path, second: Path, metric: str = "average_accuracy") -> None:
+    here, there = values(first, metric), values(second, metric)
+    difference = f"{second.name} minus {first.name}"
+    print(f"| {metric}, points | trials | apart on average | at most | {difference} | sd between seeds |")
+    print("|---|---|---|---|---|---|")
+    for setting, one in here.items():
+        both = {unit: 100 * (there[setting][unit] - one[unit]) for unit in one if unit in there.get(setting, {})}
+        if not both:
+            continue
+        apart = [abs(value) for value in both.values()]
+        mean = paired_interval(both, "fixed")
+        interval = "" if mean.low is None or mean.high is None else f" [{mean.low:+.1f}, {mean.high:+.1f}]"
+        spread = f"{stdev(100 * value for value in one.values()):.1f}" if len(one) > 1 else "–"
+        name, tuner = setting
+        shown = "–" if mean.mean is None else f"{mean.mean:+.1f}{interval}"
+        average, most = sum(apart) / len(apart), max(apart)
+        print(f"| {name} ({tuner}) | {len(both)} | {average:.1f} | {most:.1f} | {shown} | {spread} |")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

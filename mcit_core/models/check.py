@@ -22,7 +22,6 @@ from functools import partial
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -31,7 +30,7 @@ from mcit_core.config import Experiment, Value
 from mcit_core.data.statistics import QueryStatistics
 from mcit_core.example import Example
 from mcit_core.methods import build_experiment
-from mcit_core.models.estimate import Step, estimate, shown
+from mcit_core.models.estimate import estimate, read_step, shown
 from mcit_core.models.hf import DTYPES, HfModel
 from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch
 from mcit_core.models.measure import measure, shown_measured
@@ -44,9 +43,7 @@ QUESTIONS = ("what is the color of the shape ?", "how many digits ?", "is it red
 ANSWERS = ("red", "3", "it is blue green", "1 2")
 SIZES = ((48, 48), (60, 90), (120, 40), (33, 57))
 FRONT = "the shape is blue"
-ANSWER_TOKENS = 16
-#: what a step is by default
-STEP = {"batch": 16, "length": 650, "answer": 10}
+ANSWER_TOKENS, STEPWISE = 16, 8
 #: how far logits may be apart that are summed in another order, as a share of the largest
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 #: parameters from which on `full`, which copies them all, is not tried unless it is asked for
@@ -132,6 +129,27 @@ class Laws:
             real = self.labels[i] != -100
             yield ours[i][real], by_hand(self.model, example, self.labels[i][real], front)
 
+    def template(self) -> Law:
+        """By the processor's own way from turns to tokens, which this project does not go."""
+        model, name = self.model, "a prompt's tokens = those of the chat template"
+        if not model.texts.chats:
+            return Law(name, True, note="no chat template")
+        right = 0
+        for example in self.examples:
+            pictures = [{"type": "image", "image": picture} for picture in example.images]
+            turn = {"role": "user", "content": [*pictures, {"type": "text", "text": example.instruction}]}
+            told = model.processor.apply_chat_template(
+                [turn],
+                chat_template=model.texts.template,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+            columns = model.encode(model.prepare([example], 0)).columns
+            right += told["input_ids"].tolist() == columns["ids"].tolist()
+        return Law(name, right == len(self.examples), note=f"{right} of {len(self.examples)}")
+
     def padding(self) -> Law:
         return self._law("a row in a padded batch = alone, from pixels", self._rows(self.logits(self.batch), []))
 
@@ -155,6 +173,22 @@ class Laws:
         ]
         right = sum(a == b for a, b in zip(together, alone, strict=True))
         return Law("answers generated together = one by one", right == len(alone), note=f"{right} of {len(alone)}")
+
+    @torch.no_grad()
+    def greedy(self) -> Law:
+        model, rows, name = self.model, len(self.examples), "generation = the likeliest token, step by step"
+        if model.settings.dtype != "float32":
+            return Law(name, True, note="tried in float32 alone: rounding decides near ties")
+        encoded = model.read(self.batch, self.front)
+        said = torch.zeros(rows, 0, dtype=torch.long, device=model.device)
+        for _ in range(STEPWISE):
+            asked = torch.cat([said, said.new_zeros(rows, 1)], 1)
+            said = torch.cat([said, model.logits(encoded, asked)[:, -1:].argmax(-1)], 1)
+        right = 0
+        for ids, answer in zip(said.tolist(), model.generate(encoded, STEPWISE), strict=True):
+            ended = next((i for i, token in enumerate(ids) if token in model.texts.ends), len(ids))
+            right += model.tokenizer.decode(ids[:ended], skip_special_tokens=True).strip() == answer
+        return Law(name, right == rows, note=f"{right} of {rows}")
 
     def answers(self) -> Law:
         model = self.model
@@ -218,7 +252,8 @@ def tried(model: HfModel, tuners: Iterable[str]) -> list[Law]:
     with exact_convolutions():
         laws = Laws(model)
         tries: list[tuple[str, Callable[[], Law]]] = [
-            (name, getattr(laws, name)) for name in ("padding", "carriers", "joining", "generation", "answers")
+            (name, getattr(laws, name))
+            for name in ("template", "padding", "carriers", "joining", "generation", "greedy", "answers")
         ]
         tries += [(f"tuner {name}", partial(laws.tuner, name)) for name in tuners]
         for name, law in tries:
@@ -271,14 +306,8 @@ def report(model: HfModel, laws: list[Law]) -> str:
 
 
 def print_estimate(parser: argparse.ArgumentParser, given: argparse.Namespace, model: HfSettings) -> int:
-    words = dict(word.split("=", 1) for word in given.estimate.split(",") if "=" in word)
     try:
-        batch, length, answer = (int(words.pop(name, usual)) for name, usual in STEP.items())
-        tuner = words.pop("tuner", "lora")
-        if tuner not in TUNERS.names():
-            raise ValueError(f"tuner {tuner!r} is none of {', '.join(TUNERS.names())}")
-        settings: dict[str, Value] = {name: yaml.safe_load(value) for name, value in words.items()}
-        step = Step(batch, length, tuner, answer, settings)
+        step = read_step(given.estimate)
     except ValueError as error:
         parser.error(f"--estimate: {error}")
     try:

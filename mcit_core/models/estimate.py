@@ -7,6 +7,7 @@ allocator's slack and the GPU's own context (about 1 GB).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextToText
@@ -30,11 +32,14 @@ from mcit_core.models.settings import HfSettings
 from mcit_core.models.weights import model_folder
 from mcit_core.registry import TUNERS
 from mcit_core.tuners import Tuner
+from mcit_core.yaml_document import load_yaml
 
 #: bytes of a trained number: itself, its gradient and Adam's two moments, float32
 TRAINED = 16
 #: further ones with an average: it, and the last step's gradient and weights, which the Taylor weight is made of
 AVERAGED = {"none": 0, "fixed": 4, "taylor": 12, "per_tensor": 12}
+#: what a step is by default
+STEP = {"batch": 16, "length": 650, "answer": 10}
 FUSED = "mcit_estimate"
 
 
@@ -173,6 +178,28 @@ def front_of(step: Step, experiment: Experiment, parameters: Mapping[str, Tensor
         chosen = torch.zeros(step.batch, experiment.pool.top_k, dtype=torch.long, device="meta")
         return parameters["prompts"][chosen].flatten(1, 2)
     return None
+
+
+def read_step(text: str) -> Step:
+    """'batch=16,lora.targets=[q_proj, down_proj]' as a step; commas in brackets part nothing. Raises ValueError."""
+    words: dict[str, Value] = {}
+    for word in re.findall(r"(?:\[[^]]*\]|[^,])+", text):
+        name, equals, value = word.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ValueError(f"{word.strip()!r}: expected NAME=VALUE")
+        try:
+            words[name.strip()] = load_yaml(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{word.strip()!r} is no YAML: {' '.join(str(error).split())}") from error
+    numbers = [words.pop(name, usual) for name, usual in STEP.items()]
+    for name, number in zip(STEP, numbers, strict=True):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"{name}: expected a number from 1 on, got {number!r}")
+    batch, length, answer = (int(str(number)) for number in numbers)
+    tuner = words.pop("tuner", "lora")
+    if tuner not in TUNERS.names():
+        raise ValueError(f"tuner {tuner!r} is none of {', '.join(TUNERS.names())}")
+    return Step(batch, length, str(tuner), answer, words)
 
 
 def step_experiment(settings: HfSettings, step: Step) -> Experiment:

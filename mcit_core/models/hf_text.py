@@ -19,10 +19,10 @@ class Texts:
     @cached_property
     def chats(self) -> bool:
         """Whether instructions go through the processor's chat template."""
-        return self._template is not None if self.settings.chat is None else self.settings.chat
+        return self.template is not None if self.settings.chat is None else self.settings.chat
 
     @property
-    def _template(self) -> str | None:
+    def template(self) -> str | None:
         """The processor's, or that of its tokenizer."""
         found: str | None = getattr(self.processor, "chat_template", None)
         return found or getattr(self.tokenizer, "chat_template", None)
@@ -36,7 +36,7 @@ class Texts:
         if answer is not None:
             turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
         text: str = self.processor.apply_chat_template(
-            turns, chat_template=self._template, add_generation_prompt=answer is None, tokenize=False
+            turns, chat_template=self.template, add_generation_prompt=answer is None, tokenize=False
         )
         return text
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
 
 from mcit_core.example import Example
 
@@ -30,6 +31,17 @@ SCHEMA = pa.schema(
 )
 
 
+class _Turn(BaseModel):
+    value: str
+
+
+class _Row(BaseModel):
+    """As published; further keys are left alone."""
+
+    image: str | list[str] | None = None
+    conversations: list[_Turn] = Field(min_length=2)
+
+
 class SampleFile:
     """The `mcit_core.models.Sample` of a file: its first rows for "statistics", its last for "retention"."""
 
@@ -40,6 +52,8 @@ class SampleFile:
             text = self.path.read_text(encoding="utf-8")
         except OSError as error:
             raise FileNotFoundError(f"model.sample: {self.path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"model.sample: {self.path} is no UTF-8 (byte {error.start})") from error
         try:
             found = json.loads(text) if text.lstrip().startswith("[") else [*map(json.loads, text.splitlines())]
         except ValueError as error:
@@ -60,17 +74,19 @@ class SampleFile:
     def _row(self, number: int, row: object) -> dict[str, object]:
         where = f"model.sample: {self.path} row {number}"
         try:
-            told = row["conversations"]  # type: ignore[index]
-            question, answer = (str(turn["value"]) for turn in told[:2])
-            images = row.get("image") or []  # type: ignore[attr-defined]
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            told = _Row.model_validate(row)
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"])) or "all of it"
             raise ValueError(
-                f"{where}: expected `conversations` of a question and an answer, each with `from` and `value`"
+                f"{where}, {place}: expected `image` (a path, several or none) and `conversations` of a question and "
+                f"an answer, each with a `value`; {error.errors()[0]['msg']}"
             ) from error
-        paths = [self.path.parent / image for image in ([images] if isinstance(images, str) else images)]
+        images = [told.image] if isinstance(told.image, str) else told.image or []
+        paths = [self.path.parent / image for image in images]
         missing = [str(path) for path in paths if not path.is_file()]
         if missing:
             raise FileNotFoundError(f"{where}: there is no picture {missing[0]}")
+        question, answer = (turn.value for turn in told.conversations[:2])
         instruction = question.replace("<image>", "").strip()
         return {"images": [*map(str, paths)], "instruction": instruction, "answer": answer, "content_kind": "text"}
 
@@ -80,8 +96,11 @@ class SampleFile:
     def open(self, row: Mapping[str, Any]) -> Example:
         pictures = []
         for path in row["images"]:
-            with Image.open(path) as picture:
-                pictures.append(picture.convert("RGB"))
+            try:
+                with Image.open(path) as picture:
+                    pictures.append(picture.convert("RGB"))
+            except (OSError, SyntaxError) as error:  # of a damaged PNG Pillow raises the latter
+                raise ValueError(f"model.sample: {path} cannot be read as a picture: {error}") from error
         return Example(tuple(pictures), row["instruction"])
 
     def digest(self, purpose: str) -> str | None:

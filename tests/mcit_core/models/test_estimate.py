@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import transformers as tf
 
 from mcit_core.models import check
-from mcit_core.models.estimate import Step, counting, estimate
+from mcit_core.models.estimate import Step, counting, estimate, read_step
 from mcit_core.models.settings import HfSettings
 from tests.mcit_core.models.test_hf import load
 from tests.support import tiny_vlms
@@ -119,7 +119,21 @@ def test_steps_are_taken_beside_their_estimate(capsys: pytest.CaptureFixture[str
     assert "a row with a picture has" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("step", ["batch=two", "tuner=lroa"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "batch=two",
+        "batch=0",
+        "length=true",
+        "tuner=lroa",
+        "tuner=[lora]",
+        "batch=16,length",
+        "=3",
+        "x=",
+        "lora.rank='",
+        "x=[1",
+    ],
+)
 def test_a_step_that_cannot_be_read(step: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         check.main([str(folder_of("llava")), "--estimate", step])
@@ -201,3 +215,10 @@ def test_two_models_of_seven_billion(
     assert found["checkpointed"][KEPT] / 1e9 == pytest.approx(again, rel=0.15)
     assert sum(found["plain"].values()) / 1e9 == pytest.approx(whole, rel=0.15)
     assert torch.get_default_device().type == "cpu"
+
+
+def test_a_step_is_read_as_yaml() -> None:
+    step = read_step("batch=4, lora.targets=[q_proj, down_proj],tuner=lora,train.lr=1e-3,pool.top_k=2")
+    assert step == Step(
+        4, 650, "lora", 10, {"lora.targets": ["q_proj", "down_proj"], "train.lr": 1e-3, "pool.top_k": 2}
+    )

@@ -60,10 +60,15 @@ def test_of_a_large_file_as_many_as_are_needed(tmp_path: Path) -> None:
     ("rows", "told"),
     [
         ([row(0)] * 3, "has 3 rows; at least 5 are wanted"),
-        ([*[row(0)] * 5, {"image": "pictures/0.png"}], "row 5: expected `conversations`"),
-        ([*[row(0)] * 5, "text"], "row 5: expected `conversations`"),
+        ([*[row(0)] * 5, {"image": "pictures/0.png"}], "row 5, conversations: expected `image`"),
+        ([*[row(0)] * 5, "text"], "row 5, all of it: expected `image`"),
+        ([{**row(0), "image": [None]}] * 5, r"row 0, image\..*: expected `image`"),
+        (
+            [{"conversations": [{"value": "a"}, {"value": None}]}] * 5,
+            r"row 0, conversations\.1\.value: expected `image`",
+        ),
         ([*[row(0)] * 6, row(1, "pictures/7.png")], "row 6: there is no picture .*7.png"),
-        ([{"conversations": [{"value": "alone"}]}] * 5, "row 0: expected `conversations`"),
+        ([{"conversations": [{"value": "alone"}]}] * 5, "row 0, conversations: expected `image`"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, rows: list[dict[str, object]], told: str) -> None:
@@ -75,6 +80,9 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, rows: list[dict[str,
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"model\.sample: .*nowhere\.json cannot be read: No such file"):
         SampleFile(tmp_path / "nowhere.json")
+    (tmp_path / "bytes.json").write_bytes(b"[\xff]")
+    with pytest.raises(ValueError, match=r"model\.sample: .*bytes\.json is no UTF-8 \(byte 1\)"):
+        SampleFile(tmp_path / "bytes.json")
     (tmp_path / "text.json").write_text("[1, ")
     with pytest.raises(ValueError, match=r"model\.sample: .*text\.json is no JSON"):
         SampleFile(tmp_path / "text.json")

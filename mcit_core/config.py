@@ -30,6 +30,7 @@ from mcit_core.registry import (
     TunerPart,
     near,
 )
+from mcit_core.targets import Targets
 
 #: what a setting can be: a JSON value
 Value = JsonValue
@@ -76,10 +77,6 @@ class PrefixSettings(Section):
 
     length: int = Field(8, ge=1, description="key-value pairs per layer, P")
     project_values: bool = Field(False, description="under pegp, project the values as well as the keys")
-
-
-#: which matrices of a language model: query and value of every attention, all of every layer, or those of these names
-Targets = Literal["attention", "all"] | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
 class LoraSettings(Section):

@@ -66,6 +66,8 @@ def run(experiment: Experiment, features: Path | None, out: Path | None = None) 
     print("model and data: loading", flush=True)
     try:
         bench = workbench_for(experiment, features)
+        if experiment.protocol != "majority":
+            _ = bench.model.language_model  # weights that are loaded when they are needed are loaded here
     except (OSError, ValueError, SafetensorError) as error:
         raise SpecError(
             f"model {experiment.model} or benchmark {experiment.benchmark} cannot be loaded: {error}"

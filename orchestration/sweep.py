@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         console = Console(highlight=False, quiet=command.quiet, soft_wrap=True)
         if command.dry_run:
             print_plan(console, spec, trials, command.workers or 1)
-            for line in memory_lines(trial.experiment for trial in trials):
+            for line in memory_lines(trials):
                 console.print(line, markup=False)
             return 0
         return run(command, spec, trials, console)

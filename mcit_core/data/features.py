@@ -71,12 +71,15 @@ class Rows:
         return self.labels[index.to(self.labels.device)]
 
     def __getitem__(self, index: Tensor) -> Batch:
-        return self.encoded(self.prepared(index))
+        if self._kept is not None:
+            return self.encoded(self.prepared(index))
+        # part by part: a whole split's pictures would fill the memory
+        return self.model.join([*self.parts(index)])
 
     def parts(self, index: Tensor) -> Iterable[Batch]:
         """The rows of `index` in batches of at most CHUNK, in order."""
         for some in index.split(CHUNK):
-            yield self[some]
+            yield self.encoded(self.prepared(some))
 
     def prepared(self, index: Tensor) -> Ready:
         """What the CPU does for a batch: rows opened, pictures decoded, texts cut into tokens."""

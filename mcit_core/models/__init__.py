@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 from mcit_core.choices import Choice, kind_of, part_settings
-from mcit_core.config import Targets
 from mcit_core.registry import MODELS
+from mcit_core.targets import Targets
 
 if TYPE_CHECKING:  # so that a model's settings can be read without loading torch
     import pyarrow as pa
@@ -89,7 +89,6 @@ class Model(Protocol):
     earlier skill is left."""
 
     name: str
-    digest: str
     device: torch.device
     width: int
     query_image_width: int
@@ -97,6 +96,10 @@ class Model(Protocol):
     words: int
     entrance: nn.Identity
     sample: Sample | None
+
+    @property
+    def digest(self) -> str:
+        """Of all that it is made from."""
 
     def word_rows(self, ids: Tensor) -> Tensor:
         """[k, d], float32 and on the CPU: what the language model reads for token ids [k]; where prompts start from."""

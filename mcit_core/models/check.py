@@ -346,6 +346,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkpointing", action="store_true", help="compute layers again in the backward pass")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
+    if given.measure and given.estimate is None:
+        parser.error("--measure: it goes with --estimate, which says what step")
     settings = HfSettings(
         path=given.path, dtype=given.dtype, attention=given.attention, checkpointing=given.checkpointing
     )

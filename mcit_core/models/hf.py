@@ -47,11 +47,10 @@ class HfModel(hf_sites.Sites):
 
     def __init__(self, device: torch.device, settings: HfSettings) -> None:
         """Reads configuration and processor; the weights are loaded when they are first needed, so that a sweep's
-        driver, which asks for digests alone, takes none of a GPU's memory. Raises FileNotFoundError where there is no
-        such folder or it has no weights, and OSError or ValueError where it cannot be read."""
+        driver, which asks for the digest alone, takes none of a GPU's memory. Raises FileNotFoundError where there is
+        no such folder, and OSError or ValueError where it cannot be read."""
         self.device, self.settings = device, settings
         folder = self.folder = model_folder(settings.path, settings.revision)
-        check_weights(folder)
         self.config = AutoConfig.from_pretrained(folder)
         self.family = family_of(self.config.model_type)
         self.processor = self.family.processor(folder, self.config)
@@ -61,9 +60,9 @@ class HfModel(hf_sites.Sites):
         text = self.config.get_text_config()
         if settings.dtype == "float16" and text.model_type == "t5":
             raise ValueError(f"model.dtype: T5, in {folder}, overflows in float16; use bfloat16 or float32")
-        self.sample: Sample | None = SampleFile(Path(settings.sample)) if settings.sample else None
-        shown = settings.model_dump(exclude={"path", "revision", "checkpointing", "sample"})
-        self.digest = folder_digest(folder, type(self.processor.image_processor).__name__, *map(str, shown.values()))
+        self.sample: Sample | None = None
+        if settings.sample:
+            self.sample = SampleFile(Path(settings.sample), self.family.pictures)
         self.encoder_decoder = bool(getattr(text, "is_encoder_decoder", False))
         self.width = self.query_text_width = text.hidden_size
         self.query_image_width = self.family.query_width(self.config)
@@ -85,13 +84,25 @@ class HfModel(hf_sites.Sites):
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
 
     @cached_property
+    def digest(self) -> str:
+        """Of the folder's files and the settings. Raises FileNotFoundError or ValueError where its weights are not
+        whole."""
+        check_weights(self.folder)
+        shown = self.settings.model_dump(exclude={"path", "revision", "checkpointing", "sample"})
+        return folder_digest(self.folder, type(self.processor.image_processor).__name__, *map(str, shown.values()))
+
+    @cached_property
     def network(self) -> Any:
-        """With its weights, frozen, on the device."""
+        """With its weights, frozen, on the device. Raises FileNotFoundError or ValueError where they cannot be read."""
+        check_weights(self.folder)
         if not sys.stderr.isatty():
             disable_progress_bar()
-        network = AutoModelForImageTextToText.from_pretrained(
-            self.folder, dtype=self.dtype, attn_implementation=self.settings.attention, local_files_only=True
-        )
+        try:
+            network = AutoModelForImageTextToText.from_pretrained(
+                self.folder, dtype=self.dtype, attn_implementation=self.settings.attention, local_files_only=True
+            )
+        except ImportError as error:
+            raise ValueError(f"model.attention {self.settings.attention}: {error}") from error
         network.requires_grad_(False).eval().to(self.device)
         # greedy search alone: a published model's penalties would tell answers from teacher forcing
         pad = self.tokenizer.pad_token_id

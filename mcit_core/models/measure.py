@@ -49,6 +49,8 @@ def measure(model: HfModel, step: Step, steps: int = STEPS) -> Measured:
     """Takes steps on rows of noise, with the averaging that the step's settings name. Raises ValueError where no row of
     that length can be made."""
     experiment = step_experiment(model.settings, step)
+    if others := [name for name in experiment.protections() if not name.startswith("averaging.")]:
+        raise ValueError(f"{', '.join(others)}: steps are measured with an average alone; leave it out")
     labels = model.answer_ids([" ".join(["1"] * max(1, step.answer // 2))] * step.batch)
     short = _encode(model, 1, 0)
     queries = QueryStatistics.of(*(torch.cat([q, q + 1]) for q in (short.query_image, short.query_text)))

@@ -27,14 +27,15 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from mcit_core.config import Targets
 from mcit_core.example import Example
 from mcit_core.miniworld.draw import SIZE, as_example
 from mcit_core.miniworld.mixture import mixture_example, mixture_picture
-from mcit_core.models import AttentionSite, Side, hf_sites
+from mcit_core.models import AttentionSite, Side
+from mcit_core.models.matrices import linear
 from mcit_core.models.settings import MiniModelSettings
 from mcit_core.stages.digest import digest
 from mcit_core.stages.fingerprint import rows_code
+from mcit_core.targets import Targets
 
 CHECKPOINT = Path(__file__).parent / "mini_checkpoint"
 QUERIES, WIDTH = 16, 128
@@ -345,7 +346,7 @@ class MiniModel:
         return self.network.language_model
 
     def linear_sites(self, targets: Targets = "attention") -> dict[str, Side]:
-        return hf_sites.linear(self.language_model, encoder_decoder=True, targets=targets)
+        return linear(self.language_model, encoder_decoder=True, targets=targets)
 
     def block_sites(self) -> dict[str, tuple[nn.Module, Side]]:
         """Feed-forward blocks, each with its residual."""

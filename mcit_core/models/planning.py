@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mcit_core.config import Experiment
-from mcit_core.data.workbench import Workbench
+from mcit_core.data.workbench import shared_workbench
 from mcit_core.models.estimate import Estimate, Step, estimate_of
 from mcit_core.models.hf_rows import Prepared
 
@@ -14,10 +14,10 @@ LOOKED_AT = 16
 
 
 def planned(experiment: Experiment) -> tuple[Step, Estimate]:
-    """The step with the longest of each task's first rows, and what it takes. Of a model of kind `hf`; it needs no
-    weights. Raises what a model or a benchmark raises that cannot be read, and ValueError for a step that cannot be
-    taken."""
-    bench = Workbench(experiment.benchmark, experiment.model, "cpu")
+    """The step with the longest of each task's first rows, and what it takes. Of a model of kind `hf`, whose weights
+    are not looked at; one of the hub is downloaded. Raises what a model or a benchmark raises that cannot be read, and
+    ValueError for a step that cannot be taken."""
+    bench = shared_workbench(experiment.benchmark, experiment.model, "cpu", None)
     asked = answer = 0
     for task in experiment.order:
         rows = bench.rows(task, "train")

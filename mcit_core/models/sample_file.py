@@ -5,14 +5,14 @@ The form is that of LLaVA's instruction data: a JSON list (or a line for each) o
     {"image": "coco/1.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat is it?"},
                                               {"from": "gpt", "value": "A bench."}]}
 
-`image` is a path below the file's folder, a list of them, or left out. Of a conversation the first question and answer
-count.
+`image` is a path below the file's folder, a list of them, or left out. Of a conversation the first turn from `human`
+(or `user`) counts, and the one behind it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,18 @@ SCHEMA = pa.schema(
 )
 
 
+def _lines(text: str) -> Iterator[object]:
+    """One row a line; a line of text may hold what Unicode counts as its end."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+
+
 class _Turn(BaseModel):
+    speaker: str = Field(alias="from")
     value: str
 
 
@@ -45,9 +56,10 @@ class _Row(BaseModel):
 class SampleFile:
     """The `mcit_core.models.Sample` of a file: its first rows for "statistics", its last for "retention"."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises FileNotFoundError or ValueError, naming the file and the row."""
-        self.path = path.expanduser()
+    def __init__(self, path: Path, pictures: tuple[int, int | None] = (0, None)) -> None:
+        """`pictures`: how many a row may have, at least and at most. Raises FileNotFoundError or ValueError, naming the
+        file and the row."""
+        self.path, self._pictures = path.expanduser(), pictures
         try:
             text = self.path.read_text(encoding="utf-8")
         except OSError as error:
@@ -55,7 +67,7 @@ class SampleFile:
         except UnicodeDecodeError as error:
             raise ValueError(f"model.sample: {self.path} is no UTF-8 (byte {error.start})") from error
         try:
-            found = json.loads(text) if text.lstrip().startswith("[") else [*map(json.loads, text.splitlines())]
+            found = json.loads(text) if text.lstrip().startswith("[") else [*_lines(text)]
         except ValueError as error:
             raise ValueError(f"model.sample: {self.path} is no JSON: {error}") from error
         if len(found) < SHARE:
@@ -79,15 +91,21 @@ class SampleFile:
             place = ".".join(map(str, error.errors()[0]["loc"])) or "all of it"
             raise ValueError(
                 f"{where}, {place}: expected `image` (a path, several or none) and `conversations` of a question and "
-                f"an answer, each with a `value`; {error.errors()[0]['msg']}"
+                f"an answer, each with `from` and `value`; {error.errors()[0]['msg']}"
             ) from error
         images = [told.image] if isinstance(told.image, str) else told.image or []
         paths = [self.path.parent / image for image in images]
+        least, most = self._pictures
+        if not least <= len(paths) <= (len(paths) if most is None else most):
+            raise ValueError(f"{where}: {len(paths)} pictures, where the model reads {least} to {most or 'any number'}")
         missing = [str(path) for path in paths if not path.is_file()]
         if missing:
             raise FileNotFoundError(f"{where}: there is no picture {missing[0]}")
-        question, answer = (turn.value for turn in told.conversations[:2])
-        instruction = question.replace("<image>", "").strip()
+        turns = told.conversations
+        asked = next((i for i, turn in enumerate(turns) if turn.speaker in ("human", "user")), len(turns))
+        if asked + 1 >= len(turns):
+            raise ValueError(f"{where}: nobody answers a turn `from` human")
+        instruction, answer = turns[asked].value.replace("<image>", "").strip(), turns[asked + 1].value
         return {"images": [*map(str, paths)], "instruction": instruction, "answer": answer, "content_kind": "text"}
 
     def rows(self, purpose: str) -> pa.Table:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 
 from mcit_core.stages.digest import digest
 
@@ -45,18 +46,32 @@ def model_folder(path: str, revision: str | None) -> Path:
 
 
 def check_weights(folder: Path) -> None:
-    """Raises FileNotFoundError where a folder has no weights, or an index of them names a file that is not there."""
-    missing = []
-    for index in folder.glob("*.index.json"):
-        with suppress(ValueError, AttributeError):
-            files = {*json.loads(index.read_text())["weight_map"].values()}
-            missing += [file for file in sorted(files) if not (folder / file).exists()]
-    if missing:
-        raise FileNotFoundError(f"model.path: {folder} is not whole: {', '.join(missing[:3])} of its weights missing")
-    if not any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "*.bin")):
-        raise FileNotFoundError(
-            f"model.path: {folder} has no weights (model.safetensors, or its parts and their index)"
-        )
+    """Raises FileNotFoundError where a folder has no weights or not all of them, and ValueError where a file is cut
+    short. Safetensors come first, as for transformers: what else there is of another form does not count then."""
+    for form, index in (("*.safetensors", "model.safetensors.index.json"), ("*.bin", "pytorch_model.bin.index.json")):
+        there, named = {path.name for path in folder.glob(form)}, _named(folder / index)
+        if missing := sorted(named - there):
+            raise FileNotFoundError(
+                f"model.path: {folder} is not whole: {', '.join(missing[:3])} of its weights missing"
+            )
+        if not there:
+            continue
+        for name in sorted(there) if form == "*.safetensors" else ():
+            try:
+                with safe_open(folder / name, "pt"):
+                    pass
+            except SafetensorError as error:
+                raise ValueError(f"model.path: {folder / name} is damaged ({error}); get it again") from error
+        return
+    raise FileNotFoundError(f"model.path: {folder} has no weights (model.safetensors, or parts and an index)")
+
+
+def _named(index: Path) -> set[str]:
+    """The files that an index of weights names."""
+    try:
+        return {*json.loads(index.read_text())["weight_map"].values()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return set()  # there is none, or transformers says what is wrong with it
 
 
 def folder_digest(folder: Path, *more: str | bool | None) -> str:

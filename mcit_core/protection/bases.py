@@ -36,13 +36,7 @@ def site_statistics(
     for start in range(0, min(samples, len(rows)), BATCH):
         index = torch.arange(start, min(start + BATCH, samples, len(rows)))
         batch, labels = rows[index], rows.labels_at(index)
-        masks: dict[Side, Tensor] = {}
         waiting: list[tuple[str, Tensor]] = []
-
-        def see(name: str, values: Tensor, masks: dict[Side, Tensor] = masks) -> None:
-            rows_seen = values[masks[sites[name].side]]
-            new = input_statistics(model, rows_seen, view) if sites[name].front else row_statistics(rows_seen)
-            found[name] = found[name] + new if name in found else new
 
         def wait(name: str, values: Tensor, waiting: list[tuple[str, Tensor]] = waiting) -> None:
             waiting.append((name, values))
@@ -51,12 +45,30 @@ def site_statistics(
             with _watching(sites, wait):  # what an encoder is sent, before it is known which of it is padding
                 inputs = tuner.inputs(batch, training=False)
                 encoded = model.read(batch, inputs.front)
-            masks |= model.row_masks(encoded, labels)
+            masks = model.row_masks(encoded, labels)
+
+            def see(name: str, values: Tensor, masks: dict[Side, Tensor] = masks) -> None:
+                seen = _real(name, values, masks[sites[name].side])
+                new = input_statistics(model, seen, view) if sites[name].front else row_statistics(seen)
+                found[name] = found[name] + new if name in found else new
+
             for name, values in waiting:
                 see(name, values)
             with _watching(sites, see):  # at once: the inputs of all sites together would fill a GPU
                 model.logits(encoded, labels)
     return found
+
+
+def _real(name: str, values: Tensor, mask: Tensor) -> Tensor:
+    """[R, w]: the rows of a site that are no padding, of values [N, n, w] or, as OPT's feed-forward layers have them,
+    [N n, w]. Raises ValueError where the site is sent other rows than the model's input has."""
+    rows, real = values.flatten(0, -2), mask.flatten()
+    if len(rows) != len(real):
+        raise ValueError(
+            f"projection.mode pegp: {name} is sent {len(rows)} rows where the model's input has {len(real)}, so that "
+            "it is not known which are padding; leave it out of lora.targets"
+        )
+    return rows[real]
 
 
 @contextmanager

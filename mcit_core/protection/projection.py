@@ -95,9 +95,10 @@ class _Projection(Projecting[S]):
             )
         space = space_at(settings, start)
         bounded = space.allowed is not None and space.allowed.shape[1] < len(space.allowed)
-        self.projector = Projector(projected, dict.fromkeys(projected, space) if bounded else {})
+        spaces = dict.fromkeys(projected, space) if bounded else {}
+        self.projector = Projector(projected, spaces)
         self.keys = self._keys(start, settings.model_dump().get("keys"))
-        warn_of_exhaustion(start.number, start.task, self.projector.spaces)
+        warn_of_exhaustion(start.number, start.task, spaces)
 
     def _keys(self, start: StageStart, energy: float | None) -> Projector:
         """Keeps the keys of a pool away from the queries of earlier tasks, where that is asked for."""

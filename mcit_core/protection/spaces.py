@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -22,7 +21,7 @@ from mcit_core.data.statistics import Statistics
 
 #: width from which on a space is projected to by the smaller of it and its complement
 WIDE = 512
-#: the columns of `Space.energy_shares`
+#: the columns of `Inside.energy_shares`
 SHARES = ("allowed", "occupied", "other")
 
 
@@ -50,36 +49,44 @@ class Space:
     exhausted: bool = False  # the space asked for was empty; see `stage_space`
     dims_left: int = 0
 
-    def to(self, device: torch.device) -> Space:
-        """The same, its bases on a device."""
-        allowed = None if self.allowed is None else self.allowed.to(device)
-        return replace(self, allowed=allowed, occupied=self.occupied.to(device), claimed=self.claimed.to(device))
-
-    @cached_property
-    def _outside(self) -> Tensor | None:
-        """A basis of what is not allowed, where projecting that away is the less work: of a wide space."""
-        if self.allowed is None or len(self.allowed) < WIDE or 2 * self.allowed.shape[1] <= len(self.allowed):
+    def inside(self, device: torch.device) -> Inside | None:
+        """What projects into it, on a device; None: everywhere is inside."""
+        if self.allowed is None:
             return None
-        return subspace.complement(self.allowed)
+        d, k = self.allowed.shape
+        if d < WIDE or 2 * k <= d:
+            return Inside(self.allowed.to(device), False, self.occupied.to(device))
+        # all bases keep clear of what is occupied, so that together they may be everything
+        outside = self.occupied if k + self.occupied.shape[1] == d else subspace.complement(self.allowed)
+        return Inside(outside.to(device), True, self.occupied.to(device))
 
     def project(self, rows: Tensor) -> Tensor:
         """The part of rows [..., d] inside the allowed space, in float64."""
-        if self.allowed is None:
-            return rows.double()
-        if self._outside is not None:
-            return rows.double() - subspace.project(rows, self._outside)
-        return subspace.project(rows, self.allowed)
+        inside = self.inside(rows.device)
+        return rows.double() if inside is None else inside.project(rows)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A space as every step uses it: `columns` are an orthonormal basis of it or, where that is smaller, of what is
+    `outside` it."""
+
+    columns: Tensor
+    outside: bool
+    occupied: Tensor
+
+    def project(self, rows: Tensor) -> Tensor:
+        """The part of rows [..., d] inside, in float64."""
+        there = subspace.project(rows, self.columns)
+        return rows.double() - there if self.outside else there
 
     def energy_shares(self, rows: Tensor) -> Tensor:
-        """[3]: the shares of the squared norm of rows [..., d] in the allowed and the occupied space, and outside both;
-        zeros where there is nothing to share out."""
+        """[3]: the shares of the squared norm of rows [..., d] inside, in the occupied space, and in neither; zeros
+        where there is nothing to share out."""
         total = rows.double().square().sum()
-        allowed = self.project(rows).square().sum() / total
+        inside = self.project(rows).square().sum() / total
         occupied = subspace.project(rows, self.occupied).square().sum() / total
-        other = (1 - allowed - occupied).clamp(min=0)
-        if self.allowed is None:
-            allowed, other = torch.ones_like(total), torch.zeros_like(total)
-        return torch.where(total == 0, 0.0, torch.stack([allowed, occupied, other]))
+        return torch.where(total == 0, 0.0, torch.stack([inside, occupied, (1 - inside - occupied).clamp(min=0)]))
 
 
 def claim_rank(rule: SpaceRule, inside: Tensor, whole_energy: float, captured: float) -> int:
@@ -171,36 +178,38 @@ class Projector:
     Adam's per-element scaling leaves the subspace, so the change that it made is projected as well as the gradient.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], spaces: dict[str, Space]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], spaces: Mapping[str, Space]) -> None:
         """A space that several parameters share is moved to their device once."""
-        there: dict[tuple[int, torch.device], Space] = {}
-        for name, space in spaces.items():
-            device = parameters[name].device
-            there.setdefault((id(space), device), space.to(device))
+        there: dict[tuple[int, torch.device], Inside | None] = {}
         self.parameters = parameters
-        self.spaces = {name: there[id(space), parameters[name].device] for name, space in spaces.items()}
-        self._bounded = {name: space for name, space in self.spaces.items() if space.allowed is not None}
+        self._inside: dict[str, Inside] = {}
+        for name, space in spaces.items():
+            place = id(space), parameters[name].device
+            if place not in there:
+                there[place] = space.inside(parameters[name].device)
+            inside = there[place]
+            if inside is not None:
+                self._inside[name] = inside
         self._before: dict[str, Tensor] = {}
         self._shares: list[Tensor] = []  # of each measured step, [spaces, 3]
 
     def change_gradients(self, measure: bool) -> None:
         shares: list[Tensor] = []
-        for name, space in self.spaces.items():
+        for name, inside in self._inside.items():
             gradient = self.parameters[name].grad
             assert gradient is not None, name
             if measure:
-                shares.append(space.energy_shares(gradient))
-            if name in self._bounded:
-                gradient.copy_(space.project(gradient))
+                shares.append(inside.energy_shares(gradient))
+            gradient.copy_(inside.project(gradient))
         if shares:
             self._shares.append(torch.stack([share.to(shares[0].device) for share in shares]))
-        self._before = {name: self.parameters[name].detach().clone() for name in self._bounded}
+        self._before = {name: self.parameters[name].detach().clone() for name in self._inside}
 
     @torch.no_grad()
     def change_step(self) -> None:
-        for name, space in self._bounded.items():
+        for name, inside in self._inside.items():
             old = self._before[name].double()
-            self.parameters[name].copy_(old + space.project(self.parameters[name].double() - old))
+            self.parameters[name].copy_(old + inside.project(self.parameters[name].double() - old))
 
     def gradient_shares(self) -> dict[str, float]:
         """Where the raw gradients' energy lay, means over the measured steps."""

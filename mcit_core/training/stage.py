@@ -92,9 +92,9 @@ def train_stage(
         fresh.append(train_step(learner, *batch, measure=step % MEASURE == 0))
         scheduler.step()
         if step % MEASURE == 0:
-            losses += fetched(fresh)
+            losses += fetched(fresh, len(losses))
             fresh = []
-    losses += fetched(fresh)
+    losses += fetched(fresh, len(losses))
     metrics = tuner.end_stage()
     traces: dict[str, Trace] = {"loss": [*losses]}
     carried: dict[str, torch.Tensor] = {}

@@ -53,11 +53,12 @@ def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = F
     if train.accumulate == 1:
         loss = _backward(learner, batch, labels, 1.0, 1.0)
     else:
-        loss, tokens = torch.zeros((), dtype=torch.float64, device=labels.device), (labels != -100).sum().item()
-        for part in torch.arange(len(labels), device=labels.device).tensor_split(train.accumulate):
-            told = labels[part]
-            share = (told != -100).sum().item() / tokens
-            loss += _backward(learner, batch[part], told[:, : _longest(told)], share, len(part) / len(labels))
+        loss = torch.zeros((), dtype=torch.float64, device=labels.device)
+        lengths: list[int] = (labels != -100).sum(1).tolist()
+        for part in torch.arange(len(labels)).tensor_split(train.accumulate):
+            told = [lengths[row] for row in part.tolist()]
+            share = sum(told) / sum(lengths)
+            loss += _backward(learner, batch[part], labels[part, : max(told)], share, len(part) / len(labels))
 
     frozen: list[tuple[nn.Parameter, Tensor, Tensor]] = []
     for name, parameter in parameters.items():
@@ -83,17 +84,13 @@ def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = F
     return loss
 
 
-def fetched(losses: list[Tensor]) -> list[float]:
-    """The losses of some steps. Raises FloatingPointError where one is not finite."""
+def fetched(losses: list[Tensor], first: int = 0) -> list[float]:
+    """The losses of some steps, the number of the `first`. Raises FloatingPointError where one is not finite."""
     values: list[float] = torch.stack(losses).tolist() if losses else []
-    for value in values:
+    for step, value in enumerate(values, first):
         if not math.isfinite(value):
-            raise FloatingPointError(f"the loss is {value}; lower train.lr or set train.clip")
+            raise FloatingPointError(f"the loss of step {step} is {value}; lower train.lr or set train.clip")
     return values
-
-
-def _longest(labels: Tensor) -> int:
-    return int((labels != -100).sum(1).max())
 
 
 def _backward(learner: Learner, batch: Batch, labels: Tensor, tokens: float, rows: float) -> Tensor:

@@ -73,8 +73,8 @@ def is_node_fault(error: BaseException | None) -> bool:
     )
 
 
-#: share of a GPU's memory that the processes on it take beside their tensors
-CONTEXT = 0.03
+#: bytes of a GPU's memory that a process on it takes beside its tensors
+CONTEXT = 10**9
 
 
 def take_device(gpus: float) -> None:
@@ -88,7 +88,8 @@ def take_device(gpus: float) -> None:
             "torch for this machine's GPUs, or set resources.gpus to 0"
         )
     elif gpus < 1:  # so that a trial that asks for too much ends itself and not its neighbour
-        torch.cuda.set_per_process_memory_fraction(gpus * (1 - CONTEXT))
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(gpus - CONTEXT / total, 0.0))
 
 
 @cache

@@ -14,6 +14,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
+import mcit_core.run
 from mcit_core.choices import Choice
 from mcit_core.config import Value
 from mcit_core.data.workbench import Workbench
@@ -48,7 +49,7 @@ def load(folder: Path, **settings: object) -> HfModel:
 @pytest.mark.parametrize("family", tiny_vlms.FAMILIES)
 def test_the_laws_hold_for_every_family(family: str) -> None:
     laws = check.tried(load(folder_of(family)), [])
-    assert len(laws) == 5
+    assert len(laws) == 7
     assert all(law.holds for law in laws), laws
 
 
@@ -92,8 +93,18 @@ def test_numbers_that_are_none_are_broken() -> None:
     model = load(folder_of("llava"))
     with torch.no_grad():
         model.network.lm_head.weight.fill_(torch.nan)
-    (padding, carriers, joining, *_) = check.tried(model, [])
+    (_, padding, carriers, joining, *_) = check.tried(model, [])
     assert not any(law.holds for law in (padding, carriers, joining))
+
+
+def test_a_prompt_of_ones_own_and_an_answer_of_ones_own_are_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(folder_of("llava"))
+    render, generate = model.render, model.generate
+    monkeypatch.setattr(model, "render", lambda *given: render(*given) + " ")
+    monkeypatch.setattr(model, "generate", lambda *given: [f"{answer} ." for answer in generate(*given)])
+    broken = {law.name: law.note for law in check.tried(model, []) if not law.holds}
+    assert broken["a prompt's tokens = those of the chat template"] == "0 of 4"
+    assert broken["generation = the likeliest token, step by step"] == "0 of 4"
 
 
 def test_the_report_shows_the_prompt_and_where_a_tuned_one_goes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,16 +299,17 @@ def test_two_stages_of_a_method(family: str, preset: str) -> None:
 
 
 def test_weights_are_loaded_when_they_are_needed(tmp_path: Path) -> None:
-    """A sweep's driver asks for digests and rows alone."""
+    """A sweep's driver asks for digest and rows alone, and finds what is wrong with a file without loading it."""
     copy = shutil.copytree(folder_of("llava"), tmp_path / "copy")
-    weights = copy / "model.safetensors"
-    weights.write_bytes(b"not weights")
     model = load(copy)
     assert model.digest
     assert model.answer_ids(["red"]).tolist()
     assert model.prepare([Example((), "what ?")], 0)
-    with pytest.raises(Exception, match=r"header|safetensors|deserializ"):
-        assert model.network
+    assert "network" not in vars(model)
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"model\.path: .*model\.safetensors is damaged .*; get it again"):
+        assert load(copy).digest
 
 
 def test_a_part_of_the_weights_that_is_missing_is_told(tmp_path: Path) -> None:
@@ -306,7 +318,16 @@ def test_a_part_of_the_weights_that_is_missing_is_told(tmp_path: Path) -> None:
     parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
     with pytest.raises(FileNotFoundError, match=r"not whole: model-00002-of-00002\.safetensors of its weights"):
-        load(copy)
+        assert load(copy).digest
+
+
+def test_an_index_of_another_form_does_not_count(tmp_path: Path) -> None:
+    """Of a repository with both forms the hub gives safetensors, and every index."""
+    copy = shutil.copytree(folder_of("llava"), tmp_path / "copy")
+    (copy / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-1-of-2.bin"}}))
+    model = load(copy)
+    assert model.digest
+    assert model.network.num_parameters() > 0
 
 
 @pytest.mark.parametrize("family", ["llava", "instructblip_t5", "blip2_opt"])
@@ -320,3 +341,40 @@ def test_lora_goes_where_it_is_told(family: str) -> None:
     assert {name.rpartition(".")[2] for name in model.linear_sites((*some,))} == {*some}
     with pytest.raises(ValueError, match=rf"lora\.targets: .*no matrix qq_proj; it has {', '.join(sorted(last))}"):
         model.linear_sites(("qq_proj",))
+
+
+@pytest.mark.filterwarnings("ignore:.*the space asked for is used up")  # of tiny layers
+@pytest.mark.parametrize("family", ["blip2_opt", "instructblip_t5", "llava"])
+def test_pegp_trains_every_matrix(family: str) -> None:
+    """OPT sends its feed-forward layers rows without a batch."""
+    order = ("attribute", "ground")
+    model: Choice = {"kind": "hf", "path": str(folder_of(family))}
+    benchmark: Choice = {"kind": "mini", "train_rows": 8, "validation_rows": 2, "test_rows": 2}
+    given: dict[str, Value] = {"lora.targets": "all", "train.steps": 2, "train.batch_size": 4}
+    made = build_experiment(benchmark, model, "pegp_lora", order, 0, given)
+    results = [*Sequence(made, Workbench(benchmark, model, "cpu"))]
+    assert results[-1].metrics["subspace/sites"] >= 2 * len(load(folder_of(family)).linear_sites("all"))
+
+
+def test_what_is_not_measured_is_not_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    step = "batch=2,length=60,tuner=lora,projection.mode=pegp"
+    assert check.main([str(folder_of("llava")), "--estimate", step, "--measure"]) == 2
+    assert "projection.pegp: steps are measured with an average alone" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        check.main([str(folder_of("llava")), "--measure"])
+    assert "--measure: it goes with --estimate" in capsys.readouterr().err
+
+
+def test_a_sequence_of_a_damaged_model_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(folder_of("llava"), tmp_path / "copy")
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    file = tmp_path / "e.yaml"
+    file.write_text(f"benchmark: mini\nmodel: {{kind: hf, path: {copy}}}\nmethod: llaca\norder: [attribute]\n")
+    monkeypatch.chdir(tmp_path)
+    assert mcit_core.run.main([str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "model.safetensors is damaged" in said
+    assert "Traceback" not in said

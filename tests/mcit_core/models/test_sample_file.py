@@ -51,6 +51,30 @@ def test_first_rows_for_statistics_and_last_for_retention(tmp_path: Path, lines:
     assert examples[0].instruction == "how many ? 0"
 
 
+def test_who_speaks_counts_and_not_who_is_first(tmp_path: Path) -> None:
+    one = {"conversations": [{"from": "system", "value": "be short"}, *row(7)["conversations"]]}  # type: ignore[misc]
+    sample = SampleFile(written(tmp_path, [one] * 5))
+    found = sample.rows("statistics").to_pylist()[0]
+    assert (found["instruction"], found["answer"]) == ("how many ? 7", "7")
+
+
+def test_lines_end_where_json_lines_do(tmp_path: Path) -> None:
+    file = written(tmp_path, [*map(row, range(5))], lines=True)
+    text = file.read_text().replace("how many ? 1", "how\u2028many ? 1")
+    file.write_text("\n" + text + "\n\n")
+    assert SampleFile(file).rows("statistics")["instruction"].to_pylist()[1] == "how\u2028many ? 1"
+    file.write_text(text + "\n\nno json")
+    with pytest.raises(ValueError, match="is no JSON: line 7: "):
+        SampleFile(file)
+
+
+def test_rows_that_the_family_does_not_read_are_told_beforehand(tmp_path: Path) -> None:
+    file = written(tmp_path, [row(0), row(1, None), *map(row, range(2, 6))])
+    assert SampleFile(file)
+    with pytest.raises(ValueError, match="row 1: 0 pictures, where the model reads 1 to 1"):
+        SampleFile(file, (1, 1))
+
+
 def test_of_a_large_file_as_many_as_are_needed(tmp_path: Path) -> None:
     sample = SampleFile(written(tmp_path, [*map(row, range(3000))]))
     assert {purpose: len(sample.rows(purpose)) for purpose in MOST} == MOST
@@ -64,11 +88,12 @@ def test_of_a_large_file_as_many_as_are_needed(tmp_path: Path) -> None:
         ([*[row(0)] * 5, "text"], "row 5, all of it: expected `image`"),
         ([{**row(0), "image": [None]}] * 5, r"row 0, image\..*: expected `image`"),
         (
-            [{"conversations": [{"value": "a"}, {"value": None}]}] * 5,
+            [{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": None}]}] * 5,
             r"row 0, conversations\.1\.value: expected `image`",
         ),
         ([*[row(0)] * 6, row(1, "pictures/7.png")], "row 6: there is no picture .*7.png"),
-        ([{"conversations": [{"value": "alone"}]}] * 5, "row 0, conversations: expected `image`"),
+        ([{"conversations": [{"from": "human", "value": "alone"}]}] * 5, "row 0, conversations: expected `image`"),
+        ([{"conversations": [{"from": "gpt", "value": "a"}] * 2}] * 5, "row 0: nobody answers a turn `from` human"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, rows: list[dict[str, object]], told: str) -> None:

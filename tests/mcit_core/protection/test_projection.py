@@ -306,21 +306,26 @@ def test_projecting_the_gradient_alone_is_not_enough() -> None:
 
 def test_energy_shares_add_up() -> None:
     space = stage_space(SpaceRule(mode="both", task_energy=0.7), TASKS[:2], PRETRAINING, 4)
-    shares = space.energy_shares(torch.randn(5, D))
-    assert shares.sum().item() == pytest.approx(1.0)
-    assert space.energy_shares(torch.zeros(5, D)).tolist() == [0.0, 0.0, 0.0]
+    inside = space.inside(torch.device("cpu"))
+    assert inside is not None
+    assert inside.energy_shares(torch.randn(5, D)).sum().item() == pytest.approx(1.0)
+    assert inside.energy_shares(torch.zeros(5, D)).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_a_wide_space_is_projected_to_by_what_is_outside_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, basis = torch.randn(5, D), torch.eye(D, dtype=torch.float64)[:, :3]
-    there = space_outside(basis).project(rows)
+def test_a_wide_space_is_projected_to_by_the_smaller_of_it_and_what_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside is what is occupied, or what is left beside that, or nothing that is worth it."""
+    rows, basis = torch.randn(5, D), torch.linalg.qr(torch.randn(D, D, dtype=torch.float64)).Q
+    beside = spaces.Space(basis[:, 3:-1], basis[:, :3], basis[:, :0])  # the last column is in neither
+    few = spaces.Space(basis[:, :3], basis[:, 3:4], basis[:, :0])
+    cases = {"occupied": (space_outside(basis[:, :3]), 3), "complement": (beside, 4), "few": (few, 3)}
+    before = {name: space.project(rows) for name, (space, _) in cases.items()}
     monkeypatch.setattr(spaces, "WIDE", D)
-    wide = space_outside(basis)
-    assert wide._outside is not None
-    assert wide._outside.shape == (D, 3)
-    assert (wide.project(rows) - there).abs().max() < 1e-14
-    narrow = spaces.Space(basis, basis[:, :0], basis[:, :0])
-    assert narrow._outside is None  # three columns are less than the others
+    for name, (space, columns) in cases.items():
+        inside = space.inside(torch.device("cpu"))
+        assert inside is not None
+        assert inside.columns.shape == (D, columns), name
+        assert inside.outside == (name != "few")
+        assert (inside.project(rows) - before[name]).abs().max() < 1e-13
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:

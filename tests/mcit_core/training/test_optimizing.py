@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from mcit_core.config import Experiment, Train, Value
 from mcit_core.data.workbench import Workbench
@@ -181,3 +183,29 @@ def test_steps_beside_epochs_are_no_setting() -> None:
 
     assert fields(epochs=1, steps=10) == fields(epochs=1, steps=20) != fields(epochs=2)
     assert "epochs" not in str(fields(steps=10))
+
+
+def test_a_stage_ends_soon_after_a_loss_that_is_not_finite(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are fetched at every tenth step, so that a GPU is not waited for at every one."""
+    taken: list[int] = []
+    whole = train_step
+
+    def step(*given: Any, **more: Any) -> Tensor:
+        taken.append(len(taken))
+        return whole(*given, **more) * (math.nan if len(taken) > 3 else 1)
+
+    monkeypatch.setattr("mcit_core.training.stage.train_step", step)
+    with pytest.raises(FloatingPointError, match=r"the loss of step 3 is nan; lower train\.lr"):
+        train_stage(experiment(train__steps=25), bench, 0, None)
+    assert len(taken) == 11
+    taken.clear()
+    with pytest.raises(FloatingPointError, match="the loss of step 3 is nan"):
+        train_stage(experiment(train__steps=5, train__accumulate=2), bench, 0, None)
+
+
+@pytest.mark.parametrize("targets", [["q", "v"], ["v", "q", "q"]])
+def test_one_choice_of_matrices_has_one_key(targets: list[str]) -> None:
+    one = active_fields(experiment(lora__targets=["q", "v"]), 0)
+    assert active_fields(experiment(lora__targets=[*targets]), 0) == one
+    with pytest.raises(ValueError, match="all is no name of a matrix; give it alone"):
+        experiment(lora__targets=["all"])

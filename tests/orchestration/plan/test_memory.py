@@ -3,40 +3,62 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import torch
 
 from mcit_core.choices import Choice
-from mcit_core.config import Experiment, Value
+from mcit_core.config import Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.models.planning import planned
 from mcit_core.training.stage import build_tuner
-from orchestration.plan.memory import memory_lines
+from orchestration.plan.memory import MOST, memory_lines
+from orchestration.plan.trials import Trial
 from tests.support.tiny_vlms import folder_of
-
-
-def experiment(method: str, model: Choice, **settings: Value) -> Experiment:
-    given = {f"train.{name}": value for name, value in settings.items()}
-    return build_experiment("mini", model, method, ("attribute", "ground"), 0, given)
 
 
 def llava() -> Choice:
     return {"kind": "hf", "path": str(folder_of("llava"))}
 
 
-def test_a_line_for_each_model_and_tuner_of_its_largest_batch() -> None:
-    sizes = [experiment("llaca", llava(), batch_size=size) for size in (4, 24, 8)]
-    pool = experiment("fwd_prompt", llava(), batch_size=12, accumulate=3)
-    lines = [*memory_lines([*sizes, pool, experiment("llaca", "mini"), experiment("zero_shot", llava())])]
-    assert len(lines) == 2
-    assert re.search(r", lora: a step of 24 rows of \d+ tokens takes \d+\.\d\d GB, with model\.checkpointing", lines[0])
-    assert ", prompt_pool: a step of 4 rows of " in lines[1]
+def trial(method: str, model: Choice, **settings: Value) -> Trial:
+    given: dict[str, Value] = {name.replace("__", "."): value for name, value in settings.items()}
+    made = build_experiment("mini", model, method, ("attribute", "ground"), 0, given)
+    return Trial(f"{method}-{len(given)}", made, {})
+
+
+def test_a_line_for_whatever_takes_another_amount() -> None:
+    same = [trial("llaca", llava(), train__batch_size=24, train__lr=rate) for rate in (0.1, 0.2)]
+    rank = trial("llaca", llava(), train__batch_size=24, lora__rank=64)
+    pool = trial("fwd_prompt", llava(), train__batch_size=12, train__accumulate=3)
+    checkpointed = trial("sequential_lora", {"kind": "hf", "path": str(folder_of("llava")), "checkpointing": True})
+    others = [trial("llaca", "mini"), trial("zero_shot", llava())]
+    lines = [*memory_lines([*same, rank, pool, checkpointed, *others])]
+    assert len(lines) == 4
+    assert re.search(
+        r", lora\): a step of 24 rows of \d+ tokens takes \d+\.\d\d GB, with model\.checkpointing", lines[0]
+    )
+    assert ", prompt_pool): a step of 12 rows in 3 parts of " in lines[2]
+    assert "GB, checkpointed, and about 1 GB" in lines[3]
+
+
+def test_weights_are_not_looked_at(tmp_path: Path) -> None:
+    copy = shutil.copytree(folder_of("llava"), tmp_path / "copy")
+    (copy / "model.safetensors").unlink()
+    (line,) = memory_lines([trial("llaca", {"kind": "hf", "path": str(copy)})])
+    assert "takes 0.0" in line
+
+
+def test_many_are_cut_short() -> None:
+    lines = [*memory_lines([trial("llaca", llava(), lora__rank=rank) for rank in range(1, 12)])]
+    assert len(lines) == MOST + 1
+    assert lines[-1] == "and 3 more that take other amounts"
 
 
 def test_rows_are_as_long_as_they_are_read() -> None:
-    one = experiment("fwd_prompt", llava(), batch_size=8)
+    one = trial("fwd_prompt", llava(), train__batch_size=8).experiment
     step, _ = planned(one)
     bench = Workbench("mini", llava(), "cpu")
     tuner, longest = build_tuner(one, bench, None), 0
@@ -50,7 +72,7 @@ def test_rows_are_as_long_as_they_are_read() -> None:
 
 
 def test_a_model_that_cannot_be_read_is_a_line(tmp_path: Path) -> None:
-    lines = [*memory_lines([experiment("llaca", {"kind": "hf", "path": str(tmp_path)})])]
+    lines = [*memory_lines([trial("llaca", {"kind": "hf", "path": str(tmp_path)})])]
     assert len(lines) == 1
-    assert "lora: memory cannot be estimated: model.path:" in lines[0]
+    assert "lora): memory cannot be estimated: model.path:" in lines[0]
     assert "has no config.json" in lines[0]

@@ -102,7 +102,7 @@ class EvaluationSettings(Section):
     rows: int | None = Field(
         None, ge=1, description="the first so many rows of each validation and test split; null: all of them"
     )
-    batch_size: int = Field(100, ge=1, description="rows read at once")
+    batch_size: int = Field(100, ge=1, description="rows read at once; half of them where memory is short, and so on")
     max_new_tokens: int = Field(16, ge=1, description="tokens of an answer, at most")
     cells: Literal["used", "all"] = Field(
         "used",

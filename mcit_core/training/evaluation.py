@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from mcit_core.benchmarks import Benchmark
@@ -62,8 +63,29 @@ def evaluate(
     one row number).
 
     Where the scorer is exact match, rows that the teacher-forced pass finds exact are not generated;
-    `teacher_forcing=False` generates every answer and gives the same scores.
+    `teacher_forcing=False` generates every answer and gives the same scores. Where `settings.batch_size` rows do not
+    fit into memory, half of them are read at once, and so on.
     """
+    while True:
+        try:
+            return _evaluate(model, tuner, rows, benchmark, task, picked, teacher_forcing, settings)
+        except RuntimeError as error:
+            if settings.batch_size == 1 or not should_reduce_batch_size(error):
+                raise
+        settings = settings.model_copy(update={"batch_size": settings.batch_size // 2})
+        clear_device_cache(garbage_collection=True)  # the error is gone, and with it what its frames held
+
+
+def _evaluate(
+    model: Model,
+    tuner: Tuner | None,
+    rows: Rows,
+    benchmark: Benchmark,
+    task: str,
+    picked: Tensor | None,
+    teacher_forcing: bool,
+    settings: EvaluationSettings,
+) -> Score:
     total = content = 0.0
     choices: list[Tensor] = []
     said: set[str] = set()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor
 
 from mcit_core.config import EvaluationSettings, Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
+from mcit_core.models import Batch, Encoded
 from mcit_core.training.evaluation import evaluate
 from mcit_core.training.sequence import Sequence
 
@@ -19,6 +22,27 @@ def test_rows_read_at_once_give_the_same_scores(bench: Workbench) -> None:
     ]
     assert found[0].accuracy == found[1].accuracy
     assert found[0].answers == found[1].answers
+
+
+def test_what_does_not_fit_into_memory_is_read_in_halves(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, read, sizes = bench.rows("attribute", "test"), bench.model.read, list[int]()
+
+    def small(batch: Batch, front: Tensor | None) -> Encoded:
+        sizes.append(len(batch))
+        if len(batch) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return read(batch, front)
+
+    usual = evaluate(bench.model, None, rows, bench.benchmark, "attribute")
+    monkeypatch.setattr(bench.model, "read", small)
+    most = 9
+    halved = evaluate(bench.model, None, rows, bench.benchmark, "attribute", settings=EvaluationSettings(batch_size=28))
+    assert (halved.accuracy, halved.answers) == (usual.accuracy, usual.answers)
+    assert sizes[:3] == [28, 14, 7]
+    assert max(sizes[2:]) == 7
+    most = 0
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        evaluate(bench.model, None, rows, bench.benchmark, "attribute", settings=EvaluationSettings(batch_size=2))
 
 
 def test_an_answer_is_no_longer_than_asked(bench: Workbench) -> None:

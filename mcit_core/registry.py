@@ -169,7 +169,8 @@ FAMILIES = Registry(
     Part,
     {
         **dict.fromkeys(("idefics3", "gemma3"), Part("mcit_core.families:Family")),
-        **dict.fromkeys(("llava", "llava_next"), Part("mcit_core.families.llava:Llava")),
+        "llava": Part("mcit_core.families.llava:Llava15"),
+        "llava_next": Part("mcit_core.families.llava:Llava"),
         **dict.fromkeys(("llava_onevision", "qwen2_5_vl", "internvl"), Part("mcit_core.families.still:StillFamily")),
         "qwen3_vl": Part("mcit_core.families.qwen3_vl:Qwen3Vl"),
         "smolvlm": Part("mcit_core.families.smolvlm:SmolVlm"),

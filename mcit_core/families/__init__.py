@@ -20,9 +20,11 @@ from mcit_core.registry import FAMILIES
 
 class Family:
     """The generic rules; a family overrides what is its own. `answer_type`: the token type of an answer's tokens;
-    `pictures`: how many a row may have, at least and at most (None: any number)."""
+    `pictures`: how many a row may have, at least and at most (None: any number); `pads`: its own code puts pictures on
+    a square."""
 
     answer_type = 0
+    pads = False
     pictures: tuple[int, int | None] = (0, None)
 
     def processor(self, folder: Path, config: Any) -> Any:

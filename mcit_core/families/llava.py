@@ -17,3 +17,7 @@ class Llava(Family):
         if getattr(found, "vision_feature_select_strategy", None) is None:
             found.vision_feature_select_strategy = config.vision_feature_select_strategy
         return found
+
+
+class Llava15(Llava):
+    pads = True

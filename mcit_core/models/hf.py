@@ -22,16 +22,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.logging import disable_progress_bar
 
 from mcit_core.example import Example
 from mcit_core.families import family_of
 from mcit_core.models import Sample, Side, hf_sites
-from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch, HfEncoded, Prepared, flat, gathered
+from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch, HfEncoded, Prepared, flat, gathered, image_token_of
 from mcit_core.models.hf_text import Texts
+from mcit_core.models.pictures import fitted, padded
 from mcit_core.models.sample_file import SampleFile
 from mcit_core.models.settings import HfSettings
 from mcit_core.models.weights import check_weights, folder_digest, model_folder
@@ -181,11 +183,16 @@ class HfModel(hf_sites.Sites):
                     f"picture a row, got {len(example.images)} with {example.instruction[:60]!r}"
                 )
         texts = [self.render(example.instruction, len(example.images)) for example in examples]
-        pictures = [[picture.convert("RGB") for picture in example.images] for example in examples]
+        pictures = [[*map(self._picture, example.images)] for example in examples]
         shown = {"images": pictures} if any(pictures) else {}
         options = {"add_special_tokens": False} if all(map(self.texts.begins, texts)) else {}
         inputs = self.processor(text=texts, padding=True, return_tensors="pt", **shown, **options)
         return Prepared(dict(inputs), [len(row) for row in pictures])
+
+    def _picture(self, picture: Image) -> Image:
+        picture = fitted(picture, self.settings.max_pixels)
+        pads = self.family.pads if self.settings.image == "as_published" else self.settings.image == "pad"
+        return padded(picture, self.processor.image_processor.image_mean) if pads else picture
 
     @torch.no_grad()
     def encode(self, prepared: Prepared) -> HfBatch:
@@ -385,11 +392,3 @@ class HfModel(hf_sites.Sites):
     def _texts(self, ids: Tensor) -> list[str]:
         texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
-
-
-def image_token_of(config: PretrainedConfig, folder: Path) -> int:
-    for name in ("image_token_id", "image_token_index"):
-        found = getattr(config, name, None)
-        if isinstance(found, int):
-            return found
-    raise ValueError(f"model.path: config.json in {folder} names no image token (image_token_id)")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 #: columns that say of every token what kind it is
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
@@ -93,3 +95,11 @@ def flat(tokens: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
     """Image tokens [T, d] in order, whether they come by picture, by tile or all at once."""
     parts = [tokens] if isinstance(tokens, Tensor) else tokens
     return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+
+
+def image_token_of(config: PretrainedConfig, folder: Path) -> int:
+    for name in ("image_token_id", "image_token_index"):
+        found = getattr(config, name, None)
+        if isinstance(found, int):
+            return found
+    raise ValueError(f"model.path: config.json in {folder} names no image token (image_token_id)")

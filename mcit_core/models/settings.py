@@ -35,6 +35,12 @@ class HfSettings(Section):
     place: Literal["content", "start"] = Field(
         "content", description="where a prompt goes: before the user's content, or at the start of the sequence"
     )
+    image: Literal["processor", "pad", "as_published"] = Field(
+        "processor",
+        description="pictures go to the processor as they are, or on a square of its mean colour (pad); as_published: "
+        "as the family's own code has it, which for LLaVA-1.5 is pad",
+    )
+    max_pixels: int | None = Field(None, ge=1, description="of a picture; larger ones are made smaller first")
     sample: str | None = Field(
         None,
         description="a JSON file in LLaVA's form that stands for the data it was pre-trained on; null: rows of the "

@@ -28,24 +28,27 @@ def values(run: Path, metric: str) -> dict[tuple[str, ...], dict[Unit, float]]:
     return found
 
 
-def main(first: Path, second: Path, metric: str = "average_accuracy") -> None:
+def table(first: Path, second: Path, metric: str = "average_accuracy") -> str:
     here, there = values(first, metric), values(second, metric)
     difference = f"{second.name} minus {first.name}"
-    print(f"| {metric}, points | trials | apart on average | at most | {difference} | sd between seeds |")
-    print("|---|---|---|---|---|---|")
-    for setting, one in here.items():
-        both = {unit: 100 * (there[setting][unit] - one[unit]) for unit in one if unit in there.get(setting, {})}
+    lines = [
+        f"| {metric}, points | trials | apart on average | at most | {difference} | sd between seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (name, tuner), one in here.items():
+        other = there.get((name, tuner), {})
+        both = {unit: 100 * (other[unit] - value) for unit, value in one.items() if unit in other}
         if not both:
             continue
         apart = [abs(value) for value in both.values()]
         mean = paired_interval(both, "fixed")
         interval = "" if mean.low is None or mean.high is None else f" [{mean.low:+.1f}, {mean.high:+.1f}]"
-        spread = f"{stdev(100 * value for value in one.values()):.1f}" if len(one) > 1 else "–"
-        name, tuner = setting
         shown = "–" if mean.mean is None else f"{mean.mean:+.1f}{interval}"
+        spread = f"{stdev(100 * value for value in one.values()):.1f}" if len(one) > 1 else "–"
         average, most = sum(apart) / len(apart), max(apart)
-        print(f"| {name} ({tuner}) | {len(both)} | {average:.1f} | {most:.1f} | {shown} | {spread} |")
+        lines.append(f"| {name} ({tuner}) | {len(both)} | {average:.1f} | {most:.1f} | {shown} | {spread} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    print(table(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]), end="")

@@ -73,6 +73,16 @@ def test_differences_in_words_are_of_the_stored_trials(page: str, section: str) 
         assert told in known, (page, told)
 
 
+TWO_RUNS = re.compile(r"<!-- python examples/two_runs\.py (\S+) (\S+) ?(\w*) -->\n((?:\|.*\n)*)")
+
+
+def test_tables_of_two_runs_are_what_their_command_prints() -> None:
+    found = TWO_RUNS.findall((ROOT / "docs" / "findings.md").read_text())
+    assert found
+    for first, second, metric, shown in found:
+        assert shown == example("two_runs").table(ROOT / first, ROOT / second, metric or "average_accuracy")
+
+
 def test_the_table_of_what_protects() -> None:
     """Its cells are those that the example printed."""
     printed = (ROOT / "docs" / "data" / "what_protects.txt").read_text().splitlines()[2:]

@@ -440,7 +440,7 @@ def test_the_table_of_orders_by_hand(tmp_path: Path) -> None:
     assert "50.0, s.d. 0.0, 50.0 to 50.0" in rows.values()
 
 
-def test_two_runs_are_set_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_runs_are_set_side_by_side(tmp_path: Path) -> None:
     def run(name: str, change: float) -> Path:
         trials = [
             trial(f"{method}{seed}", method, seed, tuner="lora", average_accuracy=0.5 + 0.1 * seed + change * seed)
@@ -449,8 +449,7 @@ def test_two_runs_are_set_side_by_side(tmp_path: Path, capsys: pytest.CaptureFix
         ]
         return write_run(tmp_path / name, trials[: None if name == "one" else 5])
 
-    example("two_runs").main(run("one", 0.0), run("other", 0.02))
-    er, ewc = capsys.readouterr().out.splitlines()[2:]
+    er, ewc = example("two_runs").table(run("one", 0.0), run("other", 0.02)).splitlines()[2:]
     assert "| 3 | 2.0 | 4.0 | +2.0 [" in er  # 0, 2 and 4 points apart
     assert "| 10.0 |" in er  # seeds that are ten points apart
     assert "| 2 | 1.0 | 2.0 |" in ewc  # a trial that one of them does not have is left out

@@ -79,6 +79,7 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._over.set()
         self._live.stop()
+        self._refresh()
 
     def _tick(self) -> None:
         """A line a minute also where no stage ends for longer."""
@@ -186,8 +187,7 @@ class Progress:
                 self.console.print(str(error), style="red", markup=False)
             self._told = str(error)
         self.on_trial_end(trial)
-        self._line_after = 0.0
-        self._refresh()
+        self._line_after = 0.0  # due at the next event, when the worker has another trial
 
     def _refresh(self) -> None:
         """A terminal's view is made anew by itself; elsewhere a line at every trial's end, and once a minute."""

@@ -32,7 +32,7 @@ def progress_of(records: Records) -> tuple[Progress, io.StringIO]:
 def test_the_time_left_counts_a_shared_stage_once(tmp_path: Path, clock: list[float]) -> None:
     """Two trials of two stages share the first, so that one of three is left when one trial has ended."""
     records = make_records(tmp_path)
-    first, _ = records.records
+    first, second = records.records
     progress, said = progress_of(records)
     clock[0] += 500  # until Ray has started
     progress.started(first)
@@ -42,8 +42,20 @@ def test_the_time_left_counts_a_shared_stage_once(tmp_path: Path, clock: list[fl
     clock[0] += 30
     progress.stages(first, [stage(records, 1)], "key")
     progress.finished(first)
-    line = said.getvalue().splitlines()[-1]
-    assert line == "trials 1 done, 0 running, 0 failed of 2 | stages 2 of 4 (0 from the store) | 30 s left"
+    before = said.getvalue()
+    progress.started(second)  # whoever ended is told when its worker has another trial, and not as one that is idle
+    (line,) = said.getvalue().removeprefix(before).splitlines()
+    assert line == "trials 1 done, 1 running, 0 failed of 2 | stages 2 of 4 (0 from the store) | 30 s left"
+
+
+def test_the_last_trial_is_told_at_the_end(tmp_path: Path) -> None:
+    records = make_records(tmp_path)
+    progress, said = progress_of(records)
+    with progress:
+        for trial in records.records:
+            progress.started(trial)
+            progress.finished(trial)
+    assert said.getvalue().splitlines()[-1].startswith("trials 2 done, 0 running, 0 failed of 2 |")
 
 
 def test_a_line_a_minute_where_there_is_no_terminal(tmp_path: Path, clock: list[float]) -> None:

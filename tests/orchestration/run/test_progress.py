@@ -54,6 +54,7 @@ def test_the_last_trial_is_told_at_the_end(tmp_path: Path) -> None:
     with progress:
         for trial in records.records:
             progress.started(trial)
+            progress.stages(trial, [stage(records, i) for i in (-1, 0, 1)], "key")
             progress.finished(trial)
     assert said.getvalue().splitlines()[-1].startswith("trials 2 done, 0 running, 0 failed of 2 |")
 

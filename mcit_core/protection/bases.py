@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mcit_core.data.features import Rows
 from mcit_core.data.statistics import RowView, Statistics, input_statistics, row_statistics
-from mcit_core.models import Model, Side
+from mcit_core.models import Batch, Model, Side
 from mcit_core.protection.spaces import SpaceRule, grow
 from mcit_core.tuners import Site, Tuner
 
@@ -33,30 +33,44 @@ def site_statistics(
     padding left out; `view`: how those of a site in front of the model count, since they are normed by none yet."""
     found: dict[str, Statistics] = {}
     sites = tuner.sites()
+
+    def add(name: str, seen: Tensor) -> None:
+        new = input_statistics(model, seen, view) if sites[name].front else row_statistics(seen)
+        found[name] = found[name] + new if name in found else new
+
     for start in range(0, min(samples, len(rows)), BATCH):
         index = torch.arange(start, min(start + BATCH, samples, len(rows)))
-        batch, labels = rows[index], rows.labels_at(index)
-        waiting: list[tuple[str, Tensor]] = []
+        _pass(model, tuner, rows[index], rows.labels_at(index), sites, add)
+    return found
 
-        def wait(name: str, values: Tensor, waiting: list[tuple[str, Tensor]] = waiting) -> None:
+
+def _pass(
+    model: Model,
+    tuner: Tuner,
+    batch: Batch,
+    labels: Tensor,
+    sites: dict[str, Site],
+    see: Callable[[str, Tensor], None],
+) -> None:
+    """A teacher-forced forward pass that shows `see` what every site is sent, padding left out, at once: the inputs of
+    all sites together would fill a GPU."""
+    masks: dict[Side, Tensor] = {}
+    waiting: list[tuple[str, Tensor]] = []  # what an encoder is sent before it is known which of it is padding
+
+    def sent(name: str, values: Tensor) -> None:
+        if masks:
+            see(name, _real(name, values, masks[sites[name].side]))
+        else:
             waiting.append((name, values))
 
-        with tuner.attached():
-            with _watching(sites, wait):  # what an encoder is sent, before it is known which of it is padding
-                inputs = tuner.inputs(batch, training=False)
-                encoded = model.read(batch, inputs.front)
-            masks = model.row_masks(encoded, labels)
-
-            def see(name: str, values: Tensor, masks: dict[Side, Tensor] = masks) -> None:
-                seen = _real(name, values, masks[sites[name].side])
-                new = input_statistics(model, seen, view) if sites[name].front else row_statistics(seen)
-                found[name] = found[name] + new if name in found else new
-
-            for name, values in waiting:
-                see(name, values)
-            with _watching(sites, see):  # at once: the inputs of all sites together would fill a GPU
-                model.logits(encoded, labels)
-    return found
+    with tuner.attached(), _watching(sites, sent):
+        inputs = tuner.inputs(batch, training=False)
+        encoded = model.read(batch, inputs.front)
+        masks |= model.row_masks(encoded, labels)
+        for name, values in waiting:
+            see(name, _real(name, values, masks[sites[name].side]))
+        waiting.clear()
+        model.logits(encoded, labels)
 
 
 def _real(name: str, values: Tensor, mask: Tensor) -> Tensor:

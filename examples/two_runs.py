@@ -6,25 +6,28 @@ python examples/two_runs.py runs/cpus runs/cpus_avx2 [METRIC]
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from pathlib import Path
 from statistics import stdev
 
-from orchestration.keep.tables import read_rows, text_in
+from orchestration.keep.tables import text_in
 from orchestration.results.estimates import paired_interval
+from orchestration.results.reading import read_results
+from orchestration.results.settings import rows_by_setting
+from orchestration.results.words import setting_label
 
 Unit = tuple[int, str]
-#: what tells a trial of one RUN from another of the same
-SETTING = ("method", "tuner")
 
 
-def values(run: Path, metric: str) -> dict[tuple[str, ...], dict[Unit, float]]:
+def values(run: Path, metric: str) -> dict[str, dict[Unit, float]]:
     """Setting -> (seed, order) -> the metric, of finished trials."""
-    found: dict[tuple[str, ...], dict[Unit, float]] = defaultdict(dict)
-    for row in read_rows(run / "trials.parquet"):
-        value, seed = row.get(metric), row["seed"]
-        if row["status"] == "FINISHED" and isinstance(value, float) and isinstance(seed, int):
-            found[tuple(text_in(row, name) for name in SETTING)][seed, text_in(row, "order")] = value
+    results = read_results(run)
+    found: dict[str, dict[Unit, float]] = {}
+    for setting, rows in rows_by_setting(results.finished, results.axes).items():
+        known = found.setdefault(setting_label(setting, results.axes), {})
+        for row in rows:
+            value, seed = row.get(metric), row["seed"]
+            if isinstance(value, float) and isinstance(seed, int):
+                known[seed, text_in(row, "order")] = value
     return found
 
 
@@ -35,8 +38,8 @@ def table(first: Path, second: Path, metric: str = "average_accuracy") -> str:
         f"| {metric}, points | trials | apart on average | at most | {difference} | sd between seeds |",
         "|---|---|---|---|---|---|",
     ]
-    for (name, tuner), one in here.items():
-        other = there.get((name, tuner), {})
+    for name, one in here.items():
+        other = there.get(name, {})
         both = {unit: 100 * (other[unit] - value) for unit, value in one.items() if unit in other}
         if not both:
             continue
@@ -46,7 +49,7 @@ def table(first: Path, second: Path, metric: str = "average_accuracy") -> str:
         shown = "–" if mean.mean is None else f"{mean.mean:+.1f}{interval}"
         spread = f"{stdev(100 * value for value in one.values()):.1f}" if len(one) > 1 else "–"
         average, most = sum(apart) / len(apart), max(apart)
-        lines.append(f"| {name} ({tuner}) | {len(both)} | {average:.1f} | {most:.1f} | {shown} | {spread} |")
+        lines.append(f"| {name} | {len(both)} | {average:.1f} | {most:.1f} | {shown} | {spread} |")
     return "\n".join(lines) + "\n"
 
 

@@ -29,16 +29,6 @@ from mcit_core.models.settings import HfSettings
 from mcit_core.protection.spaces import Projector, Space, space_outside
 from tests.support import tiny_vlms
 
-TOWER = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-    "projection_dim": 768,
-}
 #: hidden size, of the feed-forward, layers, heads
 SIZES = {"1.5B": (2048, 5504, 24, 16), "7B": (4096, 11008, 32, 32)}
 #: bfloat16 on an H100, dense, in TFLOP/s as a large matrix product was measured on one
@@ -71,7 +61,9 @@ def folder_of(size: str, root: Path) -> Path:
         text = {**tiny_vlms.text_config(32064), "hidden_size": hidden, "intermediate_size": inner}
         text |= {"num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads}
         config = tf.LlavaConfig(
-            vision_config=TOWER, text_config=text, image_token_id=tokenizer.convert_tokens_to_ids("<image>")
+            vision_config=tiny_vlms.CLIP_LARGE,
+            text_config=text,
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         )
         config.save_pretrained(folder)
         size_of = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}

@@ -100,6 +100,17 @@ def text_config(words: int, kind: str | None = "llama", **more: Any) -> dict[str
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL_TOWER = {**TOWER, "image_size": 28, "patch_size": 7}
 CLIP = {"model_type": "clip_vision_model", **SMALL_TOWER, "num_hidden_layers": 3, "projection_dim": 16}
+#: LLaVA-1.5's own tower, for models of its shape
+CLIP_LARGE = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
 SIGLIP = {"model_type": "siglip_vision_model", **SMALL_TOWER}
 TILE_TOWER = {**TOWER, "image_size": 56, "patch_size": 14}
 CLIP_PIXELS = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}

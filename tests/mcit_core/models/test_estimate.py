@@ -150,16 +150,7 @@ LLAMA = {
     "num_key_value_heads": 32,
 }
 LLAVA_7B = tf.LlavaConfig(
-    vision_config={
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 336,
-        "patch_size": 14,
-        "projection_dim": 768,
-    },
+    vision_config=tiny_vlms.CLIP_LARGE,
     text_config={**LLAMA, "vocab_size": 32064, "max_position_embeddings": 4096},
 )
 INSTRUCTBLIP_7B = tf.InstructBlipConfig(

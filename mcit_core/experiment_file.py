@@ -38,11 +38,15 @@ def choose(document: Document, key: str, value: Value) -> Choice:
 
 
 def open_benchmark(document: Document, choice: Choice) -> Benchmark:
-    """The chosen benchmark. Raises SpecError where its settings do not fit what it finds."""
+    """The chosen benchmark. Raises SpecError where its settings do not fit what it finds, or it finds nothing."""
     try:
         return load_benchmark(choice)
     except ValidationError as error:
         _fault_settings(document, "benchmark", error)
+        document.refuse()
+        raise
+    except (ImportError, OSError) as error:
+        document.fault(("benchmark",), str(error))
         document.refuse()
         raise
 

@@ -21,6 +21,11 @@ def check_folder(chosen: Path, option: str) -> None:
             return
 
 
+def user_cache() -> Path:
+    """Where what can be made again is kept between runs; it may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mcit"
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write under a temporary name beside `path`, fsync, rename."""
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")

@@ -161,6 +161,7 @@ MODELS = Registry(
     {
         "mini": Part("mcit_core.models.mini:MiniModel", "mcit_core.models.settings:MiniModelSettings"),
         "hf": Part("mcit_core.models.hf:HfModel", "mcit_core.models.settings:HfSettings"),
+        "smol": Part("mcit_core.models.smol:SmolModel", "mcit_core.models.settings:SmolSettings"),
     },
 )
 #: what a class of transformers has of its own, by its configuration's model_type, for models of kind `hf`
@@ -178,7 +179,14 @@ FAMILIES = Registry(
         "paligemma": Part("mcit_core.families.paligemma:PaliGemma"),
     },
 )
-BENCHMARKS = Registry("mcit_core.benchmarks", Part, {"mini": Part("mcit_core.benchmarks.mini:MiniBenchmark")})
+BENCHMARKS = Registry(
+    "mcit_core.benchmarks",
+    Part,
+    {
+        "mini": Part("mcit_core.benchmarks.mini:MiniBenchmark"),
+        "easy_vqa": Part("mcit_core.benchmarks.easy_vqa:EasyVqaBenchmark"),
+    },
+)
 #: what protects earlier tasks, by "section.kind" of the experiment
 PROTECTIONS = Registry(
     "mcit_core.protections",

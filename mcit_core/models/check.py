@@ -2,6 +2,7 @@
 
     python -m mcit_core.models.check /models/llava-1.5-7b-hf
     python -m mcit_core.models.check /models/llava-1.5-7b-hf --tuners lora,prompt_pool --json
+    python -m mcit_core.models.check smol                              # the model of that name
 
 Four rows with pictures of different sizes and texts of different lengths go through it, once as this project reads them
 and once as the network's own forward does, from pixels. Exit code 0: every law holds; 1: one is broken; 2: the folder
@@ -35,6 +36,7 @@ from mcit_core.models.hf import DTYPES, HfModel
 from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch
 from mcit_core.models.measure import measure, shown_measured
 from mcit_core.models.settings import HfSettings
+from mcit_core.models.smol import CHECKPOINT, smol_folder
 from mcit_core.registry import FAMILIES, TUNERS
 from mcit_core.training.step import Learner, fetched, optimizer_of, train_step
 from mcit_core.tuners import Tuner
@@ -329,7 +331,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mcit_core.models.check", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("path", help="a folder that transformers' save_pretrained wrote, or the hub's name of a model")
+    parser.add_argument(
+        "path", help="a folder that transformers' save_pretrained wrote, the hub's name of a model, or smol"
+    )
     parser.add_argument("--tuners", default=None, help="all, none, or names with commas between them (default: all)")
     parser.add_argument("--dtype", choices=[*DTYPES], default="float32", help="of the weights (default: float32)")
     parser.add_argument(
@@ -348,9 +352,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.measure and given.estimate is None:
         parser.error("--measure: it goes with --estimate, which says what step")
-    settings = HfSettings(
-        path=given.path, dtype=given.dtype, attention=given.attention, checkpointing=given.checkpointing
-    )
+    try:
+        path = str(smol_folder(CHECKPOINT)) if given.path == "smol" else given.path
+    except (ImportError, FileNotFoundError) as error:
+        print(f"smol cannot be read: {error}", file=sys.stderr)
+        return 2
+    settings = HfSettings(path=path, dtype=given.dtype, attention=given.attention, checkpointing=given.checkpointing)
     if given.estimate is not None:
         return print_estimate(parser, given, settings)
     known = TUNERS.names()

@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConf
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.logging import disable_progress_bar
 
+from mcit_core.config import Section
 from mcit_core.example import Example
 from mcit_core.families import family_of
 from mcit_core.models import Sample, Side, hf_sites
@@ -45,7 +46,7 @@ class HfModel(hf_sites.Sites):
     """The Model contract (see `mcit_core.models`) on a folder or hub id of transformers."""
 
     name = "hf"
-    Settings = HfSettings
+    Settings: type[Section] = HfSettings
 
     def __init__(self, device: torch.device, settings: HfSettings) -> None:
         """Reads configuration and processor; the weights are loaded when they are first needed, so that a sweep's

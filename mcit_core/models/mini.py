@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -28,19 +27,16 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from mcit_core.example import Example
-from mcit_core.miniworld.draw import SIZE, as_example
-from mcit_core.miniworld.mixture import mixture_example, mixture_picture
+from mcit_core.miniworld.draw import SIZE
+from mcit_core.miniworld.sample import MixtureSample
 from mcit_core.models import AttentionSite, Side
 from mcit_core.models.matrices import linear
 from mcit_core.models.settings import MiniModelSettings
 from mcit_core.stages.digest import digest
-from mcit_core.stages.fingerprint import rows_code
 from mcit_core.targets import Targets
 
 CHECKPOINT = Path(__file__).parent / "mini_checkpoint"
 QUERIES, WIDTH = 16, 128
-#: purpose -> rows, and the number of their stream
-PRETRAINING_SAMPLE = {"statistics": (512, 11), "retention": (300, 12)}
 
 TOKENIZING = threading.Lock()
 
@@ -158,36 +154,6 @@ class Prepared:
     mask: Tensor  # [N, n]
 
 
-class MiniSample:
-    """Rows of the mixture that the model was pre-trained on, drawn from streams that no training step used."""
-
-    def rows(self, purpose: str) -> pa.Table:
-        n, stream = PRETRAINING_SAMPLE[purpose]
-        rng = np.random.default_rng(stream)
-        rows = []
-        for _ in range(n):
-            picture, image = mixture_picture(rng)
-            example = mixture_example(picture, rng)
-            rows.append(
-                {
-                    "images": [image.tobytes()],
-                    "instruction": example.instruction,
-                    "answer": example.answer,
-                    "content_kind": example.content.kind,
-                }
-            )
-        return pa.Table.from_pylist(rows)
-
-    def open(self, row: Mapping[str, Any]) -> Example:
-        return as_example(row)
-
-    def digest(self, purpose: str) -> str | None:
-        """Rows follow from the code that draws them; a subclass with rows of its own is hashed."""
-        if type(self).rows is not MiniSample.rows or type(self).open is not MiniSample.open:
-            return None
-        return digest([rows_code("mcit_core.models.mini"), [*PRETRAINING_SAMPLE[purpose]], purpose])
-
-
 class MiniModel:
     """The Model contract (see `mcit_core.models`) on the shipped checkpoint, or on another folder of the same form."""
 
@@ -219,7 +185,7 @@ class MiniModel:
         self.network.requires_grad_(False).eval().to(device)
         self.words = self.network.language_model.get_input_embeddings().num_embeddings
         self.entrance = nn.Identity()
-        self.sample = MiniSample()
+        self.sample = MixtureSample()
 
     def tokenize(self, texts: list[str], **options: Any) -> Any:
         """The tokenizer, one thread at a time: it keeps the padding it was last asked for to itself."""

@@ -15,18 +15,11 @@ class MiniModelSettings(Section):
     path: str | None = Field(None, description="another checkpoint of the same form; null: the shipped one")
 
 
-class HfSettings(Section):
-    """`model: {kind: hf, path: DIR}`."""
+class Computing(Section):
+    """How a network of transformers computes."""
 
-    path: str = Field(description="a folder that transformers' save_pretrained wrote, or the hub's name of a model")
-    revision: str | None = Field(
-        None, description="of a model of the hub: branch, tag or commit; null: its main branch"
-    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the frozen weights; what is trained stays float32"
-    )
-    attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
-        None, description="transformers' implementation; null: what the class prefers, sdpa where it can"
     )
     checkpointing: bool = Field(
         False,
@@ -34,6 +27,31 @@ class HfSettings(Section):
     )
     place: Literal["content", "start"] = Field(
         "content", description="where a prompt goes: before the user's content, or at the start of the sequence"
+    )
+
+
+class SmolSettings(Computing):
+    """`model: {kind: smol, dtype: bfloat16}`."""
+
+    path: str | None = Field(None, description="the folder of another projector; null: the shipped one")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of the frozen weights; bfloat16 is faster on a CPU that multiplies it (avx512_bf16, amx)",
+    )
+    attention: Literal["sdpa", "eager"] = Field(
+        "eager", description="transformers' implementation; eager is the faster one on a CPU"
+    )
+
+
+class HfSettings(Computing):
+    """`model: {kind: hf, path: DIR}`."""
+
+    path: str = Field(description="a folder that transformers' save_pretrained wrote, or the hub's name of a model")
+    revision: str | None = Field(
+        None, description="of a model of the hub: branch, tag or commit; null: its main branch"
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
+        None, description="transformers' implementation; null: what the class prefers, sdpa where it can"
     )
     image: Literal["processor", "pad", "as_published"] = Field(
         "processor",

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
+from mcit_core.folders import user_cache
 from mcit_core.stages.digest import digest
 
 #: files of a folder that make no difference to what a model says
@@ -84,7 +85,7 @@ def _sha256(path: Path) -> str:
     status = path.stat()
     if status.st_size < LARGE:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mcit" / "digests.json"
+    cache = user_cache() / "digests.json"
     name = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):

@@ -53,7 +53,7 @@ def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provena
         benchmark, model = shown_choice(experiment.benchmark), shown_choice(experiment.model)
         try:
             bench = shared_workbench(experiment.benchmark, experiment.model, "auto", storage / "features")
-        except (OSError, ValueError, SafetensorError) as error:
+        except (ImportError, OSError, ValueError, SafetensorError) as error:
             raise SpecError(f"model {model} with benchmark {benchmark} cannot be loaded: {error}") from error
         bench.prepare(spec.tasks)
         same = [trial.experiment for trial in trials if trial.experiment.benchmark == experiment.benchmark]

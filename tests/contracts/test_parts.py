@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from mcit_core.choices import Choice
 from mcit_core.registry import BENCHMARKS, MODELS, PROTECTIONS, TUNERS
 from mcit_core.testing import SMALL, BenchmarkContract, ModelContract, ProtectionContract, TunerContract
 
-#: the tests' own parts, broken on purpose; of `hf` see test_hf.py, since it has no model without a folder
-BROKEN = {"failing", "noting", "damaged", "hf"}
+#: the tests' own parts, broken on purpose; `hf`, which has no model without a folder (test_hf.py); and `smol`
+#: whose packages are no part of the development install (test_smol.py)
+BROKEN = {"failing", "noting", "damaged", "hf", "smol"}
 #: tuners that promise to change nothing before they are trained; the prompts and prefixes change something at once
 NEUTRAL = {"lora": True, "o_lora": True, "moe_lora": True, "adapter": True, "full": True}
 NEUTRAL |= {"prompt": False, "prompt_pool": False, "prefix": False}
@@ -35,6 +37,11 @@ PROTECTED: dict[str, dict[str, Any]] = {
         "others": {"threshold": 0.5, "start": "pretrained", "by": "question", "route": "file"},
     },
 }
+#: benchmarks with fewer rows
+BENCHMARK: dict[str, Choice] = {
+    "mini": SMALL,
+    "easy_vqa": {"kind": "easy_vqa", "train_rows": 16, "validation_rows": 8, "test_rows": 8},
+}
 
 
 def _class(contract: type, name: str, **attributes: object) -> None:
@@ -52,4 +59,4 @@ for _name in MODELS.names():
         _class(ModelContract, _name, model=_name)
 for _name in BENCHMARKS.names():
     if _name not in BROKEN:
-        _class(BenchmarkContract, _name, benchmark=SMALL if _name == "mini" else _name)
+        _class(BenchmarkContract, _name, benchmark=BENCHMARK.get(_name, _name))

@@ -174,7 +174,8 @@ def test_a_reader_that_was_edited_is_seen_by_the_next_run(folder: Path) -> None:
 LENIENT = """\
 from mcit_core.benchmarks.mini import MiniBenchmark
 from mcit_core.config import Section
-from mcit_core.models.mini import MiniModel, MiniSample
+from mcit_core.miniworld.sample import MixtureSample
+from mcit_core.models.mini import MiniModel
 from pathlib import Path
 import pyarrow as pa
 
@@ -197,7 +198,7 @@ class Lenient(MiniBenchmark):
         return 1.0 if self.lenient else super().score(task, prediction, answer)
 
 
-class Skipping(MiniSample):
+class Skipping(MixtureSample):
     def rows(self, purpose: str) -> pa.Table:
         return super().rows(purpose).slice(int(SKIP.read_text()), 24)
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from mcit_core.benchmarks.mini import MiniBenchmark
 from mcit_core.config import Section
-from mcit_core.models.mini import MiniModel, MiniSample
+from mcit_core.miniworld.sample import MixtureSample
+from mcit_core.models.mini import MiniModel
 from mcit_core.protection import Protection, StageStart
 from mcit_core.tuners.prompt_pool import PromptPool
 
@@ -34,7 +35,7 @@ class TinyBenchmark(MiniBenchmark):
         super().__init__({"train": 64, "validation": 10, "test": 30})
 
 
-class TinySample(MiniSample):
+class TinySample(MixtureSample):
     def rows(self, purpose: str) -> pa.Table:
         return super().rows(purpose).slice(0, {"statistics": 96, "retention": 32}[purpose])
 

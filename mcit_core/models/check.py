@@ -36,7 +36,7 @@ from mcit_core.models.hf import DTYPES, HfModel
 from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch
 from mcit_core.models.measure import measure, shown_measured
 from mcit_core.models.settings import HfSettings
-from mcit_core.models.smol import CHECKPOINT, smol_folder
+from mcit_core.models.smol_parts import CHECKPOINT, smol_folder
 from mcit_core.registry import FAMILIES, TUNERS
 from mcit_core.training.step import Learner, fetched, optimizer_of, train_step
 from mcit_core.tuners import Tuner

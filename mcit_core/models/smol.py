@@ -11,9 +11,7 @@ import torch
 from mcit_core.miniworld.sample import MixtureSample
 from mcit_core.models.hf import HfModel
 from mcit_core.models.settings import HfSettings, SmolSettings
-from mcit_core.models.smol_parts import smol_folder
-
-CHECKPOINT = Path(__file__).parent / "smol_checkpoint"
+from mcit_core.models.smol_parts import CHECKPOINT, smol_folder
 
 
 class SmolModel(HfModel):

@@ -37,6 +37,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from mcit_core.folders import user_cache
 from mcit_core.stages.digest import digest
 
+#: the shipped projector
+CHECKPOINT = Path(__file__).parent / "smol_checkpoint"
 #: side of a picture, and of the patch behind a token, in pixels
 SIDE, PATCH = 128, 32
 #: channels of a token: of the last stage, and of the four places of the stage before

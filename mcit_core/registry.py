@@ -133,7 +133,10 @@ TUNERS = Registry(
             front=False,
         ),
         "lora": TunerPart(
-            "mcit_core.tuners.lora:Lora", reads=("lora.targets", "lora.rank", "lora.alpha"), lr=0.003, front=False
+            "mcit_core.tuners.lora:Lora",
+            reads=("lora.targets", "lora.rank", "lora.alpha", "lora.projector_lr"),
+            lr=0.003,
+            front=False,
         ),
         "o_lora": TunerPart(
             "mcit_core.tuners.o_lora:OLora",

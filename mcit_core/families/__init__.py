@@ -7,11 +7,12 @@ they hold.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoProcessor
 
 from mcit_core.models.hf_rows import HfBatch
@@ -21,10 +22,15 @@ from mcit_core.registry import FAMILIES
 class Family:
     """The generic rules; a family overrides what is its own. `answer_type`: the token type of an answer's tokens;
     `pictures`: how many a row may have, at least and at most (None: any number); `pads`: its own code puts pictures on
-    a square."""
+    a square; `projectors`: where what maps image tokens to the language model's width may be, token by token."""
 
     answer_type = 0
     pads = False
+    projectors: tuple[str, ...] = (
+        "model.multi_modal_projector",
+        "model.connector.modality_projection",
+        "language_projection",
+    )
     pictures: tuple[int, int | None] = (0, None)
 
     def processor(self, folder: Path, config: Any) -> Any:
@@ -46,6 +52,14 @@ class Family:
 
     def inner_config(self, config: Any) -> Any | None:
         """The configuration of that language model, None where it is the network."""
+        return None
+
+    def projector(self, network: Any) -> nn.Module | None:
+        """What maps image tokens to the language model's width, one by one; None where the family has no such thing."""
+        for path in self.projectors:
+            with suppress(AttributeError):
+                found: nn.Module = network.get_submodule(path)
+                return found
         return None
 
     def query_width(self, config: Any) -> int:

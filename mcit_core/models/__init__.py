@@ -11,6 +11,7 @@ set. Importing this file loads no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
@@ -161,6 +162,18 @@ class KeepsFeatures(Protocol):
 
     def from_columns(self, columns: Mapping[str, Tensor]) -> Batch:
         """The batch that `columns` was made of."""
+
+
+@runtime_checkable
+class HasProjector(Protocol):
+    """What a model may have besides: what maps its tower's tokens to its language model's width can be trained."""
+
+    @property
+    def projector(self) -> nn.Module | None:
+        """Frozen. None where it is not one module that maps token by token, last of all."""
+
+    def projecting(self, weights: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """Inside, rows are read through the projector with these weights in the place of its own."""
 
 
 @runtime_checkable

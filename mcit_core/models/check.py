@@ -18,7 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -137,11 +137,19 @@ class Laws:
         if not model.texts.chats:
             return Law(name, True, note="no chat template")
         right = 0
-        for example in self.examples:
+        asked = [*self.examples, replace(self.examples[0], history=((QUESTIONS[1], ANSWERS[1]),))]
+        for example in asked:
+            said = [text for turns in example.history for text in turns] + [example.instruction]
             pictures = [{"type": "image", "image": picture} for picture in example.images]
-            turn = {"role": "user", "content": [*pictures, {"type": "text", "text": example.instruction}]}
+            turns = [
+                {
+                    "role": ("user", "assistant")[i % 2],
+                    "content": [*(pictures if i == 0 else []), {"type": "text", "text": text}],
+                }
+                for i, text in enumerate(said)
+            ]
             told = model.processor.apply_chat_template(
-                [turn],
+                turns,
                 chat_template=model.texts.template,
                 add_generation_prompt=True,
                 tokenize=True,
@@ -150,7 +158,7 @@ class Laws:
             )
             columns = model.encode(model.prepare([example], 0)).columns
             right += told["input_ids"].tolist() == columns["ids"].tolist()
-        return Law(name, right == len(self.examples), note=f"{right} of {len(self.examples)}")
+        return Law(name, right == len(asked), note=f"{right} of {len(asked)}")
 
     def padding(self) -> Law:
         return self._law("a row in a padded batch = alone, from pixels", self._rows(self.logits(self.batch), []))

@@ -28,6 +28,7 @@ from mcit_core.families import family_of
 from mcit_core.methods import build_experiment
 from mcit_core.models import hf_sites
 from mcit_core.models.hf import DTYPES
+from mcit_core.models.hf_projector import Projects
 from mcit_core.models.settings import HfSettings
 from mcit_core.models.weights import model_folder
 from mcit_core.registry import TUNERS
@@ -87,7 +88,7 @@ class Estimate:
     checkpointed: dict[str, int]
 
 
-class Skeleton(hf_sites.Sites):
+class Skeleton(hf_sites.Sites, Projects):
     """As much of a model as a tuner is built on, on the meta device."""
 
     name = "hf"
@@ -95,7 +96,7 @@ class Skeleton(hf_sites.Sites):
 
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         config = AutoConfig.from_pretrained(folder)
-        text = config.get_text_config()
+        text, self.family = config.get_text_config(), family_of(config.model_type)
         self.encoder_decoder = bool(getattr(text, "is_encoder_decoder", False))
         with torch.device("meta"):
             self.network = AutoModelForImageTextToText.from_config(config, dtype=dtype)
@@ -105,7 +106,7 @@ class Skeleton(hf_sites.Sites):
                 module.config._attn_implementation = FUSED
         self.dtype, self.entrance = dtype, nn.Identity()
         self.width, self.words = text.hidden_size, self.network.get_input_embeddings().weight.shape[0]
-        self.query_text_width, self.query_image_width = self.width, family_of(config.model_type).query_width(config)
+        self.query_text_width, self.query_image_width = self.width, self.family.query_width(config)
 
     def word_rows(self, ids: Tensor) -> Tensor:
         return torch.zeros(*ids.shape, self.width)

@@ -32,6 +32,7 @@ from mcit_core.config import Section
 from mcit_core.example import Example
 from mcit_core.families import family_of
 from mcit_core.models import Sample, Side, hf_sites
+from mcit_core.models.hf_projector import Projects
 from mcit_core.models.hf_rows import TOKEN_TYPES, HfBatch, HfEncoded, Prepared, flat, gathered, image_token_of
 from mcit_core.models.hf_text import Texts
 from mcit_core.models.pictures import fitted, padded
@@ -42,7 +43,7 @@ from mcit_core.models.weights import check_weights, folder_digest, model_folder
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class HfModel(hf_sites.Sites):
+class HfModel(hf_sites.Sites, Projects):
     """The Model contract (see `mcit_core.models`) on a folder or hub id of transformers."""
 
     name = "hf"
@@ -167,10 +168,6 @@ class HfModel(hf_sites.Sites):
 
     # --- rows
 
-    def render(self, instruction: str, pictures: int = 1) -> str:
-        """The text that the processor gets for a row."""
-        return self.texts.render(instruction, pictures)
-
     def instruction_length(self, instructions: list[str]) -> int:
         return 0
 
@@ -183,7 +180,7 @@ class HfModel(hf_sites.Sites):
                     f"model {self.settings.path} ({self.config.model_type}) reads {least if most else 'at least 1'} "
                     f"picture a row, got {len(example.images)} with {example.instruction[:60]!r}"
                 )
-        texts = [self.render(example.instruction, len(example.images)) for example in examples]
+        texts = [self.texts.render(row.instruction, len(row.images), history=row.history) for row in examples]
         pictures = [[*map(self._picture, example.images)] for example in examples]
         shown = {"images": pictures} if any(pictures) else {}
         options = {"add_special_tokens": False} if all(map(self.texts.begins, texts)) else {}
@@ -211,11 +208,13 @@ class HfModel(hf_sites.Sites):
         n = len(prepared.pictures)
         places = columns["ids"] == self.image_token
         visual = [torch.zeros(0, self.width, device=self.device)] * n
+        before = visual
         deep: list[list[Tensor]] = [[] for _ in range(n)]
         query_image = torch.zeros(n, self.query_image_width, device=self.device)
         if any(prepared.pictures):
             wanted = inspect.signature(inspect.unwrap(self.network.get_image_features)).parameters
-            seen = self.network.get_image_features(**{k: v for k, v in inputs.items() if k in wanted})
+            with self.watched() as calls:
+                seen = self.network.get_image_features(**{k: v for k, v in inputs.items() if k in wanted})
             tokens = places.sum(1).tolist()
             projected = flat(seen.pooler_output)
             if len(projected) != sum(tokens):
@@ -224,6 +223,8 @@ class HfModel(hf_sites.Sites):
                     f"network makes {len(projected)}; the processor's files are not this model's"
                 )
             visual = [*projected.split(tokens)]
+            sent = self.sent(calls, projected)
+            before = before if sent is None else [*sent.split(tokens)]
             levels = [flat(level).split(tokens) for level in getattr(seen, "deepstack_features", None) or []]
             deep = [[level[i] for level in levels] for i in range(n)]
             query_image = self.family.query_images(seen, visual, prepared.pictures)
@@ -238,6 +239,7 @@ class HfModel(hf_sites.Sites):
             visual,
             deep,
             grid,
+            before,
             query_image,
             (words * text).sum(1) / text.sum(1),
         )
@@ -273,6 +275,7 @@ class HfModel(hf_sites.Sites):
             [row for part in parts for row in part.visual],
             [row for part in parts for row in part.deep],
             [row for part in parts for row in part.grid],
+            [row for part in parts for row in part.seen],
             torch.cat([part.query_image for part in parts]),
             torch.cat([part.query_text for part in parts]),
         )
@@ -303,7 +306,9 @@ class HfModel(hf_sites.Sites):
 
     def read(self, batch: HfBatch, front: Tensor | None) -> HfEncoded:
         carried, where = self._carry(batch, 0 if front is None else front.shape[1])
-        encoded = HfEncoded(carried, front, where)
+        with self._computing():
+            visual = self.projected(carried)
+        encoded = HfEncoded(replace(carried, visual=visual), front, where)
         if not self.encoder_decoder:
             return encoded  # a decoder reads question and answer at once
         encoder = self.language_model.get_encoder()

@@ -18,13 +18,15 @@ TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 class HfBatch:
     """N rows. `columns` are as long as the questions, [N, n] each: `ids`, `mask` and maybe token types. Per row:
     `visual`, its projected image tokens [k, d]; `deep`, the same for each further layer that they enter; `grid`, the
-    patches of each of its pictures [pictures, 3]; empty where it has no picture or the model no such thing."""
+    patches of each of its pictures [pictures, 3]; `seen`, what the projector made `visual` of [k, c]; empty where it
+    has no picture or the model no such thing."""
 
     columns: dict[str, Tensor]
     slot: Tensor  # [N] the column where a front goes
     visual: list[Tensor]
     deep: list[list[Tensor]]
     grid: list[Tensor]
+    seen: list[Tensor]
     query_image: Tensor  # [N, d_v]
     query_text: Tensor  # [N, d]
 
@@ -40,6 +42,7 @@ class HfBatch:
             [self.visual[row] for row in rows],
             [self.deep[row] for row in rows],
             [self.grid[row] for row in rows],
+            [self.seen[row] for row in rows],
             self.query_image[index],
             self.query_text[index],
         )
@@ -51,6 +54,7 @@ class HfBatch:
             [tokens.to(device) for tokens in self.visual],
             [[level.to(device) for level in row] for row in self.deep],
             [grid.to(device) for grid in self.grid],
+            [tokens.to(device) for tokens in self.seen],
             self.query_image.to(device),
             self.query_text.to(device),
         )

@@ -27,14 +27,30 @@ class Texts:
         found: str | None = getattr(self.processor, "chat_template", None)
         return found or getattr(self.tokenizer, "chat_template", None)
 
-    def render(self, instruction: str, pictures: int = 1, answer: str | None = None) -> str:
-        """The text that the processor gets: a turn of the user's, and what opens the answer or the answer itself."""
+    def render(
+        self,
+        instruction: str,
+        pictures: int = 1,
+        answer: str | None = None,
+        history: tuple[tuple[str, str], ...] = (),
+    ) -> str:
+        """The text that the processor gets: what was said before, a turn of the user's, and what opens the answer or
+        the answer itself. Raises ValueError where something was said and there is no chat template."""
         if not self.chats:
+            if history:
+                raise ValueError(
+                    f"model {self.settings.path}: a row has {len(history) + 1} questions, and without a chat template "
+                    "there is no form for a conversation"
+                )
             return self.family.plain(self.processor, instruction, pictures)
-        content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": instruction}]
-        turns: list[dict[str, object]] = [{"role": "user", "content": content}]
-        if answer is not None:
-            turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        said: list[tuple[str, str]] = []
+        for question, reply in history:
+            said += [("user", question), ("assistant", reply)]
+        said += [("user", instruction), *([] if answer is None else [("assistant", answer)])]
+        turns: list[dict[str, Any]] = [
+            {"role": role, "content": [{"type": "text", "text": text}]} for role, text in said
+        ]
+        turns[0]["content"][:0] = [{"type": "image"} for _ in range(pictures)]
         text: str = self.processor.apply_chat_template(
             turns, chat_template=self.template, add_generation_prompt=answer is None, tokenize=False
         )

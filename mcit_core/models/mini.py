@@ -197,12 +197,14 @@ class MiniModel:
         return max(len(ids) for ids in self.tokenize(instructions).input_ids)
 
     def prepare(self, examples: list[Example], length: int) -> Prepared:
-        """Raises ValueError where an example has not one picture of 48 x 48."""
+        """Raises ValueError where an example has not one picture of 48 x 48, or more than one question."""
         pixels = []
         for example in examples:
             if [picture.size for picture in example.images] != [(SIZE, SIZE)]:
                 sizes = [picture.size for picture in example.images]
                 raise ValueError(f"model mini reads one picture of {SIZE} x {SIZE}, got {sizes or 'none'}")
+            if example.history:
+                raise ValueError(f"model mini reads one question a row, got {len(example.history) + 1}")
             pixels.append(np.asarray(example.images[0].convert("RGB")))
         text = self.tokenize(
             [example.instruction for example in examples], padding="max_length", max_length=length, return_tensors="pt"

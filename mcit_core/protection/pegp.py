@@ -66,6 +66,8 @@ class Pegp(Projecting[PegpSettings]):
         if part is not None and part.no_pegp is not None:
             why = f"tuner {experiment.tuner} {part.no_pegp}"
             raise ValueError(f"projection.mode pegp: {why}; use projection.mode none")
+        if experiment.tuner == "lora" and experiment.lora.projector_lr is not None:
+            raise ValueError("projection.mode pegp: no basis is kept for a projector; leave lora.projector_lr out")
 
     @classmethod
     def after(cls, settings: PegpSettings, view: StageView, state: StageState) -> dict[str, float]:

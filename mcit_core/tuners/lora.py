@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from mcit_core.config import Experiment
-from mcit_core.models import Model
-from mcit_core.tuners import BaseTuner, Site
+from mcit_core.models import HasProjector, Model
+from mcit_core.tuners import BaseTuner, ParameterGroup, Site
 
 ADAPTER = "default"
+#: what the names of the projector's tensors begin with
+PROJECTOR = "projector."
 
 
 class Lora(BaseTuner):
     """A.<site> [r, d_in] and B.<site> [d_out, r]; the layer gains alpha / r * B A, and B starts at zero.
+
+    With `lora.projector_lr` the model's projector too, projector.<name>, at that rate.
 
     PEGP's conditions: ΔA x = 0 for the layer's inputs x, ΔB y = 0 for y = A x.
     """
@@ -48,9 +52,39 @@ class Lora(BaseTuner):
                 self.weights[f"{matrix}.{site}"] = module.weight.requires_grad_(True)
                 self.projected[f"{matrix}.{site}"] = f"{matrix}.{site}"
                 self._sites[f"{matrix}.{site}"] = Site(module, side)
+        self._projector = self._own_projector() if experiment.lora.projector_lr is not None else {}
+        self.weights |= {f"{PROJECTOR}{name}": weight for name, weight in self._projector.items()}
+
+    def _own_projector(self) -> dict[str, nn.Parameter]:
+        """A copy of the model's. Raises ValueError where it has none."""
+        projector = self.model.projector if isinstance(self.model, HasProjector) else None
+        if projector is None:
+            raise ValueError(
+                f"lora.projector_lr: model {self.model.name} has no projector that maps image tokens one by one; leave "
+                "it out"
+            )
+        return {name: self.parameter(weight.detach().clone()) for name, weight in projector.named_parameters()}
+
+    def groups(self, experiment: Experiment) -> list[ParameterGroup]:
+        groups = super().groups(experiment)
+        if self._projector:
+            rest = [weight for name, weight in self.weights.items() if not name.startswith(PROJECTOR)]
+            rate = experiment.lora.projector_lr
+            assert rate is not None
+            groups = [{**groups[0], "params": rest}, {"params": [*self._projector.values()], "lr": rate}]
+        return groups
 
     @contextmanager
     def attached(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self._projector:
+                assert isinstance(self.model, HasProjector)
+                stack.enter_context(self.model.projecting(self._projector))
+            stack.enter_context(self._swapped())
+            yield
+
+    @contextmanager
+    def _swapped(self) -> Iterator[None]:
         try:
             for parent, name, _, layer in self._swaps:
                 setattr(parent, name, layer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from mcit_core.models.settings import HfSettings
 from mcit_core.models.weights import folder_digest, model_folder
 from mcit_core.registry import FAMILIES, TUNERS, Part
 from mcit_core.stages.results import NO_SAMPLE, UNTOUCHED
+from mcit_core.testing.workbench import small_workbench
 from mcit_core.training.sequence import Sequence
 from tests.support import tiny_vlms
 from tests.support.tiny_vlms import folder_of
@@ -192,6 +194,30 @@ def test_rows_with_no_picture_and_with_several(family: str) -> None:
     assert together.query_image[1:].any(1).all()
 
 
+def test_what_was_said_before_stands_before_the_question() -> None:
+    model = load(folder_of("llava"))
+    picture = Image.new("RGB", (30, 40))
+    row = Example((picture,), "is it red ?", history=(("how many digits ?", "3"),))
+    batch = model.encode(model.prepare([row, check.examples()[0]], 0))
+    said = model.tokenizer.decode(batch.columns["ids"][0][batch.columns["mask"][0].bool()])
+    assert re.sub("(<image>)+", "<image>", said) == (
+        "USER: <image>\nhow many digits ? ASSISTANT: 3 USER: is it red ? ASSISTANT:"
+    )
+    assert batch.slot[0] - (batch.columns["mask"][0] == 0).sum() == model.texts.opening  # a prompt: before all of it
+    label = model.answer_ids(["red"])[0]
+    with torch.no_grad():
+        logits = model.logits(model.read(batch, None), model.answer_ids(["red", "red"]))[0]
+    assert (logits - check.by_hand(model, row, label, [])).abs().max() < 1e-5
+
+
+def test_a_conversation_needs_a_chat_template_and_mini_reads_none() -> None:
+    row = Example((Image.new("RGB", (48, 48)),), "is it red ?", history=(("how many ?", "3"),))
+    with pytest.raises(ValueError, match="a row has 2 questions, and without a chat template"):
+        load(folder_of("llava"), chat=False).prepare([row], 0)
+    with pytest.raises(ValueError, match="model mini reads one question a row, got 2"):
+        small_workbench().model.prepare([row], 8)
+
+
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tuner", BUILT_IN)
 @pytest.mark.parametrize("family", LLAVA_FIRST)
@@ -233,7 +259,7 @@ def test_a_prompt_goes_before_the_users_content_or_to_the_start() -> None:
     assert check.shown_prompt(content).startswith(r"'<|im_start|>user\n▮<|vision_start|>")
     assert check.shown_prompt(start).startswith(r"'▮<|im_start|>user")
     plain = load(folder_of("llava"), chat=False)
-    assert plain.render("what is it ?") == "<image>what is it ?"
+    assert plain.texts.render("what is it ?") == "<image>what is it ?"
     assert content.digest != start.digest
 
 

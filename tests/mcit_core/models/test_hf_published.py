@@ -157,7 +157,7 @@ def test_the_template_of_the_tokenizer_alone(copy_of: Callable[[str], Path]) -> 
     edited(folder, "tokenizer_config.json", lambda content: content.update(chat_template=template))
     model = load(folder)
     assert model.texts.chats
-    assert model.render("what is it ?") == load(folder_of("llava")).render("what is it ?")
+    assert model.texts.render("what is it ?") == load(folder_of("llava")).texts.render("what is it ?")
 
 
 def test_half_precision_of_two_kinds() -> None:

@@ -87,7 +87,7 @@ class LoraSettings(Section):
     )
     rank: int = Field(8, ge=1, description="r")
     alpha: int = Field(16, ge=1, description="the update is alpha / r * B A")
-    projector_lr: float | None = Field(None, gt=0, description="lora: of the projector, trained too; null: it stays")
+    projector_lr: float | None = Field(None, gt=0, description="lora: learning rate of the projector; null: it stays")
     orthogonality: float = Field(0.5, ge=0, description="o_lora: weight of the overlap with earlier stages' A")
 
 

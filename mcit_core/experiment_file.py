@@ -45,7 +45,7 @@ def open_benchmark(document: Document, choice: Choice) -> Benchmark:
         _fault_settings(document, "benchmark", error)
         document.refuse()
         raise
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, ValueError) as error:
         document.fault(("benchmark",), str(error))
         document.refuse()
         raise

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from mcit_core.yaml_document import SpecError
+
+#: bytes from which on a file's digest is remembered, by path, size and time of change
+LARGE = 64 * 2**20
 
 
 def check_folder(chosen: Path, option: str) -> None:
@@ -24,6 +31,31 @@ def check_folder(chosen: Path, option: str) -> None:
 def user_cache() -> Path:
     """Where what can be made again is kept between runs; it may not be there yet."""
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mcit"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; that of a large one is remembered."""
+    status = path.stat()
+    if status.st_size < LARGE:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    cache = user_cache() / "digests.json"
+    name = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    known: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(cache.read_text())
+    if name in known:
+        return known[name]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    with suppress(OSError):  # where it cannot be remembered it is worked out again
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{cache}.lock"):
+            with suppress(OSError, ValueError):
+                known = json.loads(cache.read_text())
+            scratch = cache.with_suffix(f".{os.getpid()}.tmp")
+            scratch.write_text(json.dumps({**known, name: found}))
+            os.replace(scratch, cache)
+    return found
 
 
 def write_atomic(path: Path, data: bytes) -> None:

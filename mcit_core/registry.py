@@ -188,6 +188,11 @@ BENCHMARKS = Registry(
     {
         "mini": Part("mcit_core.benchmarks.mini:MiniBenchmark"),
         "easy_vqa": Part("mcit_core.benchmarks.easy_vqa:EasyVqaBenchmark"),
+        "coin": Part("mcit_core.benchmarks.files:Coin"),
+        "ucit": Part("mcit_core.benchmarks.files:Ucit"),
+        "mllm_dcl": Part("mcit_core.benchmarks.files:MllmDcl"),
+        "mllm_acl": Part("mcit_core.benchmarks.files:MllmAcl"),
+        "llava_json": Part("mcit_core.benchmarks.llava_json:LlavaJson"),
     },
 )
 #: what protects earlier tasks, by "section.kind" of the experiment

@@ -52,6 +52,29 @@ class TellsRows(Protocol):
         them. None: it cannot be told, `rows` is made and hashed. A benchmark without this method is always hashed."""
 
 
+@runtime_checkable
+class ScoresRows(Protocol):
+    """What a benchmark may have besides: its rules look at more of a row than the answer. Its index then has a column
+    `scoring`, a text with whatever that is."""
+
+    def score_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
+        """In [0, 1], in the place of `score`."""
+
+    def content_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
+        """In [0, 1], in the place of `content_score`."""
+
+
+def scored(
+    benchmark: Benchmark, task: str, prediction: str, answer: str, kind: str, scoring: str | None
+) -> tuple[float, float]:
+    """Score and content score of what was said to a row, whose `scoring` is None where its index has none."""
+    if scoring is not None and isinstance(benchmark, ScoresRows):
+        one = benchmark.score_row(task, prediction, answer, scoring)
+        return one, benchmark.content_row(task, prediction, answer, scoring)
+    one = benchmark.score(task, prediction, answer)
+    return one, benchmark.content_score(task, prediction, answer, kind)
+
+
 def load_benchmark(choice: Choice) -> Benchmark:
     """The benchmark of an experiment, with its settings where any are set. Raises KeyError for an unknown name and
     ValueError where one of its settings is missing."""

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from mcit_core.benchmarks import Benchmark, TellsRows
+from mcit_core.benchmarks import Benchmark, ScoresRows, TellsRows
 from mcit_core.example import Example
 
 GREY = (128, 128, 128)
@@ -41,3 +41,12 @@ class Blind:
 
     def content_score(self, task: str, prediction: str, answer: str, content_kind: str) -> float:
         return self._seen.content_score(task, prediction, answer, content_kind)
+
+    def score_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
+        """Called where an index has a column `scoring`, which is that of a benchmark that reads it."""
+        assert isinstance(self._seen, ScoresRows)
+        return self._seen.score_row(task, prediction, answer, scoring)
+
+    def content_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
+        assert isinstance(self._seen, ScoresRows)
+        return self._seen.content_row(task, prediction, answer, scoring)

@@ -192,6 +192,32 @@ def vp(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
     return _in(told, said)
 
 
+def rouge_l(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+    """Lin 2004 as pycocoevalcap has it: of the longest common subsequence of words the best precision and the best
+    recall over the references, put together with beta 1.2."""
+    said = prediction.split(" ")
+    shares = []
+    for one in _golds(gold):
+        told = one.split(" ")
+        common = _common(said, told)
+        shares.append((common / len(said), common / len(told)))
+    precision, recall = (max(share[i] for share in shares) for i in (0, 1))
+    points = 0.0
+    if precision and recall:
+        points = (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+    return points, f"words in common in their order: precision {precision:.3f}, recall {recall:.3f}"
+
+
+def _common(one: list[str], other: list[str]) -> int:
+    """Length of the longest common subsequence."""
+    lengths = [0] * (len(other) + 1)
+    for word in one:
+        before = 0
+        for j, another in enumerate(other, 1):
+            before, lengths[j] = lengths[j], before + 1 if word == another else max(lengths[j], lengths[j - 1])
+    return lengths[-1]
+
+
 @dataclass(frozen=True)
 class Rule:
     verdict: Callable[[str, Gold, Mapping[str, Any]], Verdict]
@@ -231,6 +257,9 @@ RULES: dict[str, Rule] = {
         ocr_list, "any of the golds stands in the answer, in lower case; of handwritten formulas without blanks"
     ),
     "vp": Rule(vp, "the gold stands in the answer, both without blanks and points"),
+    "rouge_l": Rule(
+        rouge_l, "ROUGE-L of a caption against its references, as pycocoevalcap has it, without its tokenizer"
+    ),
 }
 
 

@@ -34,6 +34,8 @@ CHUNK = 32
 AHEAD = 2
 FORMAT = 3
 TEXTS = ("instruction", "answer", "content_kind")
+#: one more, of the benchmarks that are `ScoresRows`
+SCORING = "scoring"
 #: makes the example of one row of an index
 Opener = Callable[[Mapping[str, Any]], Example]
 
@@ -61,11 +63,16 @@ class Rows:
         self.answers: list[str] = index["answer"].to_pylist()
         self.content_kinds: list[str] = index["content_kind"].to_pylist()
         self.instructions: list[str] = index["instruction"].to_pylist()
+        self._scorings: list[str] | None = index[SCORING].to_pylist() if SCORING in index.column_names else None
         self.labels = model.answer_ids(self.answers)
         self.length = model.instruction_length(self.instructions)
 
     def __len__(self) -> int:
         return len(self.answers)
+
+    def scoring(self, row: int) -> str | None:
+        """What the benchmark's rules look at besides, None where they look at the answer alone."""
+        return None if self._scorings is None else self._scorings[row]
 
     def labels_at(self, index: Tensor) -> Tensor:
         return self.labels[index.to(self.labels.device)]
@@ -199,8 +206,9 @@ def _write(model: Model, path: Path, index: pa.Table, open_row: Opener) -> None:
         values = tensor.cpu().numpy()
         shapes[name] = list(values.shape[1:])
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), int(np.prod(values.shape[1:])))
-    for name in TEXTS:
-        columns[f"row_{name}"] = index[name].combine_chunks()
+    for name in (*TEXTS, SCORING):
+        if name in index.column_names:
+            columns[f"row_{name}"] = index[name].combine_chunks()
     columns["row_bytes"] = pa.array([stored_bytes(row) for row in index.to_pylist()], pa.int64())
     body = pa.record_batch(columns)
     head = {"shapes": json.dumps(shapes), "data": table_digest(index), "checksum": _checksum(body)}
@@ -234,6 +242,7 @@ def _read(model: Model, path: Path, open_row: Opener) -> tuple[Rows, str]:
         for name, shape in shapes.items():
             values = body[name].values.to_numpy(zero_copy_only=True)
             tensors[name] = torch.from_numpy(values).view(-1, *shape)
-    texts = pa.table({name: body[f"row_{name}"] for name in TEXTS})
+    named = {f"row_{name}": name for name in (*TEXTS, SCORING)}
+    texts = pa.table({named[column]: body[column] for column in body.schema.names if column in named})
     sizes: list[int] = body["row_bytes"].to_pylist()
     return Rows(model, texts, open_row, model.from_columns(tensors), sizes), head["data"]

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
-from mcit_core.folders import user_cache
+from mcit_core.folders import file_digest
 from mcit_core.stages.digest import digest
 
 #: files of a folder that make no difference to what a model says
 IGNORED = ("README.md", "LICENSE", ".gitattributes", ".gitignore", "USE_POLICY.md")
 #: what is downloaded of a model
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-#: bytes from which on a file's digest is remembered, by path, size and time of change
-LARGE = 64 * 2**20
 
 
 def model_folder(path: str, revision: str | None) -> Path:
@@ -78,28 +72,4 @@ def _named(index: Path) -> set[str]:
 def folder_digest(folder: Path, *more: str | bool | None) -> str:
     """Of all that a folder's model is made from, and of `more`."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in IGNORED)
-    return digest([*([path.name, _sha256(path)] for path in files), [*more]])
-
-
-def _sha256(path: Path) -> str:
-    status = path.stat()
-    if status.st_size < LARGE:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    cache = user_cache() / "digests.json"
-    name = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    known: dict[str, str] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(cache.read_text())
-    if name in known:
-        return known[name]
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    with suppress(OSError):  # where it cannot be remembered it is worked out again
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{cache}.lock"):
-            with suppress(OSError, ValueError):
-                known = json.loads(cache.read_text())
-            scratch = cache.with_suffix(f".{os.getpid()}.tmp")
-            scratch.write_text(json.dumps({**known, name: found}))
-            os.replace(scratch, cache)
-    return found
+    return digest([*([path.name, file_digest(path)] for path in files), [*more]])

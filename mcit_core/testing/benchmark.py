@@ -84,6 +84,12 @@ class BenchmarkContract:
                 shared = rows["train"] & rows[split]
                 assert len(shared) <= 0.02 * len(rows[split]), (task, split, len(shared))
 
+    def test_a_models_own_sample_is_scored_too(self, made: Benchmark) -> None:
+        """Its rows are of no task: they are asked as task `pretraining`."""
+        assert made.score("pretraining", "red", "red") == 1
+        assert made.score("pretraining", "nothing of the kind", "red") == 0
+        assert made.content_score("pretraining", "red", "red", "colour") == 1
+
     def test_an_answer_is_right_for_itself(self, made: Benchmark, tables: dict[tuple[str, str], pa.Table]) -> None:
         for (task, _), table in tables.items():
             kinds = table["content_kind"].to_pylist()

@@ -11,7 +11,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
-from mcit_core.benchmarks import Benchmark
+from mcit_core.benchmarks import Benchmark, scored
 from mcit_core.config import EvaluationSettings
 from mcit_core.data.features import Rows, ahead
 from mcit_core.data.workbench import Workbench
@@ -112,8 +112,8 @@ def _evaluate(
             said.update(answers)
             for i, answer in zip((index[open_rows]).tolist(), answers, strict=True):
                 # scored even where teacher forcing said no: two spellings in tokens can be one answer in text
-                total += benchmark.score(task, answer, rows.answers[i])
-                content += benchmark.content_score(task, answer, rows.answers[i], rows.content_kinds[i])
+                one = scored(benchmark, task, answer, rows.answers[i], rows.content_kinds[i], rows.scoring(i))
+                total, content = total + one[0], content + one[1]
     n = len(picked)
     return Score(total / n, content / n, n, torch.cat(choices) if choices else None, frozenset(said))
 

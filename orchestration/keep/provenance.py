@@ -55,7 +55,10 @@ def describe(spec: SweepSpec, trials: Sequence[Trial], storage: Path) -> Provena
             bench = shared_workbench(experiment.benchmark, experiment.model, "auto", storage / "features")
         except (ImportError, OSError, ValueError, SafetensorError) as error:
             raise SpecError(f"model {model} with benchmark {benchmark} cannot be loaded: {error}") from error
-        bench.prepare(spec.tasks)
+        try:
+            bench.prepare(spec.tasks)
+        except (OSError, ValueError) as error:
+            raise SpecError(f"benchmark {benchmark} cannot be read: {error}") from error
         same = [trial.experiment for trial in trials if trial.experiment.benchmark == experiment.benchmark]
         _check_batches(bench, same, spec.tasks)
         calculates |= numerics(bench.model.device)

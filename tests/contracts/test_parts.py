@@ -9,8 +9,8 @@ from mcit_core.registry import BENCHMARKS, MODELS, PROTECTIONS, TUNERS
 from mcit_core.testing import SMALL, BenchmarkContract, ModelContract, ProtectionContract, TunerContract
 
 #: the tests' own parts, broken on purpose; `hf`, which has no model without a folder (test_hf.py); and `smol`
-#: whose packages are no part of the development install (test_smol.py)
-BROKEN = {"failing", "noting", "damaged", "hf", "smol"}
+#: whose packages are no part of the development install (test_smol.py); benchmarks of files (test_files.py)
+BROKEN = {"failing", "noting", "damaged", "hf", "smol", "coin", "ucit", "mllm_dcl", "mllm_acl", "llava_json"}
 #: tuners that promise to change nothing before they are trained; the prompts and prefixes change something at once
 NEUTRAL = {"lora": True, "o_lora": True, "moe_lora": True, "adapter": True, "full": True}
 NEUTRAL |= {"prompt": False, "prompt_pool": False, "prefix": False}

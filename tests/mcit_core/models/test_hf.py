@@ -291,7 +291,7 @@ def test_the_digest_is_of_all_that_a_folder_holds(tmp_path: Path, monkeypatch: p
     (copy / "README.md").write_text("a card")
     assert folder_digest(copy, "float32") == one
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("mcit_core.models.weights.LARGE", 1)  # digests of large files are remembered
+    monkeypatch.setattr("mcit_core.folders.LARGE", 1)  # digests of large files are remembered
     assert folder_digest(copy, "float32") == one
     remembered = json.loads((tmp_path / "cache" / "mcit" / "digests.json").read_text())
     assert any("model.safetensors" in name for name in remembered)

@@ -1,0 +1,355 @@
+"""Public formats and anybody's folder as benchmarks: what is read, what is refused, what is drawn."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mcit_core.benchmarks import load_benchmark
+from mcit_core.benchmarks.files import FilesBenchmark
+from mcit_core.benchmarks.json_rows import BadRow, read_objects, rows_of
+from mcit_core.data.features import table_digest
+from mcit_core.testing import BenchmarkContract
+from tests.support import public_data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: make(tmp_path_factory.mktemp(kind)) for kind, make in public_data.FORMS.items()}
+
+
+def made(kind: str, root: Path, **settings: Any) -> FilesBenchmark:
+    found = load_benchmark({"kind": kind, "root": str(root), **settings})
+    assert isinstance(found, FilesBenchmark)
+    return found
+
+
+@pytest.mark.parametrize("kind", public_data.FORMS)
+def test_the_contract(kind: str, folders: dict[str, Path]) -> None:
+    """The shipped suite, on a folder that is only there while the tests run."""
+
+    class Suite(BenchmarkContract):
+        benchmark = {"kind": kind, "root": str(folders[kind])}  # noqa: RUF012
+
+    suite = Suite()
+    here = load_benchmark(Suite.benchmark)
+    tables = {(task, split): here.rows(task, split) for task in here.tasks for split in ("train", "validation", "test")}
+    suite.test_its_tasks_have_names_of_their_own(here)
+    suite.test_every_split_has_rows_of_the_form(here, tables)
+    suite.test_rows_are_the_same_at_every_call(here, tables)
+    suite.test_what_it_tells_of_rows_differs_where_they_do(here, tables)
+    suite.test_train_and_test_share_no_row(here, tables)
+    suite.test_a_models_own_sample_is_scored_too(here)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tasks"),
+    [
+        ("coin", ("ScienceQA", "TextVQA", "GQA", "Grounding", "VQAv2")),
+        ("ucit", ("ImageNet-R", "ArxivQA", "VizWiz", "IconQA", "CLEVR-Math", "Flickr30k")),
+        ("mllm_dcl", ("RS", "Med", "AD", "Sci", "Fin")),
+        ("mllm_acl", ("OCR", "VP")),
+        ("llava_json", ("colours", "letters")),
+    ],
+)
+def test_tasks_are_found_under_the_names_of_all_copies(
+    kind: str, tasks: tuple[str, ...], folders: dict[str, Path]
+) -> None:
+    benchmark = made(kind, folders[kind])
+    assert benchmark.tasks == tasks
+    for task in tasks:
+        assert benchmark.rows(task, "test").num_rows == 8
+        assert benchmark.rows(task, "train").num_rows + benchmark.rows(task, "validation").num_rows == 24
+
+
+def test_every_gold_is_right_by_both_rules_where_it_can_be(folders: dict[str, Path]) -> None:
+    for kind in public_data.FORMS:
+        for scoring in ("strict", "published"):
+            benchmark = made(kind, folders[kind], scoring=scoring)
+            for task in benchmark.tasks:
+                for row in benchmark.rows(task, "test").to_pylist():
+                    points = benchmark.score_row(task, row["answer"], row["answer"], row["scoring"])
+                    lossy = (task, scoring) == ("Grounding", "published")  # its last digit is cut off
+                    assert points == 1 or lossy, (kind, task, scoring, row)
+                    assert benchmark.content_row(task, row["answer"], row["answer"], row["scoring"]) == 1
+
+
+def test_strict_and_published_differ_where_the_repository_does(folders: dict[str, Path]) -> None:
+    published = made("coin", folders["coin"], scoring="published")
+    strict = made("coin", folders["coin"])
+    assert published.score("ScienceQA", "a cat, so B", "A") == 1
+    assert strict.score("ScienceQA", "a cat, so B", "A") == 0
+    assert strict.content_score("ScienceQA", "b", "B", "") == 1
+    assert not strict.exact_match
+    assert made("llava_json", folders["llava_json"]).exact_match
+
+
+def test_right_content_in_the_wrong_form(folders: dict[str, Path]) -> None:
+    benchmark = made("llava_json", folders["llava_json"])
+    assert benchmark.score("colours", "Red.", "red") == 0
+    assert benchmark.content_score("colours", "Red.", "red", "") == 1
+    assert benchmark.content_score("colours", "reddish", "red", "") == 0
+
+
+def test_validation_comes_out_of_training_and_subsets_are_drawn_by_seed(folders: dict[str, Path]) -> None:
+    root = folders["llava_json"]
+    ids = {
+        (seed, split): made("llava_json", root, validation_share=0.25, subset_seed=seed)
+        .rows("colours", split)["id"]
+        .to_pylist()
+        for seed in (0, 1)
+        for split in ("train", "validation", "test")
+    }
+    assert [len(ids[0, split]) for split in ("train", "validation", "test")] == [18, 6, 8]
+    assert {*ids[0, "train"]} | {*ids[0, "validation"]} == {*ids[1, "train"]} | {*ids[1, "validation"]}
+    assert ids[0, "validation"] != ids[1, "validation"]
+    assert ids[0, "train"] == sorted(ids[0, "train"])  # in the file's order
+    few = made("llava_json", root, train_rows=5, test_rows=3)
+    assert [few.rows("colours", split).num_rows for split in ("train", "test")] == [5, 3]
+    assert {*few.rows("colours", "test")["id"].to_pylist()} < {*ids[0, "test"]}
+
+
+def test_where_a_folder_lies_does_not_change_its_digest(folders: dict[str, Path], tmp_path: Path) -> None:
+    moved = public_data.llava_json(tmp_path / "elsewhere")
+    here, there = made("llava_json", folders["llava_json"]), made("llava_json", moved)
+    assert here.digest("colours", "train") == there.digest("colours", "train")
+    Image.new("RGB", (48, 48), (1, 2, 3)).save(moved / "colours" / "images" / "test_0000.png")
+    assert here.digest("colours", "test") != made("llava_json", moved).digest("colours", "test")
+
+
+def test_an_index_is_kept_and_made_again_when_its_file_or_a_picture_changes(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    first = made("llava_json", root).rows("colours", "test")
+    assert made("llava_json", root).rows("colours", "test").equals(first)
+    path = root / "colours" / "test.json"
+    rows = json.loads(path.read_text())
+    rows[0]["answer"] = "purple"
+    path.write_text(json.dumps(rows))
+    assert made("llava_json", root).rows("colours", "test")["answer"][0].as_py() == "purple"
+    (root / "colours" / "images" / "test_0001.png").unlink()
+    with pytest.raises(ValueError, match=r"test\.json, row 1: there is no picture images/test_0001\.png"):
+        made("llava_json", root).rows("colours", "test")
+
+
+def test_bad_rows_are_refused_with_their_places_or_left_out(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    path = root / "colours" / "train.json"
+    rows = json.loads(path.read_text())
+    rows[1]["conversations"].append({"from": "gpt", "value": "again"})
+    rows[3]["image"] = "images/gone.png"
+    del rows[4]["conversations"]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(
+        ValueError, match=r"3 rows cannot be read: .*train\.json, row 1: conversations: turns out of order"
+    ):
+        made("llava_json", root).rows("colours", "train")
+    skipping = made("llava_json", root, on_bad_row="skip", validation_share=0.3)
+    with pytest.warns(UserWarning, match=r"3 rows are left out"):
+        assert skipping.rows("colours", "train").num_rows + skipping.rows("colours", "validation").num_rows == 3
+
+
+def test_lines_marks_of_order_and_windows(tmp_path: Path) -> None:
+    """JSON lines, a byte order mark, CRLF, blank lines, characters beyond ASCII, a broken line."""
+    lines = [json.dumps({"question_id": f"{i:03d}", "text": "Farbe?", "answer": "grün"}) for i in range(3)]
+    path = tmp_path / "test.jsonl"
+    path.write_bytes(codecs.BOM_UTF8 + "\r\n".join([*lines, "", "{broken", ""]).encode())
+    found = [*read_objects(path)]
+    assert [number for number, _ in found] == [1, 2, 3, 5]
+    assert isinstance(found[-1][1], BadRow)
+    (row,) = rows_of(found[0][1], 1)
+    assert (row.id, row.golds, row.images) == ("000", ["grün"], [])
+
+
+def test_an_array_that_is_cut_short_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps([{"id": i} for i in range(5)])[:-12])
+    found = [*read_objects(path)]
+    assert [number for number, _ in found] == [0, 1, 2, 3, 4]
+    assert isinstance(found[-1][1], BadRow)
+    path.write_bytes(codecs.BOM_UTF8 + b"\n[]")
+    assert not [*read_objects(path)]  # the first task's replay file of MLLM-CL is empty
+
+
+def test_a_conversation_is_a_row_for_each_answer_and_is_not_parted(tmp_path: Path) -> None:
+    turns = [
+        {"from": who, "value": text}
+        for who, text in [("human", "<image>\na ?"), ("gpt", "1"), ("human", "b ?"), ("gpt", "2")]
+    ]
+    first, second = rows_of({"id": 7, "image": "x.png", "conversations": turns}, 0)
+    assert (first.instruction, first.golds, first.history) == ("a ?", ["1"], [])
+    assert (second.instruction, second.golds, second.history) == ("b ?", ["2"], [("a ?", "1")])
+    assert (first.id, second.id) == ("7#0", "7#1")
+    root = public_data.llava_json(tmp_path / "mine", train=12, test=4)
+    path = root / "colours" / "train.json"
+    rows = json.loads(path.read_text())
+    for row in rows:
+        row["conversations"] += [{"from": "human", "value": "sure ?"}, {"from": "gpt", "value": "yes"}]
+    path.write_text(json.dumps(rows))
+    benchmark = made("llava_json", root, validation_share=0.3)
+    ids = [
+        {name.partition("#")[0] for name in benchmark.rows("colours", split)["id"].to_pylist()}
+        for split in ("train", "validation")
+    ]
+    assert not ids[0] & ids[1]
+    row = benchmark.rows("colours", "train").to_pylist()[1]
+    assert benchmark.open(row).history == (
+        ("What color is the picture?" + public_data.WORD, row["history"][0]["answer"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ([1], "expected an object with keys, got list"),
+        ({"conversations": []}, "expected a list of turns"),
+        ({"conversations": [{"from": "human"}]}, "turns with `from` and `value`"),
+        ({"conversations": [{"from": "bot", "value": "x"}]}, "a turn from 'bot'"),
+        ({"conversations": [{"from": "human", "value": "x"}]}, "turns out of order"),
+        ({"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": " "}]}, "an empty answer"),
+        (
+            {"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "x"}]},
+            "an empty question",
+        ),
+        ({"text": "q"}, "no answer"),
+        ({"text": "q", "answer": ""}, "no answer"),
+        ({"text": "q", "answer": []}, "no answer"),
+        ({"text": "q", "answer": None}, "no answer"),
+        ({"answer": "a"}, "no question"),
+        ({"text": "<image>", "answer": "a"}, "an empty question"),
+        ({"text": "q", "answer": "a", "image": 3}, "image: expected a path"),
+        ({"text": "q", "answer": "a", "image": ["", "b"]}, "image: expected a path"),
+    ],
+)
+def test_what_is_no_row_says_why(row: object, why: str) -> None:
+    with pytest.raises(BadRow, match=why):
+        rows_of(row, 0)
+
+
+def test_numbers_as_answers_and_ids_are_texts_and_a_leading_gpt_turn_is_dropped() -> None:
+    (row,) = rows_of({"question_id": 12, "text": "how many ?", "answer": 3, "image": None}, 0)
+    assert (row.id, row.golds, row.images) == ("12", ["3"], [])
+    (row,) = rows_of({"question_id": "00000006", "text": "?", "answers": [{"answer": "a"}, {"answer": "b"}]}, 0)
+    assert (row.id, row.golds) == ("00000006", ["a", "b"])
+    turns = [{"from": who, "value": who} for who in ("gpt", "human", "gpt")]
+    (row,) = rows_of({"conversations": turns}, 5)
+    assert (row.id, row.instruction, row.golds) == ("5", "human", ["gpt"])
+
+
+def test_pictures_of_every_make_are_read_in_colour_and_broken_ones_named(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    benchmark, images = made("llava_json", root), root / "colours" / "images"
+    row = benchmark.rows("colours", "test").to_pylist()[0]
+    pixels = np.zeros((20, 30), dtype=np.uint8)
+    for mode in ("L", "RGBA", "CMYK", "P", "1", "LA", "I;16"):
+        path = images / f"{mode.replace(';', '')}.{'tif' if mode == 'CMYK' else 'png'}"
+        (Image.new(mode, (30, 20)) if mode == "I;16" else Image.fromarray(pixels).convert(mode)).save(path)
+        (picture,) = benchmark.open({**row, "images": [str(path)]}).images
+        assert (picture.mode, picture.size) == ("RGB", (30, 20)), mode
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(images / "moves.gif", save_all=True, append_images=frames[1:])
+    (picture,) = benchmark.open({**row, "images": [str(images / "moves.gif")]}).images
+    assert picture.getpixel((0, 0))[0] > 200  # type: ignore[index]
+    whole = (images / "test_0000.png").read_bytes()
+    (images / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (images / "text.png").write_text("no picture")
+    for name in ("cut.png", "text.png"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read as a picture"):
+            benchmark.open({**row, "images": [str(images / name)]})
+
+
+def test_a_wide_picture_is_read(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    benchmark = made("llava_json", root)
+    path = root / "wide.png"
+    Image.new("RGB", (30000, 40)).save(path)
+    row = benchmark.rows("colours", "test").to_pylist()[0]
+    assert benchmark.open({**row, "images": [str(path)]}).images[0].size == (30000, 40)
+
+
+def test_a_benchmark_yaml_names_files_scorers_and_suffixes(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine")
+    (root / "benchmark.yaml").write_text(
+        "scorer: contains\n"
+        "tasks:\n"
+        "  mine: {train: colours/train.json, test: colours/test.json, suffix: ' In a word.', images: colours}\n"
+        "  other: {train: letters/train.json, test: letters/test.json, scorer: letter}\n"
+    )
+    benchmark = made("llava_json", root)
+    assert benchmark.tasks == ("mine", "other")
+    assert (benchmark.rule("mine"), benchmark.rule("other")) == ("contains", "letter")
+    assert all(text.endswith(" In a word.") for text in benchmark.rows("mine", "test")["instruction"].to_pylist())
+    assert not any(text.endswith(" In a word.") for text in benchmark.rows("mine", "train")["instruction"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("tasks: {}", r"benchmark\.yaml, tasks: "),
+        ("tasks: {a: {train: x.json}}", r"benchmark\.yaml, tasks\.a\.test: Field required"),
+        ("tasks: {a: {train: x.json, test: x.json, scorr: y}}", r"tasks\.a\.scorr: Extra inputs"),
+        ("tasks: {a: {train: x.json, test: x.json}}", r"tasks\.a\.train: there is no file"),
+        ("scorer: exakt\ntasks: {a: {train: colours/train.json, test: colours/test.json}}", "did you mean 'exact'"),
+    ],
+)
+def test_a_wrong_benchmark_yaml_is_told_with_its_key(text: str, why: str, tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    (root / "benchmark.yaml").write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=why):
+        made("llava_json", root)
+
+
+def test_what_cannot_be_found_is_told(tmp_path: Path, folders: dict[str, Path]) -> None:
+    with pytest.raises(FileNotFoundError, match=r"benchmark\.root: there is no folder"):
+        made("ucit", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="has no folder of a task; looked for ImageNet-R"):
+        made("ucit", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"has no benchmark\.yaml"):
+        made("llava_json", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"benchmark\.images: there is no folder"):
+        made("ucit", folders["ucit"], images=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"benchmark\.aliases: no task 'CLEVR-Mat'.*did you mean 'CLEVR-Math'"):
+        made("ucit", folders["ucit"], aliases={"CLEVR-Mat": "x"})
+
+
+def test_aliases_and_images_name_what_lies_elsewhere(tmp_path: Path) -> None:
+    root = public_data.mllm_dcl(tmp_path / "dcl")
+    (root / "RS").rename(root / "RemoteSensing")
+    assert "RS" not in made("mllm_dcl", root).tasks
+    assert made("mllm_dcl", root, aliases={"RS": "RemoteSensing"}).rows("RS", "test").num_rows == 8
+    pictures = tmp_path / "pictures"
+    (root / "Med" / "images").rename(tmp_path / "images")
+    pictures.mkdir()
+    (tmp_path / "images").rename(pictures / "images")
+    assert made("mllm_dcl", root, images=str(pictures)).rows("Med", "test").num_rows == 8
+
+
+def test_several_files_that_may_be_the_training_file_are_told(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    text = (root / "colours" / "train.json").read_text()
+    (root / "colours" / "train.json").unlink()
+    for name in ("train_a.json", "train_b.json"):
+        (root / "colours" / name).write_text(text)
+    with pytest.raises(ValueError, match=r"several files like train\*\.json \(train_a\.json, train_b\.json\)"):
+        made("llava_json", root)
+
+
+def test_an_index_that_is_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    first = table_digest(made("llava_json", root).rows("colours", "test"))
+    (kept,) = (tmp_path / "cache" / "mcit" / "indexes").glob("*.arrow")
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert table_digest(made("llava_json", root).rows("colours", "test")) == first

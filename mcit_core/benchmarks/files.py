@@ -217,6 +217,10 @@ class FilesBenchmark:
 
     def _row(self, row: Row, files: TaskFiles, split: str) -> dict[str, Any]:
         """Raises BadRow where a picture is missing."""
+        paths = [picture_of(image, files.pictures) for image in row.images]
+        if None in paths:
+            where = ", ".join(dict.fromkeys(map(str, files.pictures)))
+            raise BadRow(f"there is no picture {row.images[paths.index(None)]} in {where}")
         told = {
             "golds": row.golds,
             "image": row.images[0] if row.images else "",
@@ -224,7 +228,7 @@ class FilesBenchmark:
             **row.told,
         }
         return {
-            "images": [str(_picture(image, files.pictures)) for image in row.images],
+            "images": [*map(str, paths)],
             "instruction": row.instruction + (files.suffix if split == "test" else ""),
             "answer": row.golds[0],
             "content_kind": files.name,
@@ -333,13 +337,9 @@ def _file(folder: Path, names: tuple[str, ...], task: str) -> Path:
     raise FileNotFoundError(f"task {task}: {folder} has none of {', '.join(names)}")
 
 
-def _picture(image: str, folders: tuple[Path, ...]) -> Path:
-    """Raises BadRow where it is in none of the folders."""
-    for folder in folders:
-        path = folder / image.removeprefix("./")
-        if path.is_file():
-            return path
-    raise BadRow(f"there is no picture {image} in {', '.join(dict.fromkeys(map(str, folders)))}")
+def picture_of(image: str, folders: tuple[Path, ...]) -> Path | None:
+    """Where a picture is, None where it is in none of the folders."""
+    return next((path for folder in folders if (path := folder / image.removeprefix("./")).is_file()), None)
 
 
 class Coin(FilesBenchmark):

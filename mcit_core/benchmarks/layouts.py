@@ -14,6 +14,23 @@ from mcit_core.benchmarks.scorers import TASKS, Scoring
 TRAIN = ("train.json", "train_4w.json", "train_brief_4w.json", "train*.json", "train*.jsonl")
 TEST = ("test.json", "test_3000.json", "val.json", "valid.json", "test*.json", "test*.jsonl")
 VALIDATION = ("validation.json", "validation.jsonl", "dev.json")
+#: rows as published: benchmark -> task -> split (a manifest of UCIT's copies; the files and tables of CoIN's authors)
+SIZES: dict[str, dict[str, dict[str, int]]] = {
+    "ucit": {
+        "ImageNet-R": {"train": 23998, "test": 3000},
+        "ArxivQA": {"train": 40000, "test": 3000},
+        "VizWiz": {"train": 40000, "test": 3000},
+        "IconQA": {"train": 29859, "test": 3000},
+        "CLEVR-Math": {"train": 40000, "test": 3000},
+        "Flickr30k": {"train": 40000, "test": 3000},
+    },
+    "coin": {
+        "ScienceQA": {"train": 12726, "test": 4241},
+        "TextVQA": {"train": 34602, "test": 5000},
+        "ImageNet": {"train": 129833, "test": 5050},
+        "GQA": {"test": 12578},
+    },
+}
 #: captions are scored row by row with what needs no Java; the seven figures of the papers are those of a whole file
 CAPTION = Scoring("rouge_l", "rouge_l")
 

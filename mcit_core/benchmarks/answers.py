@@ -1,0 +1,74 @@
+"""Answers and prompts looked at by their form: what shape an answer has, and what is wrong with a gold or a prompt."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from mcit_core.benchmarks.scorers import score
+
+LETTER_ASKED = re.compile(r"option'?s letter|letter of the|given letter", re.IGNORECASE)
+OPTION = re.compile(r"^\s*\(?([A-Z0-9])[.):]\s*(\S.*)$", re.MULTILINE)
+GIVEN_AWAY = re.compile(r"\b(rationale|explanation|solution)\s*:", re.IGNORECASE)
+
+
+def shape(answer: str) -> str:
+    """letter, digit, word, phrase (two to four words), sentence, box or list."""
+    text = answer.strip()
+    if re.fullmatch(r"\[?\s*-?[\d.]+(\s*,\s*-?[\d.]+){3}\s*\]?", text):
+        return "box"
+    if re.fullmatch(r"[A-Za-z][.)]?", text):
+        return "letter"
+    if re.fullmatch(r"-?\d[\d,.]*%?", text):
+        return "digit"
+    if text.startswith("[") or text.count(",") >= 2:
+        return "list"
+    words = len(text.split())
+    return "word" if words == 1 else "phrase" if words <= 4 else "sentence"
+
+
+def stray(gold: str) -> str | None:
+    """Why nobody says this gold as it is written, None where somebody may."""
+    for mark in ('"', "\u201c", "\u201d"):
+        if gold.count(mark) % 2 and not (mark != '"' and gold.count("\u201c") == gold.count("\u201d")):
+            return f"a quote that is never closed: {gold[:60]}"
+    return None
+
+
+def never_right(gold: str, question: str, rule: str) -> str | None:
+    """Why no answer of the form that is asked for can be right, None where one can."""
+    asks_letter = LETTER_ASKED.search(question) is not None or rule in ("letter", "letter_coin")
+    if asks_letter and rule in ("exact", "exact_upper", "letter", "letter_coin"):
+        head = re.match(r"\(?([A-Za-z0-9])[.):]\s*\S", gold)
+        if head:
+            return f"a letter is asked for, the gold is {gold[:60]!r}"
+        if rule.startswith("letter") and not re.fullmatch("[A-E]", gold):
+            return f"a letter A to E is asked for, the gold is {gold[:60]!r}"
+    if rule.startswith("iou"):
+        try:
+            right = score("iou", gold, gold) == 1
+        except ValueError:
+            right = False
+        return None if right else f"the gold is no box: {gold[:60]!r}"
+    return stray(gold) if rule.startswith("exact") else None
+
+
+def guess(question: str) -> str | None:
+    """The label of the option that shares most words with what gives the answer away, None where nothing does."""
+    mark = GIVEN_AWAY.search(question)
+    options = dict(OPTION.findall(question[: mark.start()] if mark else ""))
+    if mark is None or len(options) < 2:
+        return None
+    told = Counter(re.findall(r"\w+", question[mark.end() :].lower()))
+    common = {
+        label: sum(min(n, told[w]) for w, n in Counter(re.findall(r"\w+", text.lower())).items())
+        for label, text in options.items()
+    }
+    lengths = {label: max(len(text.split()), 1) for label, text in options.items()}
+    return max(common, key=lambda label: (common[label] / lengths[label], label))
+
+
+def said_outright(question: str, gold: str) -> bool:
+    """Whether a prompt ends in the answer: 'The answer is B.'"""
+    found = re.search(r"\banswer\s*(?:is|:)\s*\(?(.{1,80})", question, re.IGNORECASE)
+    return found is not None and found[1].strip(" .)\n").lower().startswith(gold.strip(" .").lower())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
+import string
 
 from mcit_core.benchmarks.scorers import score
 
 LETTER_ASKED = re.compile(r"option'?s letter|letter of the|given letter", re.IGNORECASE)
 OPTION = re.compile(r"^\s*\(?([A-Z0-9])[.):]\s*(\S.*)$", re.MULTILINE)
+_COMMON = "the a an of to in is are and for with as on at by it that this be from which"
+COMMON = {*_COMMON.split(" ")}
 GIVEN_AWAY = re.compile(r"\b(rationale|explanation|solution)\s*:", re.IGNORECASE)
 
 
@@ -53,19 +56,30 @@ def never_right(gold: str, question: str, rule: str) -> str | None:
     return stray(gold) if rule.startswith("exact") else None
 
 
+def options_of(question: str) -> dict[str, str]:
+    """Label -> text of the options that stand on lines of their own; without labels they are A, B, C in their order."""
+    lettered = dict(OPTION.findall(question))
+    if len(lettered) > 1:
+        return lettered
+    lines = [line.strip() for line in re.split(r"[\n?]", question)[1:]]
+    texts = [line for line in lines if line.strip("-") and not line.startswith("#")]
+    return dict(zip(string.ascii_uppercase, texts, strict=False))
+
+
 def guess(question: str) -> str | None:
-    """The label of the option that shares most words with what gives the answer away, None where nothing does."""
+    """The label of the option that shares most words with what stands behind "Rationale:" or the like, of its square
+    root of words; None where nothing of that kind stands there."""
     mark = GIVEN_AWAY.search(question)
-    options = dict(OPTION.findall(question[: mark.start()] if mark else ""))
+    options = options_of(question[: mark.start()]) if mark else {}
     if mark is None or len(options) < 2:
         return None
-    told = Counter(re.findall(r"\w+", question[mark.end() :].lower()))
-    common = {
-        label: sum(min(n, told[w]) for w, n in Counter(re.findall(r"\w+", text.lower())).items())
-        for label, text in options.items()
-    }
-    lengths = {label: max(len(text.split()), 1) for label, text in options.items()}
-    return max(common, key=lambda label: (common[label] / lengths[label], label))
+    told = _words(question[mark.end() :])
+    shares = {label: len(_words(text) & told) / math.sqrt(len(_words(text)) or 1) for label, text in options.items()}
+    return max(shares, key=lambda label: shares[label])
+
+
+def _words(text: str) -> set[str]:
+    return {*re.findall(r"\w+", text.lower())} - COMMON
 
 
 def said_outright(question: str, gold: str) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcit_core.benchmarks.files import FilesBenchmark, TaskFiles
@@ -65,6 +66,8 @@ class LlavaJson(FilesBenchmark):
         path = self.root / "benchmark.yaml"
         try:
             return Own.model_validate(load_yaml(path.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{path}, {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

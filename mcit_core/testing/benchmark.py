@@ -89,6 +89,7 @@ class BenchmarkContract:
         assert made.score("pretraining", "red", "red") == 1
         assert made.score("pretraining", "nothing of the kind", "red") == 0
         assert made.content_score("pretraining", "red", "red", "colour") == 1
+        assert 0 <= made.content_score("pretraining", "red", "red", "a kind that no task has") <= 1
 
     def test_an_answer_is_right_for_itself(self, made: Benchmark, tables: dict[tuple[str, str], pa.Table]) -> None:
         for (task, _), table in tables.items():

@@ -12,7 +12,6 @@ in the same column; of an encoder [question, carriers inside | right padding].
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -26,7 +25,6 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.utils.logging import disable_progress_bar
 
 from mcit_core.config import Section
 from mcit_core.example import Example
@@ -99,8 +97,7 @@ class HfModel(hf_sites.Sites, Projects):
     def network(self) -> Any:
         """With its weights, frozen, on the device. Raises FileNotFoundError or ValueError where they cannot be read."""
         check_weights(self.folder)
-        if not sys.stderr.isatty():
-            disable_progress_bar()
+        hf_sites.quietly()
         try:
             network = AutoModelForImageTextToText.from_pretrained(
                 self.folder, dtype=self.dtype, attn_implementation=self.settings.attention, local_files_only=True
@@ -121,6 +118,7 @@ class HfModel(hf_sites.Sites, Projects):
         if self.settings.checkpointing:
             self._checkpointed = hf_sites.checkpoint(network, hf_sites.language_model(network, self.encoder_decoder))
         network.get_input_embeddings().register_forward_hook(self._insert)
+        hf_sites.in_one_piece(network.get_output_embeddings())
         return network
 
     def _speaker(self, network: Any) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.logging import disable_progress_bar
 
 from mcit_core.models import AttentionSite, Side
 from mcit_core.models.matrices import linear
@@ -33,6 +35,18 @@ def checkpoint(network: Any, language_model: Any) -> list[nn.Module]:
         for name in [name for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float)]:
             setattr(layer, name, 0.0)
     return layers
+
+
+def quietly() -> None:
+    """No bars of transformers where nobody watches."""
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+
+
+def in_one_piece(head: nn.Module) -> None:
+    """Has an output head read the answers' rows as one matrix. They are cut out of longer rows, and where its weights
+    are frozen torch multiplies such rows one by one, on a CPU with a copy of the weights for each."""
+    head.register_forward_pre_hook(lambda _module, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
 @contextmanager

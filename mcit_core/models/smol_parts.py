@@ -35,6 +35,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from mcit_core.folders import user_cache
+from mcit_core.models.hf_sites import quietly
 from mcit_core.stages.digest import digest
 
 #: the shipped projector
@@ -172,6 +173,7 @@ def smol_folder(checkpoint: Path) -> Path:
     made_of += [f"{path.name} {path.stat().st_size}" for path in map(package_file, FILES)]
     folder = user_cache() / f"smol-{digest(made_of)[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
+    quietly()
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             scratch = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")

@@ -9,9 +9,10 @@ makes a token of 768 numbers. The language model is SmolLM2-135M-Instruct.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from mcit_core.folders import user_cache
+from mcit_core.folders import file_digest, user_cache
 from mcit_core.models.hf_sites import quietly
 from mcit_core.stages.digest import digest
 
@@ -117,6 +118,7 @@ def bare(checkpoint: Path | None = None) -> tuple[LlavaForConditionalGeneration,
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     language = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     del language.config.quantization_config  # of the file, which has been read
+    language.config._name_or_path = ""  # where it is installed is nothing of the model's
     config = LlavaConfig(
         vision_config=SmolTowerConfig(),
         text_config=language.config,
@@ -163,34 +165,43 @@ def image_processor() -> CLIPImageProcessorPil:
 
 def smol_folder(checkpoint: Path) -> Path:
     """The model as a folder of transformers, put together below the user's cache where it is not there yet. Raises
-    ModuleNotFoundError where a package is missing and FileNotFoundError where the checkpoint is."""
+    ModuleNotFoundError where a package is missing, FileNotFoundError where the checkpoint is, and ValueError where it is
+    damaged."""
     projector = checkpoint / "projector.safetensors"
     if not projector.exists():
         raise FileNotFoundError(
             f"{projector} is missing; train it with `python -m mcit_core.models.smol_pretraining {checkpoint}`"
         )
-    made_of = [projector.read_bytes().hex(), Path(__file__).read_text(encoding="utf-8")]
+    found, told = file_digest(projector), json.loads((checkpoint / "card.json").read_text())["sha256"]
+    if found != told:
+        raise ValueError(f"{projector} is damaged: SHA-256 {found[:12]}…, its card says {told[:12]}…")
+    made_of = [found, Path(__file__).read_text(encoding="utf-8")]
     made_of += [f"{path.name} {path.stat().st_size}" for path in map(package_file, FILES)]
     folder = user_cache() / f"smol-{digest(made_of)[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     quietly()
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            scratch = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-            network, tokenizer = bare(checkpoint)
-            network.save_pretrained(scratch)
-            tokenizer.save_pretrained(scratch)
-            words = scratch / "tokenizer.json"
-            words.write_text(words.read_text(encoding="utf-8").replace(SPARE, IMAGE), encoding="utf-8")
-            LlavaProcessor(
-                image_processor(),
-                AutoTokenizer.from_pretrained(scratch),
-                patch_size=PATCH,
-                vision_feature_select_strategy="full",
-                num_additional_image_tokens=0,
-                chat_template=CHAT,
-                image_token=IMAGE,
-            ).save_pretrained(scratch)
-            os.replace(scratch, folder)
-            shutil.rmtree(scratch, ignore_errors=True)
+            _put_together(checkpoint, folder)
     return folder
+
+
+def _put_together(checkpoint: Path, folder: Path) -> None:
+    """There whole or not at all."""
+    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as made:
+        scratch = Path(made) / folder.name
+        network, tokenizer = bare(checkpoint)
+        network.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        words = scratch / "tokenizer.json"
+        words.write_text(words.read_text(encoding="utf-8").replace(SPARE, IMAGE), encoding="utf-8")
+        LlavaProcessor(
+            image_processor(),
+            AutoTokenizer.from_pretrained(scratch),
+            patch_size=PATCH,
+            vision_feature_select_strategy="full",
+            num_additional_image_tokens=0,
+            chat_template=CHAT,
+            image_token=IMAGE,
+        ).save_pretrained(scratch)
+        os.replace(scratch, folder)

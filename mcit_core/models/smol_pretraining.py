@@ -184,6 +184,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     log = Log(args.out / "pretraining_log.jsonl")
     before: list[str] = []
+    if args.continue_from and json.loads((args.continue_from / "card.json").read_text())["lora"]:
+        parser.error("--continue-from: it has low-rank changes, which would be merged and lost")
     network, tokenizer = bare(args.continue_from)
     if args.continue_from:
         before = json.loads((args.continue_from / "card.json").read_text())["commands"]
@@ -207,6 +209,7 @@ def main() -> None:
             "parameters": sum(tensor.numel() for tensor in model.tensors().values()),
             "commands": [*before, f"python -m mcit_core.models.smol_pretraining OUT {options}"],
             "minutes": round(minutes, 1),
+            "lora": args.lora,
             "seed": 0,
             "torch": torch.__version__,
         }

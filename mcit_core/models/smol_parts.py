@@ -165,8 +165,8 @@ def image_processor() -> CLIPImageProcessorPil:
 
 def smol_folder(checkpoint: Path) -> Path:
     """The model as a folder of transformers, put together below the user's cache where it is not there yet. Raises
-    ModuleNotFoundError where a package is missing, FileNotFoundError where the checkpoint is, and ValueError where it is
-    damaged."""
+    ModuleNotFoundError where a package is missing, FileNotFoundError where the checkpoint is, and ValueError where it
+    is damaged."""
     projector = checkpoint / "projector.safetensors"
     if not projector.exists():
         raise FileNotFoundError(

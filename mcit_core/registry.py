@@ -140,7 +140,7 @@ TUNERS = Registry(
         ),
         "o_lora": TunerPart(
             "mcit_core.tuners.o_lora:OLora",
-            reads=("lora",),
+            reads=("lora.targets", "lora.rank", "lora.alpha", "lora.orthogonality"),
             protects=(*PROTECTING_FIELDS, "lora.orthogonality"),
             lr=0.003,
             plain="lora",

@@ -32,9 +32,9 @@ def shape(answer: str) -> str:
 
 def stray(gold: str) -> str | None:
     """Why nobody says this gold as it is written, None where somebody may."""
-    for mark in ('"', "\u201c", "\u201d"):
-        if gold.count(mark) % 2 and not (mark != '"' and gold.count("\u201c") == gold.count("\u201d")):
-            return f"a quote that is never closed: {gold[:60]}"
+    marks, inches = gold.count('"'), len(re.findall(r'\d"', gold))
+    if (marks % 2 and (marks - inches) % 2) or gold.count("\u201c") != gold.count("\u201d"):
+        return f"a quote that is never closed: {gold[:60]}"
     return None
 
 
@@ -42,7 +42,7 @@ def never_right(gold: str, question: str, rule: str) -> str | None:
     """Why no answer of the form that is asked for can be right, None where one can."""
     asks_letter = LETTER_ASKED.search(question) is not None or rule in ("letter", "letter_coin")
     if asks_letter and rule in ("exact", "exact_upper", "letter", "letter_coin"):
-        head = re.match(r"\(?([A-Za-z0-9])[.):]\s*\S", gold)
+        head = re.match(r"\(?[A-Za-z][.):]\s+\S", gold)
         if head:
             return f"a letter is asked for, the gold is {gold[:60]!r}"
         if rule.startswith("letter") and not re.fullmatch("[A-E]", gold):
@@ -83,6 +83,9 @@ def _words(text: str) -> set[str]:
 
 
 def said_outright(question: str, gold: str) -> bool:
-    """Whether a prompt ends in the answer: 'The answer is B.'"""
-    found = re.search(r"\banswer\s*(?:is|:)\s*\(?(.{1,80})", question, re.IGNORECASE)
-    return found is not None and found[1].strip(" .)\n").lower().startswith(gold.strip(" .").lower())
+    """Whether a prompt says the answer: 'The answer is B.', with nothing behind it in its line."""
+    told = re.escape(gold.strip(" ."))
+    return (
+        re.search(rf"\banswer\s*(?:is|:)\s*\(?{told}\)?\s*[.!]?\s*$", question, re.IGNORECASE | re.MULTILINE)
+        is not None
+    )

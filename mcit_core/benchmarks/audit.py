@@ -16,7 +16,7 @@ from PIL import Image
 
 from mcit_core.benchmarks.answers import LETTER_ASKED, OPTION, guess, never_right, said_outright, shape
 from mcit_core.benchmarks.files import FilesBenchmark, TaskFiles, picture_of, place_of
-from mcit_core.benchmarks.json_rows import BadRow, Row, read_objects, rows_of
+from mcit_core.benchmarks.json_rows import BadRow, Row, name_of, read_objects, rows_of
 from mcit_core.benchmarks.layouts import SIZES
 
 #: examples of a finding that are kept
@@ -50,6 +50,7 @@ class Entry:
     question: bytes
     answers: bytes
     pictures: tuple[Path, ...]
+    whole: bool  # no picture is missing: it can be compared with others
 
 
 @dataclass
@@ -144,7 +145,8 @@ class Audit:
             except BadRow as error:
                 self._found("broken_row", files, split, "rows that cannot be read", f"{where}: {error}")
                 continue
-            name = rows[0].id.partition("#")[0]
+            assert isinstance(found, dict)
+            name = name_of(found, number)
             if name in ids:
                 text = "ids that stand for several rows"
                 self._found("duplicate_id", files, split, text, f"{where}: {name}")
@@ -162,15 +164,16 @@ class Audit:
 
     def _row(self, files: TaskFiles, split: str, file: File, number: int, row: Row) -> None:
         where = f"{file.path}, {place_of(file.path, number)}"
-        pictures = []
+        pictures: list[Path] = []
         for image in row.images:
-            path = picture_of(image, files.pictures)
+            path = picture_of(image, files.folders(split == "test"))
             if path is None:
                 self._found("missing_picture", files, split, "pictures that are not there", f"{where}: {image}")
             else:
                 pictures.append(path)
         said = [text for turn in row.history for text in turn]
-        file.entries.append(Entry(number, _hash(*said, row.instruction), _hash(*row.golds), tuple(pictures)))
+        whole = len(pictures) == len(row.images)
+        file.entries.append(Entry(number, _hash(*said, row.instruction), _hash(*row.golds), tuple(pictures), whole))
         file.shapes[shape(row.golds[0])] += 1
         if split == "test":
             rule = self.benchmark.rule(files.name)
@@ -196,7 +199,7 @@ class Audit:
                 f"'Rationale:' is the gold in {100 * right:.1f} % of {len(guesses)} rows, the commonest letter in "
                 f"{100 * commonest:.1f} %"
             )
-            self._found("answer_in_prompt", files, split, text, str(path), count=len(guesses))
+            self._found("prompt_gives_away", files, split, text, str(path), count=len(guesses))
 
     # --- the pictures
 
@@ -217,6 +220,8 @@ class Audit:
     def _rows(self, files: TaskFiles, split: str, file: File, contents: dict[Path, bytes]) -> None:
         seen: set[tuple[bytes, ...]] = set()
         for entry in file.entries:
+            if not entry.whole:
+                continue
             key = (entry.question, entry.answers, *(contents[path] for path in entry.pictures))
             if key in seen:
                 text = "rows that stand twice: question, picture and answer"
@@ -228,13 +233,15 @@ class Audit:
             return entry.question, *(contents[path] for path in entry.pictures)
 
         train = read["train"]
-        where = {key(entry): entry for entry in train.entries}
+        where = {key(entry): entry for entry in train.entries if entry.whole}
         questions = {entry.question for entry in train.entries}
         pictures = {contents[path] for entry in train.entries for path in entry.pictures}
         for split in ("test", "validation"):
             file = read.get(split)
             for entry in [] if file is None else file.entries:
                 assert file is not None
+                if not entry.whole:
+                    continue
                 if key(entry) in where:
                     text = "rows whose question and picture stand in the training file"
                     place = (

@@ -23,6 +23,8 @@ class Blind:
     def __init__(self, seen: Benchmark) -> None:
         self._seen = seen
         self.name, self.tasks, self.exact_match = seen.name, seen.tasks, seen.exact_match
+        if isinstance(seen, ScoresRows):  # and only then is this one too
+            self.score_row, self.content_row = seen.score_row, seen.content_row
 
     def rows(self, task: str, split: str) -> pa.Table:
         index = self._seen.rows(task, split)
@@ -41,12 +43,3 @@ class Blind:
 
     def content_score(self, task: str, prediction: str, answer: str, content_kind: str) -> float:
         return self._seen.content_score(task, prediction, answer, content_kind)
-
-    def score_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
-        """Called where an index has a column `scoring`, which is that of a benchmark that reads it."""
-        assert isinstance(self._seen, ScoresRows)
-        return self._seen.score_row(task, prediction, answer, scoring)
-
-    def content_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
-        assert isinstance(self._seen, ScoresRows)
-        return self._seen.content_row(task, prediction, answer, scoring)

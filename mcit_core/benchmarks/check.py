@@ -18,8 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mcit_core.benchmarks.audit import SHOWN, Audit, Finding, Report
-from mcit_core.benchmarks.files import FilesBenchmark, Ucit
-from mcit_core.benchmarks.settings import CoinSettings
+from mcit_core.benchmarks.files import FilesBenchmark
 from mcit_core.registry import BENCHMARKS
 
 KINDS = ("coin", "ucit", "mllm_dcl", "mllm_acl", "llava_json")
@@ -31,7 +30,7 @@ STEP_ROWS, STEP_SECONDS = 16, 1.0
 
 def kind_of_folder(root: Path) -> str:
     """The public benchmark that a folder looks like: by what it has that no other has, else by most tasks."""
-    if any((root / part).glob("Instructions_*") for part in ("", "CoIN")) and next(root.rglob("Instructions_*"), None):
+    if instructions_in(root):
         return "coin"
     if (root / "benchmark.yaml").exists():
         return "llava_json"
@@ -44,11 +43,19 @@ def kind_of_folder(root: Path) -> str:
     return max(found, key=lambda kind: found[kind]) if found and max(found.values()) > 1 else "llava_json"
 
 
-def opened(root: Path, kind: str) -> FilesBenchmark:
+def instructions_in(root: Path) -> list[str]:
+    """CoIN's wordings that a folder has, the usual one first."""
+    there = {path.name for part in ("", "CoIN") for path in (root / part).glob("Instructions_*")}
+    return [name for name in ("Original", "Diverse", "10Type") if f"Instructions_{name}" in there]
+
+
+def opened(root: Path, kind: str, **more: str) -> FilesBenchmark:
     """Raises as the benchmark does."""
+    told: dict[str, object] = {"root": str(root), "on_bad_row": "skip", **more}
+    if kind == "coin" and instructions_in(root):
+        told.setdefault("instructions", instructions_in(root)[0])
     made = BENCHMARKS.load(kind)
-    settings = (CoinSettings if kind == "coin" else Ucit.Settings)(root=str(root), on_bad_row="skip")
-    found: FilesBenchmark = made(settings)
+    found: FilesBenchmark = made(made.Settings.model_validate(told))
     return found
 
 
@@ -94,13 +101,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("root", type=Path, metavar="DIR", help="the folder of the benchmark")
     parser.add_argument("--kind", choices=KINDS, help="its form (default: what it looks like)")
+    parser.add_argument("--images", help="the folder that pictures' paths begin in (default: DIR, then a task's)")
+    parser.add_argument("--instructions", choices=("Original", "Diverse", "10Type"), help="of CoIN: which wordings")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
     try:
         if not given.root.is_dir():
             raise FileNotFoundError(f"there is no folder {given.root}")
         kind = given.kind or kind_of_folder(given.root)
-        report = Audit(opened(given.root, kind)).run()
+        more = {name: getattr(given, name) for name in ("images", "instructions") if getattr(given, name) is not None}
+        report = Audit(opened(given.root, kind, **more)).run()
     except (OSError, ValueError) as error:
         print(f"{given.root} cannot be read: {error}", file=sys.stderr)
         return 2

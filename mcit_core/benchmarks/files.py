@@ -14,17 +14,19 @@ import uuid
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from mcit_core.benchmarks.json_rows import BadRow, Row, read_objects, rows_of
 from mcit_core.benchmarks.layouts import COIN, MLLM_ACL, MLLM_DCL, TEST, TRAIN, UCIT, VALIDATION, Layout
-from mcit_core.benchmarks.scorers import Scoring, score
+from mcit_core.benchmarks.scorers import RULES, Scoring, score
 from mcit_core.benchmarks.settings import CoinSettings, FilesSettings
 from mcit_core.benchmarks.vqa_words import normalised
 from mcit_core.example import Example
@@ -43,15 +45,20 @@ SCHEMA = pa.schema(
         "id": pa.string(),
         # what a rule of scoring looks at, as JSON
         "scoring": pa.string(),
+        # of the file: a conversation is one
+        "element": pa.int64(),
     }
 )
+#: rows that are made at once
+PART = 10_000
 #: bad rows that are told one by one
 TOLD = 3
 
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """Where a task is. `pictures`: the folders that a picture's path may begin in, by what is looked for first."""
+    """Where a task is. `pictures`: the folders that a picture's path may begin in, by what is looked for first; behind
+    them comes the folder of the file itself, and that above."""
 
     name: str
     train: Path
@@ -61,19 +68,13 @@ class TaskFiles:
     scoring: Scoring
     suffix: str = ""
 
+    def folders(self, tests: bool) -> tuple[Path, ...]:
+        own = (self.test if tests else self.train).parent
+        return *self.pictures, own, own.parent
+
     def file(self, split: str) -> Path:
         """Validation rows come out of the training file where there is no file of their own."""
         return {"train": self.train, "test": self.test}.get(split, self.validation or self.train)
-
-
-@dataclass(frozen=True)
-class Problem:
-    file: Path
-    place: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.file}, {self.place}: {self.what}"
 
 
 def place_of(path: Path, number: int) -> str:
@@ -155,7 +156,7 @@ class FilesBenchmark:
             _file(folder, TRAIN, name),
             _file(tests, TEST, name),
             next((folder / one for one in VALIDATION if (folder / one).is_file()), None),
-            (*begin, folder, tests, folder.parent),
+            begin,
             scoring,
             suffix,
         )
@@ -163,110 +164,60 @@ class FilesBenchmark:
     # --- rows
 
     def rows(self, task: str, split: str) -> pa.Table:
-        """Raises ValueError where a row cannot be read and `on_bad_row` is error."""
+        """Raises ValueError where a row cannot be read and `on_bad_row` is error, and where no row is left."""
         if (task, split) not in self._tables:
-            self._tables[task, split] = self._read(task, split)
+            files = self.files[task]
+            index = self._index(files, files.file(split), tests=split == "test")
+            table = index.take(pa.array(self._kept(task, split, index), pa.int64())).drop_columns("element")
+            if table.num_rows == 0:
+                raise ValueError(f"task {task}: {files.file(split)} leaves no row for {split}")
+            self._tables[task, split] = table
         return self._tables[task, split]
 
-    def _read(self, task: str, split: str) -> pa.Table:
-        path = self._index_path(task, split)
-        if path.exists():
-            try:
-                with pa.memory_map(str(path)) as source:
-                    table = pa.ipc.open_file(source).read_all()
-                if self._whole(table):
-                    return table
-            except (pa.ArrowInvalid, OSError):
-                pass  # it is made again
-        table, problems = self._made(task, split)
+    def _index(self, files: TaskFiles, path: Path, tests: bool) -> pa.Table:
+        """The rows of a file, kept below the user's cache as long as neither it nor what it is read by changes. Its
+        metadata: how many `elements` the file has, and its `problems`."""
+        made_of = [rows_code("mcit_core.benchmarks.files"), files.name, files.suffix if tests else ""]
+        made_of += [file_digest(path), *map(str, files.folders(tests))]
+        kept = user_cache() / "indexes" / f"{digest(made_of)[:32]}.arrow"
+        table = _kept_index(kept)
+        if table is None:
+            table = _made_index(files, path, tests)
+            with suppress(OSError):  # where it cannot be kept it is made again
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                scratch = kept.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
+                with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                    writer.write_table(table)
+                os.replace(scratch, kept)
+        problems: list[str] = json.loads(table.schema.metadata[b"problems"])
         if problems:
-            self._tell(problems, table.num_rows)
-        else:  # what is told is told every time
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
-            with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
-            os.replace(scratch, path)
+            self._tell(path, problems)
         return table
 
-    def _index_path(self, task: str, split: str) -> Path:
-        told = self.settings.model_dump(exclude={"scoring", "on_bad_row"})
-        files = self.files[task]
-        made_of = [rows_code("mcit_core.benchmarks.files"), told, task, split, [*map(str, files.pictures)]]
-        made_of += [file_digest(files.file(split))]
-        return user_cache() / "indexes" / f"{digest(made_of)[:32]}.arrow"
+    def _tell(self, path: Path, problems: list[str]) -> None:
+        more = f"; and {len(problems) - TOLD} more" if problems[TOLD:] else ""
+        told = "; ".join(problems[:TOLD]) + more
+        if self.settings.on_bad_row == "error":
+            raise ValueError(
+                f"{path}: {len(problems)} rows cannot be read: {told}. Mend them, or set benchmark.on_bad_row: skip"
+            )
+        warnings.warn(f"{path}: {len(problems)} rows are left out: {told}", stacklevel=2)
 
-    def _whole(self, table: pa.Table) -> bool:
-        return all(os.path.exists(path) for path in {path for row in table["images"].to_pylist() for path in row})
-
-    def _made(self, task: str, split: str) -> tuple[pa.Table, list[Problem]]:
-        files, problems = self.files[task], []
-        rows: list[dict[str, Any]] = []
-        owner: list[int] = []  # the element that a row is of: a conversation is not parted
-        path = files.file(split)
-        for number, found in read_objects(path):
-            try:
-                made = [self._row(row, files, split) for row in rows_of(found, number)]
-            except BadRow as error:
-                problems.append(Problem(path, place_of(path, number), str(error)))
-                continue
-            rows += made
-            owner += [number] * len(made)
-        kept = self._kept(task, split, owner)
-        return pa.Table.from_pylist([rows[i] for i in kept], schema=SCHEMA), problems
-
-    def _row(self, row: Row, files: TaskFiles, split: str) -> dict[str, Any]:
-        """Raises BadRow where a picture is missing."""
-        paths = [picture_of(image, files.pictures) for image in row.images]
-        if None in paths:
-            where = ", ".join(dict.fromkeys(map(str, files.pictures)))
-            raise BadRow(f"there is no picture {row.images[paths.index(None)]} in {where}")
-        told = {
-            "golds": row.golds,
-            "image": row.images[0] if row.images else "",
-            "question": row.instruction,
-            **row.told,
-        }
-        return {
-            "images": [*map(str, paths)],
-            "instruction": row.instruction + (files.suffix if split == "test" else ""),
-            "answer": row.golds[0],
-            "content_kind": files.name,
-            "history": [{"question": question, "answer": answer} for question, answer in row.history],
-            "id": row.id,
-            "scoring": json.dumps(told, sort_keys=True),
-        }
-
-    def _kept(self, task: str, split: str, owner: list[int]) -> list[int]:
-        """The rows of a split among those of its file, in the file's order."""
+    def _kept(self, task: str, split: str, index: pa.Table) -> list[int]:
+        """The rows of a split among those of its file, in the file's order. What is drawn are the file's elements, bad
+        ones included, so that a row that turns bad moves no other one."""
         settings, files = self.settings, self.files[task]
-        order = np.random.default_rng([settings.subset_seed, zlib.crc32(task.encode())])
-        elements = list(dict.fromkeys(owner))
-        if split != "test" and files.validation is None and elements:
-            drawn = order.permutation(len(elements))
-            apart = {elements[i] for i in drawn[: max(1, round(settings.validation_share * len(elements)))]}
+        owner = index["element"].to_pylist()
+        owned = [*range(len(owner))]
+        if split != "test" and files.validation is None:
+            elements = int(index.schema.metadata[b"elements"])
+            order = np.random.default_rng([settings.subset_seed, zlib.crc32(task.encode())]).permutation(elements)
+            apart = {*order[: max(1, round(settings.validation_share * elements))].tolist()}
             owned = [i for i, element in enumerate(owner) if (element in apart) == (split == "validation")]
-        else:
-            owned = [*range(len(owner))]
         most = {"train": settings.train_rows, "test": settings.test_rows}.get(split)
         if most is None or most >= len(owned):
             return owned
         return sorted(np.random.default_rng([settings.subset_seed, 1]).permutation(owned)[:most].tolist())
-
-    def _tell(self, problems: list[Problem], left: int) -> None:
-        shown = "; ".join(map(str, problems[:TOLD])) + (f"; and {len(problems) - TOLD} more" if problems[TOLD:] else "")
-        if self.settings.on_bad_row == "error":
-            raise ValueError(
-                f"{len(problems)} rows cannot be read: {shown}. Mend them, or set benchmark.on_bad_row: skip"
-            )
-        warnings.warn(f"{len(problems)} rows are left out, {left} are read: {shown}", stacklevel=2)
-
-    def digest(self, task: str, split: str) -> str | None:
-        """Of what its rows say and of the sizes of its pictures; not of where they lie."""
-        table = self.rows(task, split)
-        sizes = [[os.path.getsize(path) for path in row] for row in table["images"].to_pylist()]
-        texts = {name: table[name].to_pylist() for name in table.column_names if name != "images"}
-        return digest([texts, sizes, self.rule(task), rows_code("mcit_core.benchmarks.files")])
 
     def open(self, row: Mapping[str, Any]) -> Example:
         """Raises ValueError that names a picture that cannot be read."""
@@ -288,7 +239,7 @@ class FilesBenchmark:
     def score_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
         """By the task's rule; see ScoresRows."""
         told = json.loads(scoring)
-        return score(self.rule(task), prediction.strip(), _gold(told, answer), row=told)
+        return best_score(self.rule(task), prediction.strip(), told.get("golds", [answer]), told)
 
     def content_score(self, task: str, prediction: str, answer: str, content_kind: str) -> float:
         return self.content_row(task, prediction, answer, "{}")
@@ -297,20 +248,79 @@ class FilesBenchmark:
         """1.0 where the content is right, whatever the form: by either of the task's rules, or after the normalisation
         of the VQA evaluation, of a letter also where it is the first word of one character."""
         told, scorings = json.loads(scoring), self._scoring(task)
-        gold = _gold(told, answer)
-        rules = [scorings.strict, scorings.published]
-        best = max(score(rule, prediction.strip(), gold, row=told) for rule in rules)
-        golds = gold if isinstance(gold, list) else [gold]
+        golds: list[str] = told.get("golds", [answer])
+        best = max(best_score(rule, prediction.strip(), golds, told) for rule in (scorings.strict, scorings.published))
         said = normalised(prediction)
-        same = any(said == normalised(one) for one in golds)
-        letters = [one.removesuffix(".") for one in golds if len(one.removesuffix(".")) == 1]
-        lettered = any(score("letter_coin", prediction, one.upper()) for one in letters)
+        same = bool(said) and said in map(normalised, golds)
+        letters = [gold.removesuffix(".") for gold in golds if len(gold.removesuffix(".")) == 1]
+        lettered = any(score("letter_coin", prediction, letter.upper()) for letter in letters)
         return max(best, float(same or lettered))
 
 
-def _gold(told: Mapping[str, Any], answer: str) -> str | list[str]:
-    golds: list[str] = told.get("golds", [answer])
-    return golds[0] if len(golds) == 1 else golds
+def _kept_index(path: Path) -> pa.Table | None:
+    """None where it is not there, damaged, or a picture of it is gone."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (pa.ArrowInvalid, OSError):
+        return None
+    pictures = pc.unique(table["images"].combine_chunks().flatten()).to_pylist()
+    return table if all(map(os.path.exists, pictures)) else None
+
+
+def _made_index(files: TaskFiles, path: Path, tests: bool) -> pa.Table:
+    """The rows of a file, made part by part: a large one would fill the memory as Python's objects."""
+    parts: list[pa.RecordBatch] = []
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    elements = 0
+    for number, found in read_objects(path):
+        try:
+            rows += [{**_row(row, files, tests), "element": elements} for row in rows_of(found, number)]
+        except BadRow as error:
+            problems.append(f"{place_of(path, number)}: {error}")
+        elements += 1
+        if len(rows) >= PART:
+            parts.append(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+            rows = []
+    parts.append(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    told = {"elements": str(elements), "problems": json.dumps(problems)}
+    return pa.Table.from_batches(parts).replace_schema_metadata(told)
+
+
+def _row(row: Row, files: TaskFiles, tests: bool) -> dict[str, Any]:
+    """Raises BadRow where a picture is missing, or no answer could be compared with its golds."""
+    folders = files.folders(tests)
+    paths = [picture_of(image, folders) for image in row.images]
+    if None in paths:
+        where = ", ".join(dict.fromkeys(map(str, folders)))
+        raise BadRow(f"there is no picture {row.images[paths.index(None)][:200]} in {where}")
+    told: dict[str, Any] = {"image": row.images[0] if row.images else "", "question": row.instruction, **row.told}
+    if len(row.golds) > 1:
+        told["golds"] = row.golds
+    if tests:
+        for rule in {files.scoring.strict, files.scoring.published}:
+            try:
+                best_score(rule, row.golds[0], row.golds, told)
+            except ValueError as error:
+                raise BadRow(f"by the rule {rule} {error}: {row.golds[0][:60]!r}") from error
+    return {
+        "images": [*map(str, paths)],
+        "instruction": row.instruction + (files.suffix if tests else ""),
+        "answer": row.golds[0],
+        "content_kind": files.name,
+        "history": [{"question": question, "answer": answer} for question, answer in row.history],
+        "id": row.id,
+        "scoring": json.dumps(told, sort_keys=True),
+    }
+
+
+def best_score(rule: str, prediction: str, golds: list[str], row: dict[str, Any]) -> float:
+    """By a rule that compares with one answer, the best over all that count as right. Raises ValueError where it cannot
+    be compared with one of them."""
+    if RULES[rule].several:
+        return score(rule, prediction, golds, row=row)
+    return max(score(rule, prediction, gold, row=row) for gold in golds)
 
 
 def _folder(inside: tuple[Path, ...], names: tuple[str, ...]) -> Path | None:
@@ -339,7 +349,9 @@ def _file(folder: Path, names: tuple[str, ...], task: str) -> Path:
 
 def picture_of(image: str, folders: tuple[Path, ...]) -> Path | None:
     """Where a picture is, None where it is in none of the folders."""
-    return next((path for folder in folders if (path := folder / image.removeprefix("./")).is_file()), None)
+    with suppress(OSError, ValueError):  # a name that no file can have
+        return next((path for folder in folders if (path := folder / image.removeprefix("./")).is_file()), None)
+    return None
 
 
 class Coin(FilesBenchmark):
@@ -349,7 +361,14 @@ class Coin(FilesBenchmark):
         assert isinstance(self.settings, CoinSettings)
         wanted = f"Instructions_{self.settings.instructions}"
         places = (self.root / wanted, self.root / "CoIN" / wanted)
-        return tuple(folder for folder in places if folder.is_dir())
+        found = tuple(folder for folder in places if folder.is_dir())
+        if not found:
+            there = sorted(path.name for path in self.root.glob("Instructions_*"))
+            raise FileNotFoundError(
+                f"benchmark.instructions: {self.root} has no folder {wanted}"
+                + (f"; it has {', '.join(there)}" if there else "")
+            )
+        return found
 
 
 class Ucit(FilesBenchmark):

@@ -66,11 +66,15 @@ def _elements(file: IO[bytes]) -> Iterator[tuple[int, object]]:
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, object]]:
     for number, line in enumerate(file, 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                yield number, BadRow(f"no JSON: {error}")
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if line.strip() == b"{":
+                yield number, BadRow("an object over several lines; expected a list of rows, or a row a line")
+                return
+            yield number, BadRow(f"no JSON: {' '.join(str(error).split())[:120]}")
 
 
 def rows_of(found: object, number: int) -> list[Row]:
@@ -79,7 +83,7 @@ def rows_of(found: object, number: int) -> list[Row]:
         raise found
     if not isinstance(found, dict):
         raise BadRow(f"expected an object with keys, got {type(found).__name__}")
-    name = next((str(found[key]) for key in NUMBER if found.get(key) is not None), str(number))
+    name = name_of(found, number)
     images = found.get("image", found.get("images"))
     images = [] if images is None else [images] if isinstance(images, str) else images
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
@@ -87,6 +91,11 @@ def rows_of(found: object, number: int) -> list[Row]:
     if "conversations" in found:
         return _conversation(found["conversations"], name, images)
     return [_question(found, name, images)]
+
+
+def name_of(found: Mapping[str, Any], number: int) -> str:
+    """The id of an element, its number where it has none."""
+    return next((str(found[key]) for key in NUMBER if found.get(key) is not None), str(number))
 
 
 def _conversation(turns: object, name: str, images: list[str]) -> list[Row]:
@@ -118,7 +127,10 @@ def _question(found: Mapping[str, Any], name: str, images: list[str]) -> Row:
     question = next((found[key] for key in QUESTION if isinstance(found.get(key), str)), None)
     if question is None:
         raise BadRow(f"no question: expected `conversations`, or one of {', '.join(QUESTION)}")
-    golds = found.get("answer_bbox", found.get("answer", found.get("answers")))
+    box = found.get("answer_bbox")
+    golds = found.get("answer", found.get("answers"))
+    if box is not None:
+        golds = str(box)  # of CoIN, a text; a list of four numbers reads alike
     golds = golds if isinstance(golds, list) else [golds]
     golds = [gold.get("answer") if isinstance(gold, dict) else gold for gold in golds]
     if not golds or not all(isinstance(gold, str | int | float) and str(gold).strip() for gold in golds):

@@ -81,14 +81,17 @@ class LlavaJson(FilesBenchmark):
             for split, file in files.items():
                 if file is not None and not (self.root / file).is_file():
                     raise FileNotFoundError(f"{path}, tasks.{name}.{split}: there is no file {self.root / file}")
-            folder = (self.root / task.train).parent
+            if task.train == task.test or task.test == task.validation:
+                raise ValueError(
+                    f"{path}, tasks.{name}: its test is {task.test}, which it is also trained or chosen by"
+                )
             begin = self._images or (self.root if task.images is None else self.root / task.images)
             yield TaskFiles(
                 name,
                 self.root / task.train,
                 self.root / task.test,
                 None if task.validation is None else self.root / task.validation,
-                (begin, folder, self.root),
+                (begin, self.root),
                 Scoring(rule, rule),
                 self.own.suffix if task.suffix is None else task.suffix,
             )

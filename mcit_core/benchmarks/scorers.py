@@ -220,8 +220,11 @@ def _common(one: list[str], other: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Rule:
+    """`several`: whether it takes several golds together; by another an answer is right where it is by one of them."""
+
     verdict: Callable[[str, Gold, Mapping[str, Any]], Verdict]
     sentence: str
+    several: bool = False
 
 
 RULES: dict[str, Rule] = {
@@ -248,17 +251,23 @@ RULES: dict[str, Rule] = {
     ),
     "fin": Rule(fin, "the answer is the gold in lower case without blanks and points"),
     "vqa_soft": Rule(
-        vqa_soft, "the official VQA normalisation, then the mean over all annotators but one of min(1, agreeing / 3)"
+        vqa_soft,
+        "the official VQA normalisation, then the mean over all annotators but one of min(1, agreeing / 3)",
+        several=True,
     ),
     "gqa": Rule(gqa, "the answer in lower case without points at its end is the gold as it is"),
     "iou": Rule(iou, "four numbers; intersection over union above 0.5; an inverted box is wrong"),
     "iou_coin": Rule(iou_coin, "as iou, after the brackets and then the first and the last character are taken off"),
     "ocr_list": Rule(
-        ocr_list, "any of the golds stands in the answer, in lower case; of handwritten formulas without blanks"
+        ocr_list,
+        "any of the golds stands in the answer, in lower case; of handwritten formulas without blanks",
+        several=True,
     ),
     "vp": Rule(vp, "the gold stands in the answer, both without blanks and points"),
     "rouge_l": Rule(
-        rouge_l, "ROUGE-L of a caption against its references, as pycocoevalcap has it, without its tokenizer"
+        rouge_l,
+        "ROUGE-L of a caption against its references, as pycocoevalcap has it, without its tokenizer",
+        several=True,
     ),
 }
 

@@ -45,7 +45,12 @@ class Projects:
         if self.projector is None:
             yield calls
             return
-        watch = self.projector.register_forward_hook(lambda _, sent, made: calls.append((sent[0], made)))
+
+        def note(_module: nn.Module, sent: tuple[object, ...], made: object) -> None:
+            if sent and isinstance(sent[0], Tensor) and isinstance(made, Tensor):
+                calls.append((sent[0], made))
+
+        watch = self.projector.register_forward_hook(note)
         try:
             yield calls
         finally:
@@ -73,5 +78,5 @@ class Projects:
                 "language model, so that it cannot be trained here; leave it out"
             )
         assert self.projector is not None
-        made: Tensor = functional_call(self.projector, dict(self._weights), (torch.cat(rows.seen),))
+        made: Tensor = functional_call(self.projector, dict(self._weights), (torch.cat([*filter(len, rows.seen)]),))
         return [*made.split(lengths)]

@@ -60,6 +60,9 @@ def test_bad_rows_are_refused_before_anything_runs(tmp_path: Path, monkeypatch: 
     path.write_text(json.dumps(rows))
     done = sweep(tmp_path, "llava_json", root)
     assert done.returncode == 2
-    assert "letters/train.json, row 2: there is no picture images/gone.png" in done.stdout + done.stderr
+    assert (
+        "letters/train.json: 1 rows cannot be read: row 2: there is no picture images/gone.png"
+        in done.stdout + done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs" / "public" / "accuracy.parquet").exists()

@@ -99,7 +99,7 @@ DEFECTS: dict[str, tuple[Plant, str]] = {
     "overlap": (in_training, "in_training"),
     "quote": (quote, "gold_never_right"),
     "letter": (lettered, "gold_never_right"),
-    "rationale": (rationale, "answer_in_prompt"),
+    "rationale": (rationale, "prompt_gives_away"),
     "outright": (outright, "answer_in_prompt"),
 }
 NOTES: dict[str, tuple[Plant, str]] = {
@@ -171,6 +171,30 @@ def test_a_file_that_is_cut_short_and_one_that_is_no_json(tmp_path: Path, capsys
     }  # fmt: skip
 
 
+def test_a_missing_folder_of_pictures_is_one_finding_and_names_with_marks_are_no_duplicates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = public_data.llava_json(tmp_path / "data")
+    path = root / "letters" / "train.json"
+    rows = json.loads(path.read_text())
+    for i, row in enumerate(rows):
+        row["id"] = f"img7#{i}"
+    path.write_text(json.dumps(rows))
+    (root / "colours" / "images").rename(tmp_path / "images")
+    code, told = checked(root, capsys)
+    assert code == 1
+    assert {found["kind"] for found in told["findings"] if found["defect"]} == {"missing_picture"}
+    assert checked(root, capsys, "--images", str(tmp_path))[0] == 0
+
+
+def test_coins_other_wordings_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = public_data.coin(tmp_path / "data")
+    (root / "Instructions_Original").rename(root / "Instructions_Diverse")
+    assert checked(root, capsys)[0] == 0
+    assert main([str(root), "--instructions", "10Type"]) == 2
+    assert "has no folder Instructions_10Type; it has Instructions_Diverse" in capsys.readouterr().err
+
+
 def test_an_empty_replay_file_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = public_data.mllm_dcl(tmp_path / "data")
     (root / "task1_replay30.json").write_text("[]")
@@ -222,7 +246,8 @@ def test_golds_that_can_be_right_are_left_alone() -> None:
     for gold, question, rule in [
         ("C", f"Which?{letters}", "exact"), ("2", "0. a\n1. b\n2. c\nAnswer with the option's letter", "exact_upper"),
         ('the "big" one', "what ?", "exact"), ("C. elegans", "which worm ?", "exact"), ("5'", "how long ?", "exact"),
-        ('12" x 5"', "how large ?", "exact"), ('"dragonfly', "what ?", "contains"), ("B", "", "letter"),
+        ('12" x 5"', "how large ?", "exact"), ('5"', "how long ?", "exact"), ('"5"', "which ?", "exact"),
+        ("1:30", f"When?{letters}", "exact_upper"), ('"dragonfly', "what ?", "contains"), ("B", "", "letter"),
         ("C. blue", f"Which?{letters}", "contains"), ("[0,0,1,1]", "where ?", "iou"),
     ]:  # fmt: skip
         assert never_right(gold, question, rule) is None, gold
@@ -236,6 +261,9 @@ def test_a_prompt_that_says_its_answer() -> None:
     assert said_outright("Which? Answer: left lung", "left lung")
     assert not said_outright("Answer the question using a single word or phrase.", "the")
     assert not said_outright("what is the answer ?", "the")
+    assert not said_outright("The answer is a single letter.", "A")
+    assert not said_outright("Answer: choose one of the options", "C")
+    assert not said_outright("The answer: yes or no", "yes")
     assert not said_outright("Is the answer in the picture red or blue ?", "red")
     assert guess("Which?\nA. red\nB. deep blue\nRationale: all of it is deep blue") == "B"
     assert guess("Which?\nA. red\nB. deep blue") is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +124,116 @@ def test_validation_comes_out_of_training_and_subsets_are_drawn_by_seed(folders:
     assert {*few.rows("colours", "test")["id"].to_pylist()} < {*ids[0, "test"]}
 
 
-def test_where_a_folder_lies_does_not_change_its_digest(folders: dict[str, Path], tmp_path: Path) -> None:
-    moved = public_data.llava_json(tmp_path / "elsewhere")
-    here, there = made("llava_json", folders["llava_json"]), made("llava_json", moved)
-    assert here.digest("colours", "train") == there.digest("colours", "train")
-    Image.new("RGB", (48, 48), (1, 2, 3)).save(moved / "colours" / "images" / "test_0000.png")
-    assert here.digest("colours", "test") != made("llava_json", moved).digest("colours", "test")
+def test_the_test_rows_have_the_pictures_of_the_test(tmp_path: Path) -> None:
+    """MLLM-CL's ability tasks number the pictures of both alike."""
+    root = public_data.mllm_acl(tmp_path / "acl")
+    shutil.copy(root / "OCR" / "images" / "train_0000.png", root / "OCR" / "images" / "test_0000.png")
+    shutil.copy(root / "OCR_test" / "images" / "test_0000.png", root / "OCR_test" / "images" / "train_0000.png")
+    benchmark = made("mllm_acl", root)
+    folders = {
+        split: {Path(p).parts[-3] for row in benchmark.rows("OCR", split)["images"].to_pylist() for p in row}
+        for split in ("train", "test")
+    }
+    assert folders == {"train": {"OCR"}, "test": {"OCR_test"}}
+
+
+def test_what_decides_an_index_is_in_its_key(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine")
+    told = "tasks: {mine: {train: colours/train.json, test: colours/test.json, suffix: ' %s'}}\n"
+    for word in ("One.", "Two."):
+        (root / "benchmark.yaml").write_text(told % word)
+        texts = made("llava_json", root).rows("mine", "test")["instruction"].to_pylist()
+        assert all(text.endswith(word) for text in texts)
+
+
+def test_no_validation_row_is_trained_on_whatever_turns_bad_or_comes_between(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=60, test=8)
+    path, folder = root / "colours" / "train.json", root / "colours"
+
+    def ids(split: str) -> set[str]:
+        benchmark = made("llava_json", root, validation_share=0.2, on_bad_row="skip")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return {*benchmark.rows("colours", split)["id"].to_pylist()}
+
+    validation = ids("validation")
+    (folder / "images" / f"train_{int(min(ids('train'))):04d}.png").unlink()
+    assert ids("validation") == validation
+    assert not ids("train") & validation
+    rows = json.loads(path.read_text())
+    (folder / "validation.json").write_text(json.dumps(rows[:5]))
+    path.write_text(json.dumps(rows[5:]))
+    assert not ids("train") & ids("validation")
+    (folder / "validation.json").unlink()
+    assert not ids("train") & ids("validation")
+    assert ids("train") | ids("validation") <= {row["id"] for row in rows[5:]}
+
+
+def test_several_golds_are_right_by_every_rule(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    path = root / "colours" / "test.json"
+    rows = json.loads(path.read_text())
+    for row in rows:
+        row["answer"] = [row["answer"], "Rot"]
+    path.write_text(json.dumps(rows))
+    benchmark = made("llava_json", root)
+    row = benchmark.rows("colours", "test").to_pylist()[0]
+    for said, points in ((row["answer"], 1), ("Rot", 1), ("rot", 0)):
+        assert benchmark.score_row("colours", said, row["answer"], row["scoring"]) == points
+    assert benchmark.content_row("colours", "rot", row["answer"], row["scoring"]) == 1
+
+
+def test_ten_annotators_and_boxes_that_are_lists(tmp_path: Path) -> None:
+    root = public_data.coin(tmp_path / "coin")
+    path = root / "Instructions_Original" / "VQAv2" / "val.json"
+    rows = json.loads(path.read_text())
+    for row in rows:
+        row["answers"] = [{"answer": row["answer"]}] * 3 + [{"answer": "grey"}] * 7
+        del row["answer"]
+    path.write_text(json.dumps(rows))
+    benchmark = made("coin", root)
+    row = benchmark.rows("VQAv2", "test").to_pylist()[0]
+    assert benchmark.score_row("VQAv2", row["answer"], row["answer"], row["scoring"]) == pytest.approx(0.9)
+    assert benchmark.content_row("VQAv2", "Grey", row["answer"], row["scoring"]) == 1
+    path = root / "Instructions_Original" / "Grounding" / "test.json"
+    rows = json.loads(path.read_text())
+    rows[0]["answer_bbox"], rows[1]["answer_bbox"] = [0, 0, 0.5, 0.5], "left"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=r"row 1: by the rule iou(_coin)? the gold is no box of four numbers: 'left'"):
+        made("coin", root).rows("Grounding", "test")
+
+
+@pytest.mark.parametrize("said", ["", "the", "?", "An"])
+def test_an_answer_of_nothing_has_no_content(said: str, folders: dict[str, Path]) -> None:
+    """The article A is dropped by the normalisation, and so is the letter."""
+    benchmark = made("coin", folders["coin"])
+    assert benchmark.content_score("ScienceQA", said, "A", "") == 0
+    assert benchmark.content_score("ScienceQA", "a", "A", "") == 1
+
+
+def test_odd_files_and_names(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    path = root / "colours" / "test.json"
+    rows = json.loads(path.read_text())
+    rows[2]["image"] = "x" * 5000
+    path.write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match="row 2: there is no picture xxx"):
+        made("llava_json", root).rows("colours", "test")
+    path.write_text(json.dumps({"data": rows}, indent=1))
+    with pytest.raises(ValueError, match=r"1 rows cannot be read: .*an object over several lines"):
+        made("llava_json", root).rows("colours", "test")
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"test\.json leaves no row for test"):
+        made("llava_json", root).rows("colours", "test")
+    lines = tmp_path / "deep.jsonl"
+    lines.write_text("[" * 100_000 + "\n")
+    assert isinstance(next(iter(read_objects(lines)))[1], BadRow)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    assert made("llava_json", root).rows("colours", "test").num_rows == 4
 
 
 def test_an_index_is_kept_and_made_again_when_its_file_or_a_picture_changes(tmp_path: Path) -> None:
@@ -140,7 +246,9 @@ def test_an_index_is_kept_and_made_again_when_its_file_or_a_picture_changes(tmp_
     path.write_text(json.dumps(rows))
     assert made("llava_json", root).rows("colours", "test")["answer"][0].as_py() == "purple"
     (root / "colours" / "images" / "test_0001.png").unlink()
-    with pytest.raises(ValueError, match=r"test\.json, row 1: there is no picture images/test_0001\.png"):
+    with pytest.raises(
+        ValueError, match=r"test\.json: 1 rows cannot be read: row 1: there is no picture images/test_0001\.png"
+    ):
         made("llava_json", root).rows("colours", "test")
 
 
@@ -153,7 +261,7 @@ def test_bad_rows_are_refused_with_their_places_or_left_out(tmp_path: Path) -> N
     del rows[4]["conversations"]
     path.write_text(json.dumps(rows))
     with pytest.raises(
-        ValueError, match=r"3 rows cannot be read: .*train\.json, row 1: conversations: turns out of order"
+        ValueError, match=r"train\.json: 3 rows cannot be read: row 1: conversations: turns out of order"
     ):
         made("llava_json", root).rows("colours", "train")
     skipping = made("llava_json", root, on_bad_row="skip", validation_share=0.3)
@@ -301,6 +409,7 @@ def test_a_benchmark_yaml_names_files_scorers_and_suffixes(tmp_path: Path) -> No
         ("tasks: {a: {train: x.json}}", r"benchmark\.yaml, tasks\.a\.test: Field required"),
         ("tasks: {a: {train: x.json, test: x.json, scorr: y}}", r"tasks\.a\.scorr: Extra inputs"),
         ("tasks: {a: {train: x.json, test: x.json}}", r"tasks\.a\.train: there is no file"),
+        ("tasks: {a: {train: colours/test.json, test: colours/test.json}}", "which it is also trained or chosen by"),
         ("scorer: exakt\ntasks: {a: {train: colours/train.json, test: colours/test.json}}", "did you mean 'exact'"),
     ],
 )

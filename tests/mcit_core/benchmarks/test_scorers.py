@@ -123,6 +123,15 @@ CASES: dict[str, list[Case]] = {
         ("left of", "leftof", 1), ("leftof", "left of", 1), ("3.5", "35", 1), ("x", "", 1), ("4", "3", 0), ("30", "3", 1),
         ("0", "00", 0), ("Yes", "yes", 0),
     ],
+    # (1 + 1.44) p r / (r + 1.44 p) of the best precision p and the best recall r
+    "rouge_l": [
+        ("a b c", "a b c", 1), ("a b", "a b c", 2.44 * 2 / 3 / (2 / 3 + 1.44)), ("a b c", "a b", 2.44 * 2 / 3 / (1 + 0.96)),
+        ("c b a", "a b c", 1 / 3), ("x", "a b c", 0), ("", "a b c", 0), ("a x b y c", "a b c", 2.44 * 0.6 / (1 + 1.44 * 0.6)),
+        ("a", ["b", "a"], 1), ("a b", ["a c", "b d"], 0.5), ("a b c d", ["a b", "c d"], 2.44 * 0.5 / (1 + 0.72)), ("A", "a", 0),
+        ("a.", "a", 0), ("the cat sat", "the cat sat on the mat", 2.44 * 0.5 / (0.5 + 1.44)),
+        ("the the the", "the cat", 2.44 / 6 / (0.5 + 0.48)), ("a  b", "a b", 2.44 * 2 / 3 / (1 + 0.96)), ("a b a b", "b a b a", 0.75),
+        ("a", ["a"] * 5, 1), ("dog", "cat", 0), ("a b c", "a x c", 2 / 3), ("sat the cat", "the cat sat", 2 / 3),
+    ],
 }  # fmt: skip
 WITH_ROW: list[tuple[str, str, str | list[str], dict[str, Any], float]] = [
     ("sci", "Mars", "mars", {"image": "images/TQA_12.png"}, 1),

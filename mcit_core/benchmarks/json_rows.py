@@ -19,6 +19,9 @@ import ijson
 ASKS, ANSWERS = ("human", "user"), ("gpt", "assistant")
 #: keys of a test row's question and of its number, by what is looked at first
 QUESTION, NUMBER = ("text", "question", "instruction", "prompt"), ("question_id", "id")
+#: how an event changes the depth, and how deep a file may be
+OPENS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
+DEEPEST = 32
 #: further keys of a test row that a rule of scoring looks at
 TOLD = ("category", "answer_type", "type", "task")
 
@@ -55,11 +58,22 @@ def read_objects(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _elements(file: IO[bytes]) -> Iterator[tuple[int, object]]:
-    number = 0
+    number = depth = 0
+    builder = ijson.ObjectBuilder()
     try:
-        for found in ijson.items(file, "item", use_float=True):
-            yield number, found
-            number += 1
+        events = ijson.basic_parse(file, use_float=True)
+        next(events)  # the array itself opens
+        for event, value in events:
+            if depth == 0 and event == "end_array":
+                break
+            depth += OPENS.get(event, 0)
+            if depth > DEEPEST:
+                yield number, BadRow(f"lists in lists, more than {DEEPEST} deep; nothing is read from here on")
+                return
+            builder.event(event, value)
+            if depth == 0:
+                yield number, builder.value
+                number, builder = number + 1, ijson.ObjectBuilder()
     except (ijson.JSONError, UnicodeDecodeError) as error:
         yield number, BadRow(f"no JSON from here on: {' '.join(str(error).split())[:120]}")
 

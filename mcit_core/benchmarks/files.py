@@ -271,7 +271,7 @@ def _kept_index(path: Path) -> pa.Table | None:
 def _made_index(files: TaskFiles, path: Path, tests: bool) -> pa.Table:
     """The rows of a file, made part by part: a large one would fill the memory as Python's objects."""
     parts: list[pa.RecordBatch] = []
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     problems: list[str] = []
     elements = 0
     for number, found in read_objects(path):
@@ -288,14 +288,14 @@ def _made_index(files: TaskFiles, path: Path, tests: bool) -> pa.Table:
     return pa.Table.from_batches(parts).replace_schema_metadata(told)
 
 
-def _row(row: Row, files: TaskFiles, tests: bool) -> dict[str, Any]:
+def _row(row: Row, files: TaskFiles, tests: bool) -> dict[str, object]:
     """Raises BadRow where a picture is missing, or no answer could be compared with its golds."""
     folders = files.folders(tests)
     paths = [picture_of(image, folders) for image in row.images]
     if None in paths:
         where = ", ".join(dict.fromkeys(map(str, folders)))
         raise BadRow(f"there is no picture {row.images[paths.index(None)][:200]} in {where}")
-    told: dict[str, Any] = {"image": row.images[0] if row.images else "", "question": row.instruction, **row.told}
+    told: dict[str, object] = {"image": row.images[0] if row.images else "", "question": row.instruction, **row.told}
     if len(row.golds) > 1:
         told["golds"] = row.golds
     if tests:
@@ -315,7 +315,7 @@ def _row(row: Row, files: TaskFiles, tests: bool) -> dict[str, Any]:
     }
 
 
-def best_score(rule: str, prediction: str, golds: list[str], row: dict[str, Any]) -> float:
+def best_score(rule: str, prediction: str, golds: list[str], row: dict[str, object]) -> float:
     """By a rule that compares with one answer, the best over all that count as right. Raises ValueError where it cannot
     be compared with one of them."""
     if RULES[rule].several:

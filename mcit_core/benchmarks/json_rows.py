@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import ijson
 
@@ -107,7 +107,7 @@ def rows_of(found: object, number: int) -> list[Row]:
     return [_question(found, name, images)]
 
 
-def name_of(found: Mapping[str, Any], number: int) -> str:
+def name_of(found: Mapping[str, object], number: int) -> str:
     """The id of an element, its number where it has none."""
     return next((str(found[key]) for key in NUMBER if found.get(key) is not None), str(number))
 
@@ -137,8 +137,9 @@ def _conversation(turns: object, name: str, images: list[str]) -> list[Row]:
     ]
 
 
-def _question(found: Mapping[str, Any], name: str, images: list[str]) -> Row:
-    question = next((found[key] for key in QUESTION if isinstance(found.get(key), str)), None)
+def _question(found: Mapping[str, object], name: str, images: list[str]) -> Row:
+    texts = (found.get(key) for key in QUESTION)
+    question = next((text for text in texts if isinstance(text, str)), None)
     if question is None:
         raise BadRow(f"no question: expected `conversations`, or one of {', '.join(QUESTION)}")
     box = found.get("answer_bbox")

@@ -14,13 +14,14 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mcit_core.benchmarks.vqa_words import normalised, soft_accuracy
 from mcit_core.registry import near
 
 #: one right answer, or several
 Gold = str | list[str]
+#: a test row, for the rules that look at its image's name, its question or its category
+Told = Mapping[str, object]
 #: a verdict in [0, 1] and how it came about
 Verdict = tuple[float, str]
 LETTERS = "ABCDE"
@@ -45,15 +46,15 @@ def _in(told: str, said: str) -> Verdict:
     return float(told in said), f"{told!r} is looked for in {said!r}"
 
 
-def exact(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def exact(prediction: str, gold: Gold, row: Told) -> Verdict:
     return _same(prediction, _one(gold))
 
 
-def exact_upper(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def exact_upper(prediction: str, gold: Gold, row: Told) -> Verdict:
     return _same(prediction.upper(), _one(gold).upper())
 
 
-def exact_lower(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def exact_lower(prediction: str, gold: Gold, row: Told) -> Verdict:
     if "Unanswerable" in prediction:
         return 0.0, "an answer with 'Unanswerable' is wrong"
     return _same(prediction.lower(), _one(gold).lower())
@@ -66,7 +67,7 @@ def _prefixed(text: str, letters: str) -> str | None:
     return text[0] if len(text) >= 3 and text[0] in letters and text[1:3] == ". " else None
 
 
-def letter(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def letter(prediction: str, gold: Gold, row: Told) -> Verdict:
     found = _prefixed(prediction, LETTERS)
     if found is None:
         told = re.findall(r"The answer is ([A-Z])\.", prediction)
@@ -76,7 +77,7 @@ def letter(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
     return _same(found, _one(gold))
 
 
-def letter_coin(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def letter_coin(prediction: str, gold: Gold, row: Told) -> Verdict:
     found = _prefixed(prediction, LETTERS)
     if found is None:
         word = re.search(r"\b\w\b", prediction)
@@ -86,7 +87,7 @@ def letter_coin(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
     return _same(found, _one(gold))
 
 
-def contains_rs(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def contains_rs(prediction: str, gold: Gold, row: Told) -> Verdict:
     if "Unanswerable" in prediction:
         return 0.0, "an answer with 'Unanswerable' is wrong"
     said, told = prediction.lower(), _one(gold).lower()
@@ -99,18 +100,18 @@ def contains_rs(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
     return float(any(form in said for form in forms)), f"{told!r} beside a blank, a point or a comma in {said!r}"
 
 
-def contains(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def contains(prediction: str, gold: Gold, row: Told) -> Verdict:
     if "Unanswerable" in prediction:
         return 0.0, "an answer with 'Unanswerable' is wrong"
     return _in(_one(gold).lower(), prediction.lower())
 
 
-def either_contains(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def either_contains(prediction: str, gold: Gold, row: Told) -> Verdict:
     told = _one(gold)
     return float(told in prediction or prediction in told), f"{told!r} in {prediction!r} or the other way round"
 
 
-def sci(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def sci(prediction: str, gold: Gold, row: Told) -> Verdict:
     if "Unanswerable" in prediction:
         return 0.0, "an answer with 'Unanswerable' is wrong"
     said, told = prediction.lower(), _one(gold).lower()
@@ -123,14 +124,14 @@ def sci(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
     return _in(told, said)
 
 
-def fin(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def fin(prediction: str, gold: Gold, row: Told) -> Verdict:
     if "Unanswerable" in prediction:
         return 0.0, "an answer with 'Unanswerable' is wrong"
     said, told = (text.lower().replace(" ", "").replace(".", "") for text in (prediction, _one(gold)))
     return _same(said, told)
 
 
-def vqa_soft(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def vqa_soft(prediction: str, gold: Gold, row: Told) -> Verdict:
     golds = _golds(gold)
     agree = sum(normalised(one) == normalised(prediction) for one in golds)
     return soft_accuracy(
@@ -138,7 +139,7 @@ def vqa_soft(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
     ), f"{normalised(prediction)!r} agrees with {agree} of {len(golds)} annotators"
 
 
-def gqa(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def gqa(prediction: str, gold: Gold, row: Told) -> Verdict:
     return _same(prediction.rstrip(".").lower(), _one(gold))
 
 
@@ -170,16 +171,16 @@ def _overlap(said: Box | None, told: Box | None) -> Verdict:
     return float(share > 0.5), f"IoU {share:.3f}, of {list(said)} with {list(told)}"
 
 
-def iou(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def iou(prediction: str, gold: Gold, row: Told) -> Verdict:
     return _overlap(_box(prediction), _box(_one(gold)))
 
 
-def iou_coin(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def iou_coin(prediction: str, gold: Gold, row: Told) -> Verdict:
     lossy = prediction.replace("[", "").replace("]", "")[1:-1]
     return _overlap(_box(lossy), _box(_one(gold)))
 
 
-def ocr_list(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def ocr_list(prediction: str, gold: Gold, row: Told) -> Verdict:
     said, golds = prediction.lower(), [one.lower() for one in _golds(gold)]
     kind = str(row.get("category", row.get("answer_type", row.get("type", ""))))
     if kind in ("HME", "HME100k", "Handwritten Mathematical Expression Recognition"):
@@ -187,12 +188,12 @@ def ocr_list(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
     return float(any(one in said for one in golds)), f"any of {golds} is looked for in {said!r}"
 
 
-def vp(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def vp(prediction: str, gold: Gold, row: Told) -> Verdict:
     said, told = (text.replace(" ", "").replace(".", "") for text in (prediction, _one(gold)))
     return _in(told, said)
 
 
-def rouge_l(prediction: str, gold: Gold, row: Mapping[str, Any]) -> Verdict:
+def rouge_l(prediction: str, gold: Gold, row: Told) -> Verdict:
     """Lin 2004 as pycocoevalcap has it: of the longest common subsequence of words the best precision and the best
     recall over the references, put together with beta 1.2."""
     said = prediction.split(" ")
@@ -222,7 +223,7 @@ def _common(one: list[str], other: list[str]) -> int:
 class Rule:
     """`several`: whether it takes several golds together; by another an answer is right where it is by one of them."""
 
-    verdict: Callable[[str, Gold, Mapping[str, Any]], Verdict]
+    verdict: Callable[[str, Gold, Told], Verdict]
     sentence: str
     several: bool = False
 
@@ -304,7 +305,7 @@ TASKS: dict[str, dict[str, Scoring]] = {
 }
 
 
-def verdict(rule: str, prediction: str, gold: Gold, row: Mapping[str, Any] | None = None) -> Verdict:
+def verdict(rule: str, prediction: str, gold: Gold, row: Told | None = None) -> Verdict:
     """A score in [0, 1] and how it came about. Raises KeyError for an unknown rule and ValueError for a gold that it
     cannot be compared with."""
     if rule not in RULES:
@@ -312,7 +313,7 @@ def verdict(rule: str, prediction: str, gold: Gold, row: Mapping[str, Any] | Non
     return RULES[rule].verdict(prediction, gold, row or {})
 
 
-def score(rule: str, prediction: str, gold: Gold, *, row: dict[str, Any] | None = None) -> float:
+def score(rule: str, prediction: str, gold: Gold, *, row: dict[str, object] | None = None) -> float:
     """In [0, 1]. `gold`: the right answer, or a list where there are several; `row`: the test row, for the rules that
     look at its image's name, its question or its category. Raises as `verdict`."""
     return verdict(rule, prediction, gold, row)[0]

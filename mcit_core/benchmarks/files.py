@@ -178,9 +178,9 @@ class FilesBenchmark:
         """The rows of a file, kept below the user's cache as long as neither it nor what it is read by changes. Its
         metadata: how many `elements` the file has, and its `problems`."""
         made_of = [rows_code("mcit_core.benchmarks.files"), files.name, files.suffix if tests else ""]
-        made_of += [file_digest(path), *map(str, files.folders(tests))]
+        made_of += [file_digest(path), *map(str, files.folders(tests)), files.scoring.strict, files.scoring.published]
         kept = user_cache() / "indexes" / f"{digest(made_of)[:32]}.arrow"
-        table = _kept_index(kept)
+        table = _kept_index(kept, files.folders(tests))
         if table is None:
             table = _made_index(files, path, tests)
             with suppress(OSError):  # where it cannot be kept it is made again
@@ -257,15 +257,17 @@ class FilesBenchmark:
         return max(best, float(same or lettered))
 
 
-def _kept_index(path: Path) -> pa.Table | None:
-    """None where it is not there, damaged, or a picture of it is gone."""
+def _kept_index(path: Path, folders: tuple[Path, ...]) -> pa.Table | None:
+    """None where it is not there, damaged, or a picture of it is gone, or has come, since."""
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
     except (pa.ArrowInvalid, OSError):
         return None
     pictures = pc.unique(table["images"].combine_chunks().flatten()).to_pylist()
-    return table if all(map(os.path.exists, pictures)) else None
+    missing: list[str] = json.loads(table.schema.metadata[b"missing"])
+    same = all(map(os.path.exists, pictures)) and not any(picture_of(image, folders) for image in missing)
+    return table if same else None
 
 
 def _made_index(files: TaskFiles, path: Path, tests: bool) -> pa.Table:
@@ -273,18 +275,20 @@ def _made_index(files: TaskFiles, path: Path, tests: bool) -> pa.Table:
     parts: list[pa.RecordBatch] = []
     rows: list[dict[str, object]] = []
     problems: list[str] = []
+    missing: list[str] = []
     elements = 0
     for number, found in read_objects(path):
         try:
             rows += [{**_row(row, files, tests), "element": elements} for row in rows_of(found, number)]
         except BadRow as error:
             problems.append(f"{place_of(path, number)}: {error}")
+            missing += [error.picture] if error.picture else []
         elements += 1
         if len(rows) >= PART:
             parts.append(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
             rows = []
     parts.append(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
-    told = {"elements": str(elements), "problems": json.dumps(problems)}
+    told = {"elements": str(elements), "problems": json.dumps(problems), "missing": json.dumps(missing)}
     return pa.Table.from_batches(parts).replace_schema_metadata(told)
 
 
@@ -293,8 +297,8 @@ def _row(row: Row, files: TaskFiles, tests: bool) -> dict[str, object]:
     folders = files.folders(tests)
     paths = [picture_of(image, folders) for image in row.images]
     if None in paths:
-        where = ", ".join(dict.fromkeys(map(str, folders)))
-        raise BadRow(f"there is no picture {row.images[paths.index(None)][:200]} in {where}")
+        where, image = ", ".join(dict.fromkeys(map(str, folders))), row.images[paths.index(None)]
+        raise BadRow(f"there is no picture {image[:200]} in {where}", picture=image)
     told: dict[str, object] = {"image": row.images[0] if row.images else "", "question": row.instruction, **row.told}
     if len(row.golds) > 1:
         told["golds"] = row.golds

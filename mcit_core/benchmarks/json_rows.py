@@ -27,7 +27,11 @@ TOLD = ("category", "answer_type", "type", "task")
 
 
 class BadRow(ValueError):
-    """A row that cannot be read; its text says why."""
+    """A row that cannot be read; its text says why. `picture`: the one that is missing, if that is why."""
+
+    def __init__(self, why: str, picture: str = "") -> None:
+        super().__init__(why)
+        self.picture = picture
 
 
 @dataclass(frozen=True)

@@ -250,6 +250,8 @@ def test_an_index_is_kept_and_made_again_when_its_file_or_a_picture_changes(tmp_
         ValueError, match=r"test\.json: 1 rows cannot be read: row 1: there is no picture images/test_0001\.png"
     ):
         made("llava_json", root).rows("colours", "test")
+    Image.new("RGB", (48, 48)).save(root / "colours" / "images" / "test_0001.png")  # now it has come
+    assert made("llava_json", root).rows("colours", "test").num_rows == 4
 
 
 def test_bad_rows_are_refused_with_their_places_or_left_out(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from mcit_core.miniworld.draw import Picture
-from mcit_core.miniworld.mixture import mixture_example, mixture_picture
+from mcit_core.miniworld.draw import Picture, draw, random_picture
+from mcit_core.miniworld.mixture import LOOKS, mixture_example, mixture_picture
 from mcit_core.models.mini_pretraining import Log, schedule
 from mcit_core.models.smol_parts import PATCH, SIDE, bare, image_processor
 
@@ -50,16 +50,25 @@ class Seen:
 
 
 @torch.no_grad()
-def seen_pictures(tower: nn.Module, count: int, stream: str) -> Seen:
+def seen_pictures(tower: nn.Module, count: int, stream: str, plain: float = 0.0) -> Seen:
+    """Of the mixture; a share `plain` are scenes of one or two shapes in its looks."""
     rng, process = np.random.default_rng(STREAM[stream]), image_processor()
     pictures: list[Picture] = []
     tokens = []
     while len(pictures) < count:
-        drawn = [mixture_picture(rng) for _ in range(min(64, count - len(pictures)))]
+        drawn = [
+            plain_picture(rng) if plain and rng.random() < plain else mixture_picture(rng)
+            for _ in range(min(64, count - len(pictures)))
+        ]
         pictures += [picture for picture, _ in drawn]
         pixels = process([Image.fromarray(array) for _, array in drawn], return_tensors="pt").pixel_values
         tokens.append(tower(pixels).last_hidden_state.bfloat16())
     return Seen(pictures, torch.cat(tokens))
+
+
+def plain_picture(rng: np.random.Generator) -> tuple[Picture, np.ndarray]:
+    picture, looks = random_picture("scene", rng, most=2), LOOKS["scene"]
+    return picture, draw(picture, looks[int(rng.integers(len(looks)))], rng)
 
 
 @dataclass(frozen=True)
@@ -175,8 +184,9 @@ def main() -> None:
     parser.add_argument("--continue-from", type=Path, default=None, help="a checkpoint whose projector is trained on")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--pictures", type=int, default=24000)
+    parser.add_argument("--plain", type=float, default=0.0, help="share of scenes of one or two shapes")
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="the language model's rank; 0: it stays")
-    parser.add_argument("--lr", type=float, default=2e-3, help="of the projector; low-rank changes have a fifth")
+    parser.add_argument("--lr", type=float, default=2e-3, help="of the projector; low-rank changes have two fifths")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -191,12 +201,13 @@ def main() -> None:
         before = json.loads((args.continue_from / "card.json").read_text())["commands"]
         (args.out / "earlier_log.jsonl").write_text((args.continue_from / "pretraining_log.jsonl").read_text())
     tower = network.model.vision_tower
-    seen, apart = seen_pictures(tower, args.pictures, "pictures"), seen_pictures(tower, 512, "held_out")
+    seen = seen_pictures(tower, args.pictures, "pictures", args.plain)
+    apart = seen_pictures(tower, 512, "held_out")
     log(phase="seen", pictures=len(seen.pictures))
     model = Trained(network, tokenizer, args.lora)
     changes = [p for name, p in model.named_parameters() if "lora_" in name]
     optimizer = torch.optim.AdamW(
-        [{"params": [*model.projector.parameters()], "share": 1.0}, {"params": changes, "share": 0.2}], weight_decay=0.0
+        [{"params": [*model.projector.parameters()], "share": 1.0}, {"params": changes, "share": 0.4}], weight_decay=0.0
     )
 
     def save(minutes: float) -> None:

@@ -101,11 +101,17 @@ def test_numbers_that_are_none_are_broken() -> None:
 
 def test_a_prompt_of_ones_own_and_an_answer_of_ones_own_are_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(folder_of("llava"))
-    render, generate = model.render, model.generate
-    monkeypatch.setattr(model, "render", lambda *given: render(*given) + " ")
+    render, prepare, generate = model.texts.render, model.prepare, model.generate
+
+    def own_prompt(examples: list[Example], length: int) -> object:
+        with monkeypatch.context() as patch:
+            patch.setattr(model.texts, "render", lambda *given, **more: render(*given, **more) + " ")
+            return prepare(examples, length)
+
+    monkeypatch.setattr(model, "prepare", own_prompt)
     monkeypatch.setattr(model, "generate", lambda *given: [f"{answer} ." for answer in generate(*given)])
     broken = {law.name: law.note for law in check.tried(model, []) if not law.holds}
-    assert broken["a prompt's tokens = those of the chat template"] == "0 of 4"
+    assert broken["a prompt's tokens = those of the chat template"] == "0 of 5"
     assert broken["generation = the likeliest token, step by step"] == "0 of 4"
 
 

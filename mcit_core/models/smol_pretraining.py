@@ -212,9 +212,8 @@ def main() -> None:
 
     def save(minutes: float) -> None:
         save_file(model.tensors(), args.out / "projector.safetensors")
-        options = " ".join(
-            f"--{k.replace('_', '-')} {v}" for k, v in vars(args).items() if k != "out" and v is not None
-        )
+        shown = {**vars(args), "continue_from": args.continue_from and "BEFORE"}
+        options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in shown.items() if k != "out" and v is not None)
         card = {
             "sha256": hashlib.sha256((args.out / "projector.safetensors").read_bytes()).hexdigest(),
             "parameters": sum(tensor.numel() for tensor in model.tensors().values()),

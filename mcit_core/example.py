@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from PIL.Image import DecompressionBombError, Image
+from PIL.Image import open as open_picture
 
 
 @dataclass(frozen=True)
@@ -17,3 +16,12 @@ class Example:
     images: tuple[Image, ...]
     instruction: str
     history: tuple[tuple[str, str], ...] = ()
+
+
+def read_picture(path: str) -> Image:
+    """A file in colour, of an animation the first frame. Raises ValueError that names one that cannot be read."""
+    try:
+        with open_picture(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, DecompressionBombError) as error:  # of a damaged PNG a SyntaxError
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error

@@ -52,9 +52,7 @@ def file_digest(path: Path) -> str:
         with FileLock(f"{cache}.lock"):
             with suppress(OSError, ValueError):
                 known = json.loads(cache.read_text())
-            scratch = cache.with_suffix(f".{os.getpid()}.tmp")
-            scratch.write_text(json.dumps({**known, name: found}))
-            os.replace(scratch, cache)
+            write_atomic(cache, json.dumps({**known, name: found}).encode())
     return found
 
 

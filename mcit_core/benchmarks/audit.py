@@ -155,18 +155,18 @@ class Audit:
                 text = "ids with leading zeros: read as numbers they fit no answer file"
                 self._found("leading_zeros", files, split, text, f"{where}: {name}", defect=False)
             for row in rows:
-                self._row(files, split, file, number, row)
+                self._row(files, split, file, number, row, where)
                 told = guess(row.instruction)
                 if told is not None:
                     guesses.append((told, row.golds[0][:1]))
         self._judge(files, split, path, guesses)
         return file
 
-    def _row(self, files: TaskFiles, split: str, file: File, number: int, row: Row) -> None:
-        where = f"{file.path}, {place_of(file.path, number)}"
+    def _row(self, files: TaskFiles, split: str, file: File, number: int, row: Row, where: str) -> None:
+        folders = files.folders(split == "test")
         pictures: list[Path] = []
         for image in row.images:
-            path = picture_of(image, files.folders(split == "test"))
+            path = picture_of(image, folders)
             if path is None:
                 self._found("missing_picture", files, split, "pictures that are not there", f"{where}: {image}")
             else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,15 +21,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from mcit_core.benchmarks.json_rows import BadRow, Row, read_objects, rows_of
 from mcit_core.benchmarks.layouts import COIN, MLLM_ACL, MLLM_DCL, TEST, TRAIN, UCIT, VALIDATION, Layout
 from mcit_core.benchmarks.scorers import RULES, Scoring, score
 from mcit_core.benchmarks.settings import CoinSettings, FilesSettings
 from mcit_core.benchmarks.vqa_words import normalised
-from mcit_core.example import Example
-from mcit_core.folders import file_digest, user_cache
+from mcit_core.example import Example, read_picture
+from mcit_core.folders import file_digest, user_cache, write_atomic
 from mcit_core.registry import near
 from mcit_core.stages.digest import digest
 from mcit_core.stages.fingerprint import rows_code
@@ -185,10 +183,10 @@ class FilesBenchmark:
             table = _made_index(files, path, tests)
             with suppress(OSError):  # where it cannot be kept it is made again
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                scratch = kept.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
-                with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_file(sink, table.schema) as writer:
                     writer.write_table(table)
-                os.replace(scratch, kept)
+                write_atomic(kept, sink.getvalue().to_pybytes())
         problems: list[str] = json.loads(table.schema.metadata[b"problems"])
         if problems:
             self._tell(path, problems)
@@ -221,15 +219,8 @@ class FilesBenchmark:
 
     def open(self, row: Mapping[str, Any]) -> Example:
         """Raises ValueError that names a picture that cannot be read."""
-        pictures = []
-        for path in row["images"]:
-            try:
-                with Image.open(path) as picture:
-                    pictures.append(picture.convert("RGB"))
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                raise ValueError(f"{path} cannot be read as a picture: {error}") from error
         history = tuple((turn["question"], turn["answer"]) for turn in row.get("history") or [])
-        return Example(tuple(pictures), row["instruction"], history)
+        return Example(tuple(map(read_picture, row["images"])), row["instruction"], history)
 
     # --- scores
 
@@ -346,7 +337,8 @@ def _file(folder: Path, names: tuple[str, ...], task: str) -> Path:
         if found:
             told = ", ".join(path.name for path in found)
             raise ValueError(
-                f"task {task}: {folder} has several files like {name} ({told}); say which in a benchmark.yaml"
+                f"task {task}: {folder} has several files like {name} ({told}); keep one of them there, or "
+                "(llava_json) say which in a benchmark.yaml"
             )
     raise FileNotFoundError(f"task {task}: {folder} has none of {', '.join(names)}")
 

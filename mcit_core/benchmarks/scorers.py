@@ -55,8 +55,6 @@ def exact_upper(prediction: str, gold: Gold, row: Told) -> Verdict:
 
 
 def exact_lower(prediction: str, gold: Gold, row: Told) -> Verdict:
-    if "Unanswerable" in prediction:
-        return 0.0, "an answer with 'Unanswerable' is wrong"
     return _same(prediction.lower(), _one(gold).lower())
 
 
@@ -88,8 +86,6 @@ def letter_coin(prediction: str, gold: Gold, row: Told) -> Verdict:
 
 
 def contains_rs(prediction: str, gold: Gold, row: Told) -> Verdict:
-    if "Unanswerable" in prediction:
-        return 0.0, "an answer with 'Unanswerable' is wrong"
     said, told = prediction.lower(), _one(gold).lower()
     if " " in told:
         return _in(told, said)
@@ -101,8 +97,6 @@ def contains_rs(prediction: str, gold: Gold, row: Told) -> Verdict:
 
 
 def contains(prediction: str, gold: Gold, row: Told) -> Verdict:
-    if "Unanswerable" in prediction:
-        return 0.0, "an answer with 'Unanswerable' is wrong"
     return _in(_one(gold).lower(), prediction.lower())
 
 
@@ -112,8 +106,6 @@ def either_contains(prediction: str, gold: Gold, row: Told) -> Verdict:
 
 
 def sci(prediction: str, gold: Gold, row: Told) -> Verdict:
-    if "Unanswerable" in prediction:
-        return 0.0, "an answer with 'Unanswerable' is wrong"
     said, told = prediction.lower(), _one(gold).lower()
     source = str(row.get("image", "")).rpartition("/")[2].partition("_")[0]
     if source in ("AI2D", "TQA", "VQA", "SciVerse"):
@@ -125,8 +117,6 @@ def sci(prediction: str, gold: Gold, row: Told) -> Verdict:
 
 
 def fin(prediction: str, gold: Gold, row: Told) -> Verdict:
-    if "Unanswerable" in prediction:
-        return 0.0, "an answer with 'Unanswerable' is wrong"
     said, told = (text.lower().replace(" ", "").replace(".", "") for text in (prediction, _one(gold)))
     return _same(said, told)
 
@@ -221,26 +211,35 @@ def _common(one: list[str], other: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Rule:
-    """`several`: whether it takes several golds together; by another an answer is right where it is by one of them."""
+    """`several`: whether it takes several golds together; by another an answer is right where it is by one of them.
+    `abstaining_wrong`: whether an answer with 'Unanswerable' in it is wrong, whatever the gold."""
 
     verdict: Callable[[str, Gold, Told], Verdict]
     sentence: str
     several: bool = False
+    abstaining_wrong: bool = False
 
 
 RULES: dict[str, Rule] = {
     "exact": Rule(exact, "the answer is the gold, character by character"),
     "exact_upper": Rule(exact_upper, "the answer is the gold, both in upper case"),
-    "exact_lower": Rule(exact_lower, "the answer is the gold, both in lower case; 'Unanswerable' in it is wrong"),
+    "exact_lower": Rule(
+        exact_lower, "the answer is the gold, both in lower case; 'Unanswerable' in it is wrong", abstaining_wrong=True
+    ),
     "letter": Rule(letter, "one letter A to E, or a letter before '. ', or exactly one 'The answer is X.'"),
     "letter_coin": Rule(
         letter_coin, "one letter A to E, or a letter before '. ', or the first word of one character ('a' is A)"
     ),
-    "contains": Rule(contains, "the gold stands in the answer, both in lower case; 'Unanswerable' in it is wrong"),
+    "contains": Rule(
+        contains,
+        "the gold stands in the answer, both in lower case; 'Unanswerable' in it is wrong",
+        abstaining_wrong=True,
+    ),
     "contains_rs": Rule(
         contains_rs,
         "the gold stands in the answer in lower case, a gold of one word in an answer of several beside a blank, a "
         "point or a comma; 'Unanswerable' in it is wrong",
+        abstaining_wrong=True,
     ),
     "either_contains": Rule(
         either_contains, "the gold stands in the answer or the answer in the gold: an empty one too"
@@ -248,9 +247,14 @@ RULES: dict[str, Rule] = {
     "sci": Rule(
         sci,
         "by the image file's first letters: exact in lower case (AI2D, TQA, VQA, SciVerse), the share of the gold's "
-        "parts (a question with 'Which states'), else the gold stands in the answer",
+        "parts (a question with 'Which states'), else the gold stands in the answer; 'Unanswerable' in it is wrong",
+        abstaining_wrong=True,
     ),
-    "fin": Rule(fin, "the answer is the gold in lower case without blanks and points"),
+    "fin": Rule(
+        fin,
+        "the answer is the gold in lower case without blanks and points; 'Unanswerable' in it is wrong",
+        abstaining_wrong=True,
+    ),
     "vqa_soft": Rule(
         vqa_soft,
         "the official VQA normalisation, then the mean over all annotators but one of min(1, agreeing / 3)",
@@ -310,6 +314,8 @@ def verdict(rule: str, prediction: str, gold: Gold, row: Told | None = None) -> 
     cannot be compared with."""
     if rule not in RULES:
         raise KeyError(f"there is no rule {rule!r}; there are {', '.join(RULES)}{near(rule, RULES)}")
+    if RULES[rule].abstaining_wrong and "Unanswerable" in prediction:
+        return 0.0, "an answer with 'Unanswerable' is wrong"
     return RULES[rule].verdict(prediction, gold, row or {})
 
 

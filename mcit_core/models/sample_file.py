@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
-from mcit_core.example import Example
+from mcit_core.example import Example, read_picture
 
 #: rows for each purpose, at most
 MOST = {"statistics": 512, "retention": 200}
@@ -112,14 +111,10 @@ class SampleFile:
         return self._rows[purpose]
 
     def open(self, row: Mapping[str, Any]) -> Example:
-        pictures = []
-        for path in row["images"]:
-            try:
-                with Image.open(path) as picture:
-                    pictures.append(picture.convert("RGB"))
-            except (OSError, SyntaxError) as error:  # of a damaged PNG Pillow raises the latter
-                raise ValueError(f"model.sample: {path} cannot be read as a picture: {error}") from error
-        return Example(tuple(pictures), row["instruction"])
+        try:
+            return Example(tuple(map(read_picture, row["images"])), row["instruction"])
+        except ValueError as error:
+            raise ValueError(f"model.sample: {error}") from error
 
     def digest(self, purpose: str) -> str | None:
         return None

@@ -15,10 +15,10 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from mcit_core.miniworld.draw import Picture, draw, random_picture
@@ -35,10 +36,15 @@ from mcit_core.models.smol_parts import PATCH, SIDE, bare, image_processor
 
 #: seeds of the mixture's streams; no training step uses the held-out one
 STREAM = {"pictures": 21, "held_out": 22, "questions": 23}
-BATCH, LENGTH = 32, 96
+BATCH, BLOCK, LENGTH = 32, 64, 96
 TOKENS = (SIDE // PATCH) ** 2
 OPENING, ASK, TELL, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n", "<|im_end|>"
 LORA_SITES = ("q_proj", "v_proj")
+T = TypeVar("T")
+
+
+def as_it_is(made: T) -> T:
+    return made
 
 
 @dataclass(frozen=True)
@@ -49,20 +55,33 @@ class Seen:
     tokens: Tensor
 
 
+@dataclass(frozen=True)
+class Drawn(Dataset[tuple[list[Picture], Tensor]]):
+    """Blocks of BLOCK pictures of the mixture and their pixel values; a share `plain` are scenes of one or two shapes
+    in its looks. A block follows from its number, whoever draws it."""
+
+    blocks: int
+    stream: str
+    plain: float
+
+    def __len__(self) -> int:
+        return self.blocks
+
+    def __getitem__(self, block: int) -> tuple[list[Picture], Tensor]:
+        rng = np.random.default_rng([STREAM[self.stream], block])
+        drawn = [plain_picture(rng) if rng.random() < self.plain else mixture_picture(rng) for _ in range(BLOCK)]
+        images = [Image.fromarray(array) for _, array in drawn]
+        pixels = image_processor()(images, return_tensors="pt").pixel_values
+        return [picture for picture, _ in drawn], pixels
+
+
 @torch.no_grad()
-def seen_pictures(tower: nn.Module, count: int, stream: str, plain: float = 0.0) -> Seen:
-    """Of the mixture; a share `plain` are scenes of one or two shapes in its looks."""
-    rng, process = np.random.default_rng(STREAM[stream]), image_processor()
+def seen_pictures(tower: nn.Module, drawn: Drawn, device: torch.device, workers: int) -> Seen:
     pictures: list[Picture] = []
     tokens = []
-    while len(pictures) < count:
-        drawn = [
-            plain_picture(rng) if plain and rng.random() < plain else mixture_picture(rng)
-            for _ in range(min(64, count - len(pictures)))
-        ]
-        pictures += [picture for picture, _ in drawn]
-        pixels = process([Image.fromarray(array) for _, array in drawn], return_tensors="pt").pixel_values
-        tokens.append(tower(pixels).last_hidden_state.bfloat16())
+    for block, pixels in DataLoader(drawn, batch_size=None, num_workers=workers, collate_fn=as_it_is):
+        pictures += block
+        tokens.append(tower(pixels.to(device)).last_hidden_state.bfloat16())
     return Seen(pictures, torch.cat(tokens))
 
 
@@ -71,8 +90,7 @@ def plain_picture(rng: np.random.Generator) -> tuple[Picture, np.ndarray]:
     return picture, draw(picture, looks[int(rng.integers(len(looks)))], rng)
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """`ids` [N, LENGTH], the picture's tokens left out: what stands behind them; `answers`: the same with -100 where no
     answer stands. `kinds`: of every answer, (row, column of its first token, column behind its last, kind)."""
 
@@ -104,16 +122,36 @@ def rows_of(pictures: list[Picture], rng: np.random.Generator, tokenizer: PreTra
     return Rows(ids, answers, kinds)
 
 
+@dataclass(frozen=True)
+class Steps(Dataset[tuple[Tensor, Rows]]):
+    """What a step reads: BATCH pictures by number, each once before any comes again, and a row of questions for each.
+    It follows from the step's number, whoever makes it."""
+
+    pictures: list[Picture]
+    stream: str
+    tokenizer: PreTrainedTokenizerBase
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Rows]:
+        epoch, at = divmod(step, len(self.pictures) // BATCH)
+        order = np.random.default_rng([STREAM[self.stream], 0, epoch]).permutation(len(self.pictures))
+        pick = order[at * BATCH : (at + 1) * BATCH]
+        rng = np.random.default_rng([STREAM[self.stream], 1, step])
+        return torch.from_numpy(pick), rows_of([self.pictures[i] for i in pick], rng, self.tokenizer)
+
+
 class Trained(nn.Module):
     """The projector in float32, the language model in bfloat16, with low-rank changes where asked."""
 
-    def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, rank: int) -> None:
+    opening: Tensor
+
+    def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase, rank: int, device: torch.device) -> None:
         super().__init__()
         self.projector = network.model.multi_modal_projector.requires_grad_(True)
         self.language = network.model.language_model.requires_grad_(False).bfloat16()
-        self.language.set_attn_implementation("eager")  # on a CPU, in bfloat16: half the time
+        if device.type == "cpu":
+            self.language.set_attn_implementation("eager")  # in bfloat16: half the time
         self.head = network.lm_head.requires_grad_(False).bfloat16()
-        self.opening = torch.tensor(tokenizer(OPENING, add_special_tokens=False).input_ids)
+        self.register_buffer("opening", torch.tensor(tokenizer(OPENING, add_special_tokens=False).input_ids))
         self.rank = rank
         if rank:
             from peft import LoraConfig, inject_adapter_in_model
@@ -124,11 +162,12 @@ class Trained(nn.Module):
                 parameter.requires_grad_("lora_" in name)
                 if "lora_" in name:
                     parameter.data = parameter.data.float()
+        self.to(device)
         self.compiled = torch.compile(self.language, dynamic=False)
 
     def forward(self, tokens: Tensor, ids: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the answers' tokens, and these."""
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(ids.device.type, dtype=torch.bfloat16):
             embed = self.language.get_input_embeddings()
             opening = embed(self.opening)[None].expand(len(ids), -1, -1)
             rows = torch.cat([opening, self.projector(tokens.float()).bfloat16(), embed(ids)], 1)
@@ -148,34 +187,25 @@ class Trained(nn.Module):
 
 
 @torch.no_grad()
-def held_out(model: Trained, seen: Seen, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+def held_out(model: Trained, seen: Seen, batches: list[tuple[Tensor, Rows]]) -> dict[str, float]:
     """Loss and exact match by kind of answer on pictures that no step has seen, and both with each row's picture that
     of another (`blind_...`)."""
-    rng = np.random.default_rng(STREAM["held_out"] + 100)
+    device = seen.tokens.device
     right: dict[str, list[bool]] = {}
     losses: dict[str, list[float]] = {}
-    for start in range(0, len(seen.pictures) - BATCH + 1, BATCH):
-        pick = slice(start, start + BATCH)
-        rows = rows_of(seen.pictures[pick], rng, tokenizer)
-        for name, tokens in (("", seen.tokens[pick]), ("blind_", seen.tokens[pick].roll(1, 0))):
-            logits, labels = model(tokens, rows.ids, rows.answers)
+    for pick, rows in batches:
+        ids, answers = rows.ids.to(device), rows.answers.to(device)
+        for name, tokens in (("", seen.tokens[pick]), ("blind_", seen.tokens[pick.roll(1)])):
+            logits, labels = model(tokens, ids, answers)
             losses.setdefault(f"{name}loss", []).append(F.cross_entropy(logits.float(), labels).item())
             correct = torch.zeros(rows.ids.shape, dtype=torch.bool)
-            correct[rows.answers != -100] = logits.argmax(-1) == labels
+            correct[rows.answers != -100] = (logits.argmax(-1) == labels).cpu()
             for row, first, behind, kind in rows.kinds:
                 whole = bool(correct[row, first:behind].all())
                 for group in ("exact", *([kind] if not name else [])):
                     right.setdefault(f"{name}{group}", []).append(whole)
     found = {name: float(np.mean(values)) for name, values in (losses | right).items()}
     return {name: round(value, 3) for name, value in sorted(found.items())}
-
-
-def batches(seen: Seen, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[Tensor, Rows]]:
-    rng = np.random.default_rng(STREAM["questions"])
-    while True:
-        for pick in np.array_split(rng.permutation(len(seen.pictures)), len(seen.pictures) // BATCH):
-            chosen = pick[:BATCH]
-            yield seen.tokens[chosen], rows_of([seen.pictures[i] for i in chosen], rng, tokenizer)
 
 
 def main() -> None:
@@ -187,7 +217,9 @@ def main() -> None:
     parser.add_argument("--plain", type=float, default=0.0, help="share of scenes of one or two shapes")
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="the language model's rank; 0: it stays")
     parser.add_argument("--lr", type=float, default=2e-3, help="of the projector; low-rank changes have two fifths")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw and ask; 0: none beside this one")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -200,11 +232,15 @@ def main() -> None:
     if args.continue_from:
         before = json.loads((args.continue_from / "card.json").read_text())["commands"]
         (args.out / "earlier_log.jsonl").write_text((args.continue_from / "pretraining_log.jsonl").read_text())
-    tower = network.model.vision_tower
-    seen = seen_pictures(tower, args.pictures, "pictures", args.plain)
-    apart = seen_pictures(tower, 512, "held_out")
+    device, tower = torch.device(args.device), network.model.vision_tower.to(args.device)
+    seen = seen_pictures(tower, Drawn(args.pictures // BLOCK, "pictures", args.plain), device, args.workers)
+    apart = seen_pictures(tower, Drawn(8, "held_out", 0.0), device, args.workers)
+    asked = Steps(apart.pictures, "held_out", tokenizer)
+    test = [asked[step] for step in range(len(apart.pictures) // BATCH)]
     log(phase="seen", pictures=len(seen.pictures))
-    model = Trained(network, tokenizer, args.lora)
+    model = Trained(network, tokenizer, args.lora, device)
+    if args.continue_from:
+        log(phase="before", **held_out(model, apart, test))
     changes = [p for name, p in model.named_parameters() if "lora_" in name]
     optimizer = torch.optim.AdamW(
         [{"params": [*model.projector.parameters()], "share": 1.0}, {"params": changes, "share": 0.4}], weight_decay=0.0
@@ -222,12 +258,15 @@ def main() -> None:
             "lora": args.lora,
             "seed": 0,
             "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         }
         (args.out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
 
     start, fraction = time.time(), 0.0
-    for step, (tokens, rows) in enumerate(batches(seen, tokenizer)):
-        logits, labels = model(tokens, rows.ids, rows.answers)
+    steps = Steps(seen.pictures, "questions", tokenizer)
+    loader = DataLoader(steps, batch_size=None, sampler=count(), num_workers=args.workers, collate_fn=as_it_is)
+    for step, (pick, rows) in enumerate(loader):
+        logits, labels = model(seen.tokens[pick], rows.ids.to(device), rows.answers.to(device))
         loss = F.cross_entropy(logits.float(), labels)
         schedule(optimizer, args.lr, min(fraction, 1.0))
         for group in optimizer.param_groups:
@@ -240,7 +279,7 @@ def main() -> None:
         if step % 50 == 0:
             log(phase="training", step=step, answers=len(rows.kinds), loss=round(loss.item(), 4))
         if step % 300 == 299 or fraction >= 1:
-            log(phase="held_out", step=step, **held_out(model, apart, tokenizer))
+            log(phase="held_out", step=step, **held_out(model, apart, test))
             save((time.time() - start) / 60)
         if fraction >= 1:
             break

@@ -12,6 +12,7 @@ COMMANDS = {
     "sweep": ("orchestration.sweep", "train a sweep: a file, or a shipped one by its name, for example threshold"),
     "run": ("mcit_core.run", "train one sequence in one process, without Ray"),
     "methods": ("mcit_core.methods", "say what every method trains, protects and keeps"),
+    "import_results": ("orchestration.import_results", "make a RUN of results that another repository has written"),
     "store": ("orchestration.store", "look after finished stages: list, verify, explain, gc"),
     "track": ("orchestration.track", "bring MLflow up to date from a RUN's Parquet files"),
 }

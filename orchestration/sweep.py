@@ -252,7 +252,7 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from orchestration.run.ray_tune import end_tune, ray_session, rooms, run_trials
     from orchestration.run.shared_storage import check_shared
-    from orchestration.tracking.tracker import load_client
+    from orchestration.tracking.mirror import load_client
 
     load_client()
     where = f"joining the cluster at {command.address}" if command.address else "starting on this machine"

@@ -11,7 +11,8 @@ from orchestration.keep.files import without_userinfo
 from orchestration.keep.records import Records
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
-from orchestration.tracking.tracker import Tracker, tracking_uri, unreachable
+from orchestration.tracking.mirror import unreachable
+from orchestration.tracking.tracker import Tracker, tracking_uri
 
 
 def main(arguments: list[str] | None = None) -> int:

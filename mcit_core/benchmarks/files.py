@@ -24,9 +24,8 @@ import pyarrow.compute as pc
 
 from mcit_core.benchmarks.json_rows import BadRow, Row, read_objects, rows_of
 from mcit_core.benchmarks.layouts import COIN, MLLM_ACL, MLLM_DCL, TEST, TRAIN, UCIT, VALIDATION, Layout
-from mcit_core.benchmarks.scorers import RULES, Scoring, score
+from mcit_core.benchmarks.scorers import Scoring, best_score, content_score
 from mcit_core.benchmarks.settings import CoinSettings, FilesSettings
-from mcit_core.benchmarks.vqa_words import normalised
 from mcit_core.example import Example, read_picture
 from mcit_core.folders import file_digest, user_cache, write_atomic
 from mcit_core.registry import near
@@ -236,16 +235,9 @@ class FilesBenchmark:
         return self.content_row(task, prediction, answer, "{}")
 
     def content_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
-        """1.0 where the content is right, whatever the form: by either of the task's rules, or after the normalisation
-        of the VQA evaluation, of a letter also where it is the first word of one character."""
-        told, scorings = json.loads(scoring), self._scoring(task)
-        golds: list[str] = told.get("golds", [answer])
-        best = max(best_score(rule, prediction.strip(), golds, told) for rule in (scorings.strict, scorings.published))
-        said = normalised(prediction)
-        same = bool(said) and said in map(normalised, golds)
-        letters = [gold.removesuffix(".") for gold in golds if len(gold.removesuffix(".")) == 1]
-        lettered = any(score("letter_coin", prediction, letter.upper()) for letter in letters)
-        return max(best, float(same or lettered))
+        """See `content_score`."""
+        told = json.loads(scoring)
+        return content_score(self._scoring(task), prediction, told.get("golds", [answer]), told)
 
 
 def _kept_index(path: Path, folders: tuple[Path, ...]) -> pa.Table | None:
@@ -308,14 +300,6 @@ def _row(row: Row, files: TaskFiles, tests: bool) -> dict[str, object]:
         "id": row.id,
         "scoring": json.dumps(told, sort_keys=True),
     }
-
-
-def best_score(rule: str, prediction: str, golds: list[str], row: dict[str, object]) -> float:
-    """By a rule that compares with one answer, the best over all that count as right. Raises ValueError where it cannot
-    be compared with one of them."""
-    if RULES[rule].several:
-        return score(rule, prediction, golds, row=row)
-    return max(score(rule, prediction, gold, row=row) for gold in golds)
 
 
 def _folder(inside: tuple[Path, ...], names: tuple[str, ...]) -> Path | None:

@@ -325,6 +325,25 @@ def score(rule: str, prediction: str, gold: Gold, *, row: dict[str, object] | No
     return verdict(rule, prediction, gold, row)[0]
 
 
+def best_score(rule: str, prediction: str, golds: list[str], row: dict[str, object]) -> float:
+    """By a rule that compares with one answer, the best over all that count as right. Raises ValueError where it cannot
+    be compared with one of them."""
+    if RULES[rule].several:
+        return score(rule, prediction, golds, row=row)
+    return max(score(rule, prediction, gold, row=row) for gold in golds)
+
+
+def content_score(scoring: Scoring, prediction: str, golds: list[str], row: dict[str, object]) -> float:
+    """1.0 where the content is right, whatever the form: by either of the task's rules, or after the normalisation of
+    the VQA evaluation, of a letter also where it is the first word of one character."""
+    best = max(best_score(rule, prediction.strip(), golds, row) for rule in (scoring.strict, scoring.published))
+    said = normalised(prediction)
+    same = bool(said) and said in map(normalised, golds)
+    letters = [gold.removesuffix(".") for gold in golds if len(gold.removesuffix(".")) == 1]
+    lettered = any(score("letter_coin", prediction, letter.upper()) for letter in letters)
+    return max(best, float(same or lettered))
+
+
 def explained(task: str, prediction: str, gold: Gold) -> list[str]:
     """Every convention's verdict on an answer of a public benchmark's task. Raises KeyError for an unknown task."""
     found = [(kind, tasks[task]) for kind, tasks in TASKS.items() if task in tasks]

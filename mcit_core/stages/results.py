@@ -38,13 +38,15 @@ class _Json:
 
 @dataclass(frozen=True)
 class Cell(_Json):
-    """The accuracy of one task's split after one stage, over `n` rows."""
+    """The accuracy of one task's split after one stage, over `n` rows (0: not told, as of what was imported)."""
 
     task: str
     split: str
     accuracy: float  # mean score
-    content_accuracy: float  # right in content, whatever the demanded style
+    content_accuracy: float | None  # right in content, whatever the demanded style; None where no answers are known
     n: int
+    accuracy_strict: float | None = None  # mean score by the data set's own rule, where there are two conventions
+    format_accuracy: float | None = None  # share of the answers that have the shape of a right one
 
 
 @dataclass(frozen=True)

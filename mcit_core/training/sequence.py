@@ -195,7 +195,9 @@ class Sequence:
         which it returns the evaluation of."""
         tuner = build_tuner(self.experiment, self.bench, None)
         began = self._evaluation(self.chain[0], [tuner], task, TEST, untrained=True)
-        self._gains[task] = evaluation.accuracy[0].content_accuracy - began.accuracy[0].content_accuracy
+        found, before = (each.accuracy[0].content_accuracy for each in (evaluation, began))
+        if found is not None and before is not None:
+            self._gains[task] = found - before
         return began
 
     def _choices(self, own: str, task: str, chosen: list[list[int]] | None) -> dict[str, float]:

@@ -322,7 +322,7 @@ class Records:
             "steps": pa.concat_tables(steps).combine_chunks(),
             "accuracy": pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA),
             "stages": pa.Table.from_pylist(stages, STAGES_SCHEMA),
-            "trials": trials_table([row for row, _ in shown], self.spec),
+            "trials": trials_table([row for row, _ in shown], self.spec.axes),
         }
         told = ("trial", "status", "key", "seconds", "stages_trained", "stages_reused")
         write_tables(self.run, tables, digest([[row.get(name) for name in told] for row, _ in shown]))

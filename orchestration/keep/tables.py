@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_type_hints
 
@@ -12,7 +12,6 @@ from pydantic import JsonValue, TypeAdapter
 
 from mcit_core.stages.results import Cell, StageResult, Trace
 from orchestration.keep.files import write_together
-from orchestration.plan.spec import SweepSpec
 
 #: a row of a Parquet file, by column; trials.parquet has a column for every swept field
 Row = dict[str, JsonValue]
@@ -41,7 +40,8 @@ PARTIAL = "partial/"
 
 #: the columns of an accuracy cell: those of mcit_core, in Parquet's types
 CELL_COLUMNS: dict[str, pa.DataType] = {
-    name: {str: pa.string(), float: pa.float64(), int: pa.int64()}[kind] for name, kind in get_type_hints(Cell).items()
+    name: {str: pa.string(), float: pa.float64(), float | None: pa.float64(), int: pa.int64()}[kind]
+    for name, kind in get_type_hints(Cell).items()
 }
 
 ACCURACY_SCHEMA = pa.schema(
@@ -94,7 +94,7 @@ def steps_table(trial: str, stage: int, name: str, values: Trace) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=STEPS_SCHEMA)
 
 
-def trials_table(rows: list[Row], spec: SweepSpec) -> pa.Table:
+def trials_table(rows: list[Row], axes: Mapping[str, Sequence[JsonValue]]) -> pa.Table:
     """The rows, of which some may lack columns. Types hold for every sweep, whatever happens to be null; a swept value
     keeps its own type, a mixed axis is text."""
     fields = []
@@ -102,9 +102,9 @@ def trials_table(rows: list[Row], spec: SweepSpec) -> pa.Table:
         kind = TRIAL_COLUMNS.get(name, pa.float64())
         values = [row[name] for row in rows if row.get(name) is not None]
         # a name that is not among today's axes is a metric, or an axis of a trial that has left the sweep
-        if name not in TRIAL_COLUMNS and (name in spec.axes or not all(map(_is_number, values))):
+        if name not in TRIAL_COLUMNS and (name in axes or not all(map(_is_number, values))):
             try:
-                kind = pa.array([*spec.axes.get(name, ()), *values]).type
+                kind = pa.array([*axes.get(name, ()), *values]).type
             except (pa.ArrowInvalid, pa.ArrowTypeError):
                 kind = pa.string()
             if kind == pa.string():
@@ -157,7 +157,7 @@ def stage_results(
         if value is not None:
             stage(row, text_in(row, "task") or None).metrics[text_in(row, "name")] = value
     for row in accuracy:
-        cell = _CELL.validate_python({name: row[name] for name in CELL_COLUMNS})
+        cell = _CELL.validate_python({name: row[name] for name in CELL_COLUMNS if name in row})
         stage(row, text_in(row, "stage_task") or None).accuracy.append(cell)
     for row in steps:
         stage(row, None).traces.setdefault(text_in(row, "name"), []).append(number_in(row, "value"))

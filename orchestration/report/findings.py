@@ -38,6 +38,13 @@ def what_was_run(context: Context) -> str:
     if not results.trials:
         return f"The sweep “{sweep.get('name', results.folder.name)}” holds no trial yet."
     tasks = context.tasks
+    if results.imported:
+        return (
+            f"{plural(len(results.trials), 'run')} that others have made of the benchmark "
+            f"“{_choice(sweep.get('benchmark'))}” with the model “{_choice(sweep.get('model'))}”, imported as they "
+            f"stand in files: {plural(len(tasks), 'task')}, one after another ({', '.join(tasks)}). "
+            f"{_what_varied(context)} {_how_it_ended(context)}"
+        )
     parts = [
         f"A vision-language model (“{_choice(sweep.get('model'))}”) learned {plural(len(tasks), 'task')} of the "
         f"benchmark “{_choice(sweep.get('benchmark'))}” one after another ({', '.join(tasks)}). After every stage, "
@@ -132,6 +139,8 @@ def what_would_tell(difference: Estimate) -> str:
 
 def why_nothing_is_chosen(context: Context) -> str:
     """Why no setting has a mean validation accuracy."""
+    if context.results.imported:
+        return "what is imported has no validation accuracies, and none is chosen by its test accuracies"
     if any(present([row.get(VALIDATION)]) for row in context.results.finished if row["method"] not in REFERENCES):
         return "no seed has finished under every order"
     return "no finished trial, references aside, has a validation accuracy"

@@ -8,6 +8,7 @@ from mcit_core.config import flatten
 from mcit_core.metrics import CATALOGUE
 from mcit_core.yaml_document import dump_yaml
 from orchestration.keep.tables import Row, text_in
+from orchestration.report.answers import answers_section
 from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
@@ -281,6 +282,7 @@ SECTIONS: list[Builder] = [
     _pareto,
     _matrices,
     _forgetting,
+    answers_section,
     _subspaces,
     _prompts,
     _averaging,

@@ -33,9 +33,9 @@ def accuracy_matrix(stages: Sequence[StageResult], order: Sequence[str], split: 
 def test_set_error(stages: Sequence[StageResult]) -> tuple[float, int] | None:
     """Half the 95 % interval that the test set leaves to a trial's average accuracy after its last stage, and the rows
     of the set: rows are drawn independently, tasks weigh the same, an answer is right or wrong (normal approximation).
-    None where nothing was tested."""
+    None where nothing was tested, or nothing is told of the rows."""
     cells = [cell for cell in stages[-1].accuracy if cell.split == "test"] if stages else []
-    if not cells:
+    if not cells or not all(cell.n for cell in cells):
         return None
     variance = sum(cell.accuracy * (1 - cell.accuracy) / cell.n for cell in cells) / len(cells) ** 2
     return NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(variance), sum(cell.n for cell in cells)

@@ -14,12 +14,15 @@ from orchestration.results.words import setting_label
 
 #: points by which a task's accuracy right after its own stage may lie below a later one
 BROKEN = 0.2
+#: of an import's own words so many are shown
+MOST_SAID = 12
 
 
 def notices(results: Results) -> list[str]:
     """One sentence each; none where nothing looks wrong."""
     return [
         *_set_aside(results),
+        *_import_said(results),
         *_unused_seeds(results),
         *_idle_stages(results),
         *_no_sample(results),
@@ -43,6 +46,13 @@ def _set_aside(results: Results) -> list[str]:
             f"({NOT_IN_SWEEP}); they count for nothing here."
         )
     return found
+
+
+def _import_said(results: Results) -> list[str]:
+    """What an import said of what it read."""
+    said = [str(line) for entry in results.imported if isinstance(lines := entry.get("said"), list) for line in lines]
+    more = [f"The import said {len(said) - MOST_SAID} things more: `imported` in sweep.yaml has all."]
+    return said[:MOST_SAID] + (more if len(said) > MOST_SAID else [])
 
 
 def _unused_seeds(results: Results) -> list[str]:

@@ -53,6 +53,12 @@ class Results:
         return Design("random" if drawn else "fixed", tuple(self.orders))
 
     @property
+    def imported(self) -> list[dict[str, JsonValue]]:
+        """Of a RUN of `orchestration.import_results`: of each trial where it is from, and what was said of it."""
+        found = self.sweep.get("imported")
+        return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+    @property
     def measured(self) -> set[str]:
         """The names of everything that stages measured."""
         return {name for stages in self.stages.values() for stage in stages for name in stage.metrics}

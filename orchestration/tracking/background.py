@@ -6,7 +6,8 @@ import queue
 import threading
 from collections.abc import Callable
 
-from orchestration.tracking.tracker import Tracker, unreachable
+from orchestration.tracking.mirror import unreachable
+from orchestration.tracking.tracker import Tracker
 
 
 class BackgroundTracker:
@@ -35,7 +36,7 @@ class BackgroundTracker:
             except Exception as error:  # whatever a tracking server does must not reach the sweep
                 self.failed = True
                 if not told:
-                    self.complain(unreachable(self.tracker.uri, error))
+                    self.complain(unreachable(self.tracker.mirror.uri, error))
                 told = True
 
     def request(self, trial: str | None = None) -> None:

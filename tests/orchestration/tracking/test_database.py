@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestration.tracking.database import database_of, prepare
-from orchestration.tracking.tracker import Tracker, unreachable
+from orchestration.tracking.mirror import unreachable
+from orchestration.tracking.tracker import Tracker
 from tests.orchestration.tracking.test_tracking import (
     fill,
     make_records,

@@ -24,7 +24,8 @@ from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import make_trials
 from orchestration.tracking import artefacts
 from orchestration.tracking.background import BackgroundTracker
-from orchestration.tracking.tracker import Tracker, mlflow_name
+from orchestration.tracking.mirror import mlflow_name
+from orchestration.tracking.tracker import Tracker
 
 SWEEP = """\
 name: {name}
@@ -328,12 +329,14 @@ class Dying:
 class DyingTracker(Tracker):
     def __init__(self, *args: Any, k: int, when: str) -> None:
         super().__init__(*args)
-        self.k, self.when = k, when
         self.dying: Dying | None = None
+        opened = self.mirror._open
 
-    def _open(self) -> Any:
-        self.dying = Dying(super()._open(), self.k, self.when)
-        return self.dying
+        def open_dying() -> Any:
+            self.dying = Dying(opened(), k, when)
+            return self.dying
+
+        self.mirror._open = open_dying  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("when", ["half", "after"])
@@ -408,12 +411,11 @@ def test_a_large_matrix_is_one_batch(storage: Path) -> None:
                 batches.append(1)
             return getattr(self.client, name)
 
-    class CountingTracker(Tracker):
-        def _open(self) -> Any:
-            return Counting(super()._open(), 0, "")
-
     batches: list[int] = []
-    CountingTracker(uri_of(storage), records, provenance()).sync()
+    tracker = Tracker(uri_of(storage), records, provenance())
+    opened = tracker.mirror._open
+    tracker.mirror._open = lambda: Counting(opened(), 0, "")  # type: ignore[method-assign, assignment, return-value]
+    tracker.sync()
     assert len(batches) == len(records.records)
 
 

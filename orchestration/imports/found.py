@@ -1,0 +1,95 @@
+"""What a reader of somebody else's results gives: runs, each an accuracy matrix with holes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from mcit_core.stages.results import UNTOUCHED
+
+#: what is written where nothing was measured
+BLANK = {"", "-", "--", "–", "—", "nan", "none", "null", "n/a", "na", "/"}
+#: names of the model before the first stage
+BEFORE = {"untouched", "zeroshot", "pretrained", "pretrain", "base", "before", "init"}
+#: CoIN's name for the stage in which a task itself is learned
+OWN = {"finetune", "own"}
+#: accuracies are in [0, 1] or in per cent
+MOST = 100.0
+
+
+class UnreadableError(ValueError):
+    """Results that cannot be read; the text names the file and says what to do."""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """An accuracy as it stands in a file. percent: whether it says so itself, None where it does not."""
+
+    value: float
+    n: int = 0
+    percent: bool | None = None
+    accuracy_strict: float | None = None
+    content_accuracy: float | None = None
+    format_accuracy: float | None = None
+
+
+@dataclass
+class FoundRun:
+    """One sequence. tasks: in the order of training. cells: (stage, task) -> accuracy, the stage counted from 0,
+    UNTOUCHED for the model before. figures: aggregates as their authors printed them. said: what is missing or
+    doubtful."""
+
+    source: Path
+    tasks: list[str]
+    cells: dict[tuple[int, str], Printed] = field(default_factory=dict)
+    method: str | None = None
+    seed: int | None = None
+    settings: dict[str, JsonValue] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    benchmark: str | None = None
+    said: list[str] = field(default_factory=list)
+
+    def put(self, stage: int, task: str, cell: Printed) -> None:
+        """Raises UnreadableError where the cell is taken, or its number is no accuracy."""
+        if not 0 <= cell.value <= MOST:
+            raise UnreadableError(f"{self.source}: {task} after stage {stage + 1}: {cell.value:g} is no accuracy")
+        if (stage, task) in self.cells:
+            raise UnreadableError(f"{self.source}: {task} after stage {stage + 1} stands there twice")
+        self.cells[stage, task] = cell
+
+
+def plain(name: str) -> str:
+    """A name without case and marks, by which forms of one name are told to be the same."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def number(text: str) -> float | None:
+    """What stands in a cell of a table, None for a blank. Raises ValueError for anything else."""
+    text = text.strip().strip("*_` ").replace("\\%", "%").replace("−", "-")
+    if text.lower() in BLANK:
+        return None
+    return float(re.split(r"±|\+/-|\\pm", text)[0].replace("%", "").replace("$", "").strip())
+
+
+def stage_of(name: str, tasks: Sequence[str], own: str | None = None) -> int | str | None:
+    """Which stage a folder or a row is of: UNTOUCHED, the position of the task it names, or its own number as text,
+    which may count from 0 or from 1. `own`: the task in whose folder it lies. None where the name tells nothing."""
+    word = plain(re.sub(r"^after[\s_-]+", "", name.strip(), flags=re.IGNORECASE))
+    if word in BEFORE:
+        return UNTOUCHED
+    places = {plain(task): i for i, task in enumerate(tasks)}
+    if word in OWN and own is not None:
+        return places[plain(own)]
+    if word in places:
+        return places[word]
+    numbered = re.search(r"(?:^|task|stage|step|session|[\s_-])[\s_-]*(\d+)$", name.strip(), re.IGNORECASE)
+    return numbered[1] if numbered else None
+
+
+def counted_from(numbers: Sequence[str]) -> int:
+    """What the first of such numbers counts as: 0 where one of them is 0, otherwise 1."""
+    return 0 if any(int(each) == 0 for each in numbers) else 1

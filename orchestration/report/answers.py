@@ -1,0 +1,79 @@
+"""What becomes of answers: how they score by the data set's own rule, in content, and whether they keep their form."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from itertools import pairwise
+
+from mcit_core.stages.results import Cell, StageResult
+from orchestration.keep.tables import text_in
+from orchestration.report.context import Context
+from orchestration.report.markup import Section, html_table, paragraph
+from orchestration.results.estimates import present
+
+#: a fall of so many points of accuracy within one stage is marked
+FALL = 0.2
+#: trials that are shown
+MOST = 6
+
+
+def answers_section(context: Context) -> Section | None:
+    """None where no trial's answers were looked at by their form."""
+    tables = []
+    for row in context.results.trials:
+        stages = context.results.stages.get(text_in(row, "trial"), [])
+        order = text_in(row, "order").split(">")
+        lines = [line for task in order if (line := _line(stages, order, task))]
+        if any(_known(stages)) and lines:
+            tables.append(f"<p><b>{html.escape(text_in(row, 'trial'))}</b></p>" + html_table(HEAD, lines, "numbers"))
+    if not tables:
+        return None
+    words = (
+        "Per cent, right after a task's own stage and after the last one that tested it. Strict: by the data set's "
+        "own rule, where accuracy follows the benchmark's published one. Content: right whatever its form. Form: an "
+        "answer has the shape of a right one (letter, digit, word, phrase, sentence, box or list). Where content stays "
+        "and form is lost, a model has forgotten how to answer and not what. The last column is the largest fall of "
+        f"accuracy from one stage to the next; {100 * FALL:.0f} points and more are marked."
+    )
+    left = f" {len(tables) - MOST} trials more are in accuracy.parquet." if len(tables) > MOST else ""
+    return "Answers: form and content", paragraph(words + left, "note") + "".join(tables[:MOST])
+
+
+HEAD = ("task", "accuracy", "strict", "content", "form", "largest fall")
+
+
+def _known(stages: Sequence[StageResult]) -> list[bool]:
+    return [cell.format_accuracy is not None for stage in stages for cell in stage.accuracy]
+
+
+def _line(stages: Sequence[StageResult], order: Sequence[str], task: str) -> list[str]:
+    """Empty where the task was not tested from its own stage on."""
+    own = order.index(task)
+    cells = {
+        stage.stage: cell
+        for stage in stages
+        for cell in stage.accuracy
+        if cell.task == task and cell.split == "test" and stage.stage >= own
+    }
+    if not cells:
+        return []
+    first, last = cells[min(cells)], cells[max(cells)]
+    columns = ("accuracy", "accuracy_strict", "content_accuracy", "format_accuracy")
+    return [html.escape(task), *(_change(first, last, name) for name in columns), _fall(cells, order)]
+
+
+def _change(first: Cell, last: Cell, column: str) -> str:
+    found = [getattr(first, column), getattr(last, column)]
+    values = [f"{100 * value:.1f}" for value in present(found)]
+    return " → ".join(values) if len(values) == 2 else "–"
+
+
+def _fall(cells: dict[int, Cell], order: Sequence[str]) -> str:
+    steps = sorted(cells)
+    falls = [(cells[a].accuracy - cells[b].accuracy, b) for a, b in pairwise(steps) if b == a + 1]
+    if not falls or max(falls)[0] <= 0:
+        return "–"
+    fall, stage = max(falls)
+    text = f"{100 * fall:.1f} with {html.escape(order[stage])}"
+    return f"<b>{text}</b>" if fall >= FALL else text

@@ -1,0 +1,152 @@
+"""Result folders of CoIN, MCITlib, HiDe-LLaVA and Prism: scores, stages, answers scored again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mcit_core.stages.results import UNTOUCHED
+from orchestration.imports.found import FoundRun, UnreadableError
+from orchestration.imports.reading import Asked, read_path
+from orchestration.imports.result_folders import read_result
+from tests.support.result_folders import answers, write_stage, write_ucit
+
+
+def rows(run: FoundRun) -> list[list[float | None]]:
+    return [
+        [round(100 * run.cells[i, task].value, 2) if (i, task) in run.cells else None for task in run.tasks]
+        for i in range(len(run.tasks))
+    ]
+
+
+def one(path: Path, asked: Asked | None = None) -> FoundRun:
+    (run,) = read_path(path, asked or Asked())
+    return run
+
+
+def test_a_whole_run_of_mcitlib(tmp_path: Path) -> None:
+    write_ucit(tmp_path)
+    run = one(tmp_path)
+    assert (run.benchmark, run.method, run.tasks) == ("ucit", "LoRA", ["ImageNet-R", "ArxivQA", "IconQA"])
+    assert rows(run) == [[100.0, None, None], [90.0, 100.0, None], [80.0, 90.0, 100.0]]
+    assert run.said == [], "every score is what its answers give"
+    cell = run.cells[2, "ImageNet-R"]
+    assert (cell.n, cell.accuracy_strict, cell.content_accuracy, cell.format_accuracy) == (20, 0.8, 0.8, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "n"),
+    [
+        ("Samples: 3000\nAccuracy: 94.63%\n", 94.63, 3000),
+        ("Samples: 3000\nBleu_1: 70.16\nCIDEr: 79.91\nAverage: 48.24\n", 48.24, 3000),
+        ("Samples: 1000\nFinal_score_dict: {'Text': 176, 'Final Score': 318, 'Final Score Norm': 31.8}", 31.8, 1000),
+        ("Samples: 788\nAccuracy: 60.00%\nCount Accuracy: 56.09%\n", 56.09, 788),
+        ("Accuracy: 50.00%\nAccuracy: 73.26%\n", 73.26, 0),
+        ("Accuracy: 73.26%\n[{'wrong': 'Accuracy: 1%'},\n" + "x" * 300_000 + "\n", 73.26, 0),
+    ],
+)
+def test_every_shape_of_a_result(text: str, value: float, n: int, tmp_path: Path) -> None:
+    (tmp_path / "Result.text").write_text(text)
+    found = read_result(tmp_path / "Result.text")
+    assert found is not None
+    assert (found.value, found.n) == (value, n)
+
+
+def test_a_result_that_was_written_again_and_an_interrupted_stage_are_told(tmp_path: Path) -> None:
+    place = write_ucit(tmp_path)
+    again = place / "ImageNet-R" / "LoRA-task1" / "Result.text"
+    again.write_text("Samples: 20\nAccuracy: 5.00%\n" + again.read_text())
+    for file in (place / "ArxivQA" / "LoRA-task3").iterdir():
+        file.write_text("")
+    run = one(tmp_path)
+    assert rows(run) == [[100.0, None, None], [90.0, 100.0, None], [80.0, None, 100.0]]
+    assert any("2 results; the last counts" in line for line in run.said)
+    assert any("ArxivQA/LoRA-task3: empty files" in line and "interrupted" in line for line in run.said)
+
+
+def test_a_score_that_its_answers_do_not_give_is_told(tmp_path: Path) -> None:
+    place = write_ucit(tmp_path)
+    (place / "IconQA" / "LoRA-task3" / "Result.text").write_text("Samples: 21\nAccuracy: 99.00%\n")
+    run = one(tmp_path)
+    assert run.cells[2, "IconQA"].value == 0.99
+    assert any("printed 99, the answers beside it give 100.00" in line for line in run.said)
+    assert any("printed of 21 answers, 20 are there with a gold" in line for line in run.said)
+
+
+def test_form_is_lost_and_content_kept(tmp_path: Path) -> None:
+    place = tmp_path / "RS"
+    rows_before = [("yes", "yes")] * 8 + [("no", "yes")] * 2
+    rows_after = [("yes, it is a large one.", "yes")] * 8 + [("no", "yes")] * 2
+    write_stage(place / "M-task1", rows_before, "Samples: 10\nAccuracy: 80.00%", "Result.json")
+    write_stage(place / "M-task2", rows_after, "Samples: 10\nAccuracy: 80.00%", "Result.json")
+    run = one(tmp_path, Asked(tasks=["RS", "Med"]))
+    before, after = run.cells[0, "RS"], run.cells[1, "RS"]
+    assert (before.accuracy_strict, after.accuracy_strict) == (0.8, 0.0)
+    assert (before.content_accuracy, after.content_accuracy) == (0.8, 0.8)
+    assert (before.format_accuracy, after.format_accuracy) == (1.0, pytest.approx(0.2))
+
+
+def test_coins_stages_are_named_by_task_or_finetune(tmp_path: Path) -> None:
+    for task, stage, score in (
+        ("ScienceQA", "Finetune", 80),
+        ("ScienceQA", "TextVQA", 60),
+        ("TextVQA", "Finetune", 50),
+        ("ScienceQA", "ImageNet", 40),
+        ("TextVQA", "ImageNet", 45),
+        ("ImageNet", "Finetune", 90),
+        ("ImageNet", "zero-shot", 10),
+    ):
+        write_stage(tmp_path / "LLaVA-13B" / task / stage, None, f"Accuracy: {score}.00%")
+    run = one(tmp_path)
+    assert (run.benchmark, run.tasks) == ("coin", ["ScienceQA", "TextVQA", "ImageNet"])
+    assert rows(run) == [[80.0, None, None], [60.0, 50.0, None], [40.0, 45.0, 90.0]]
+    assert run.cells[UNTOUCHED, "ImageNet"].value == 0.1
+
+
+def test_answers_without_a_score_take_golds_from_the_data(tmp_path: Path) -> None:
+    results, data = tmp_path / "results", tmp_path / "data"
+    given = answers(0, 3, 1)
+    write_stage(results / "run" / "ScienceQA" / "Finetune", None, "")
+    merged = results / "run" / "ScienceQA" / "Finetune" / "merge.jsonl"
+    merged.write_text(
+        "".join(json.dumps({"question_id": f"q{i}", "text": said}) + "\n" for i, (said, _) in enumerate(given))
+    )
+    (data / "ScienceQA").mkdir(parents=True)
+    test = [{"question_id": f"q{i}", "text": "which?", "answer": gold} for i, (_, gold) in enumerate(given)]
+    (data / "ScienceQA" / "test.json").write_text(json.dumps(test))
+    with pytest.raises(UnreadableError, match="no score, and no golds beside answers"):
+        one(results)
+    run = one(results, Asked(golds=data))
+    assert run.cells[0, "ScienceQA"].value == 0.75
+    assert any("no printed score; 75.00 %" in line for line in run.said)
+
+
+def test_a_constant_answer_is_told(tmp_path: Path) -> None:
+    write_stage(tmp_path / "IconQA" / "X-task1", [("A", "B")] * 10 + [("A", "A")] * 10, "Samples: 20\nAccuracy: 50.00%")
+    assert any("nearly every answer is 'A'" in line for line in one(tmp_path).said)
+
+
+def test_half_a_run_has_all_tasks_of_its_benchmark(tmp_path: Path) -> None:
+    for stage in (1, 2, 3, 4):
+        write_stage(tmp_path / "RS" / f"M-task{stage}", None, "Samples: 10\nAccuracy: 80.00%")
+    assert one(tmp_path).tasks == ["RS", "Med", "AD", "Sci", "Fin"]
+
+
+def test_tasks_of_nobodys_benchmark_are_ordered_by_their_first_stage_or_asked_for(tmp_path: Path) -> None:
+    for task, stage in (("zebra", 1), ("zebra", 2), ("ant", 2)):
+        write_stage(tmp_path / "good" / task / str(stage), None, "Accuracy: 80.00%")
+        write_stage(tmp_path / "bad" / task / "2", None, "Accuracy: 80.00%") if stage == 2 else None
+    assert one(tmp_path / "good").tasks == ["zebra", "ant"]
+    with pytest.raises(UnreadableError, match=r"in which order were ant, zebra trained\? .* name them by --tasks"):
+        one(tmp_path / "bad")
+
+
+def test_two_runs_below_a_folder_are_methods_and_different_tasks_are_refused(tmp_path: Path) -> None:
+    for method, score in (("EWC", 70), ("LwF", 60)):
+        write_stage(tmp_path / method / "results" / "OCR" / "task1", None, f"Accuracy: {score}.00%")
+    assert [run.method for run in read_path(tmp_path, Asked(tasks=["OCR"]))] == ["EWC", "LwF"]
+    write_stage(tmp_path / "more" / "results" / "RS" / "task1", None, "Accuracy: 1.00%")
+    with pytest.raises(UnreadableError, match="runs of different tasks; name one of them"):
+        read_path(tmp_path, Asked())

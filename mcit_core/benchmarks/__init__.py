@@ -10,8 +10,8 @@ of it, where any is set; without settings it is called with no argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from mcit_core.choices import Choice, kind_of, part_settings
 from mcit_core.registry import BENCHMARKS
@@ -64,15 +64,51 @@ class ScoresRows(Protocol):
         """In [0, 1], in the place of `content_score`."""
 
 
-def scored(
-    benchmark: Benchmark, task: str, prediction: str, answer: str, kind: str, scoring: str | None
-) -> tuple[float, float]:
-    """Score and content score of what was said to a row, whose `scoring` is None where its index has none."""
-    if scoring is not None and isinstance(benchmark, ScoresRows):
-        one = benchmark.score_row(task, prediction, answer, scoring)
-        return one, benchmark.content_row(task, prediction, answer, scoring)
-    one = benchmark.score(task, prediction, answer)
-    return one, benchmark.content_score(task, prediction, answer, kind)
+@runtime_checkable
+class ScoresForm(ScoresRows, Protocol):
+    """What a benchmark may have besides, where a task has two conventions, the data set's own and a published one."""
+
+    def strict_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
+        """In [0, 1], by the data set's own rule."""
+
+    def form_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
+        """1.0 where the prediction has the shape of a right answer, whatever it says."""
+
+
+class Points(NamedTuple):
+    """What an answer gets, each in [0, 1]; None where the benchmark has no such score."""
+
+    accuracy: float
+    content_accuracy: float
+    accuracy_strict: float | None = None
+    format_accuracy: float | None = None
+
+
+def scored(benchmark: Benchmark, task: str, prediction: str, answer: str, kind: str, scoring: str | None) -> Points:
+    """What was said to a row gets, whose `scoring` is None where its index has none."""
+    if scoring is None or not isinstance(benchmark, ScoresRows):
+        one = benchmark.score(task, prediction, answer)
+        return Points(one, benchmark.content_score(task, prediction, answer, kind))
+    told = (task, prediction, answer, scoring)
+    one, content = benchmark.score_row(*told), benchmark.content_row(*told)
+    if not isinstance(benchmark, ScoresForm):
+        return Points(one, content)
+    return Points(one, content, benchmark.strict_row(*told), benchmark.form_row(*told))
+
+
+def mean_points(found: Sequence[Points], weights: Sequence[int] | None = None) -> Points:
+    """Score by score the mean of at least one, None where one of them has none."""
+    weights = weights or [1] * len(found)
+    total = sum(weights)
+
+    def mean(values: tuple[float | None, ...]) -> float | None:
+        known = [value * weight for value, weight in zip(values, weights, strict=True) if value is not None]
+        return sum(known) / total if len(known) == len(values) else None
+
+    accuracy, content, strict, form = (mean(values) for values in zip(*found, strict=True))
+    if accuracy is None or content is None:
+        raise ValueError("every answer has a score and a content score")
+    return Points(accuracy, content, strict, form)
 
 
 def load_benchmark(choice: Choice) -> Benchmark:

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mcit_core.benchmarks.answers import shape
 from mcit_core.benchmarks.json_rows import BadRow, Row, read_objects, rows_of
 from mcit_core.benchmarks.layouts import COIN, MLLM_ACL, MLLM_DCL, TEST, TRAIN, UCIT, VALIDATION, Layout
 from mcit_core.benchmarks.scorers import Scoring, best_score, content_score
@@ -238,6 +239,15 @@ class FilesBenchmark:
         """See `content_score`."""
         told = json.loads(scoring)
         return content_score(self._scoring(task), prediction, told.get("golds", [answer]), told)
+
+    def strict_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
+        """By the data set's own rule; see ScoresForm."""
+        told = json.loads(scoring)
+        return best_score(self._scoring(task).strict, prediction.strip(), told.get("golds", [answer]), told)
+
+    def form_row(self, task: str, prediction: str, answer: str, scoring: str) -> float:
+        """1.0 where the answer has the shape of one of those that count as right."""
+        return float(shape(prediction) in map(shape, json.loads(scoring).get("golds", [answer])))
 
 
 def _kept_index(path: Path, folders: tuple[Path, ...]) -> pa.Table | None:

@@ -11,7 +11,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
-from mcit_core.benchmarks import Benchmark, scored
+from mcit_core.benchmarks import Benchmark, Points, mean_points, scored
 from mcit_core.config import EvaluationSettings
 from mcit_core.data.features import Rows, ahead
 from mcit_core.data.workbench import Workbench
@@ -25,8 +25,7 @@ USUAL = EvaluationSettings()
 
 @dataclass(frozen=True)
 class Score:
-    accuracy: float  # mean score, in [0, 1]
-    content_accuracy: float  # right in content, whatever the demanded style
+    points: Points  # means over the rows
     n: int
     chosen: Tensor | None  # [n, K] the tuner's choices, for key drift and usage
     answers: frozenset[str]  # what was said, each answer once
@@ -86,7 +85,7 @@ def _evaluate(
     teacher_forcing: bool,
     settings: EvaluationSettings,
 ) -> Score:
-    total = content = 0.0
+    points: list[Points] = []
     choices: list[Tensor] = []
     said: set[str] = set()
     picked = torch.arange(len(rows)) if picked is None else picked
@@ -106,16 +105,15 @@ def _evaluate(
             answers = []
             if len(open_rows):
                 answers = model.generate(encoded[open_rows.to(model.device)], settings.max_new_tokens)
-            total += float(exact.sum())
-            content += float(exact.sum())
-            said.update(rows.answers[i] for i in index[exact].tolist())
-            said.update(answers)
-            for i, answer in zip((index[open_rows]).tolist(), answers, strict=True):
-                # scored even where teacher forcing said no: two spellings in tokens can be one answer in text
-                one = scored(benchmark, task, answer, rows.answers[i], rows.content_kinds[i], rows.scoring(i))
-                total, content = total + one[0], content + one[1]
-    n = len(picked)
-    return Score(total / n, content / n, n, torch.cat(choices) if choices else None, frozenset(said))
+            # scored even where teacher forcing said no: two spellings in tokens can be one answer in text
+            told = [(i, rows.answers[i]) for i in index[exact].tolist()]
+            told += zip(index[open_rows].tolist(), answers, strict=True)
+            said.update(answer for _, answer in told)
+            points += [
+                scored(benchmark, task, answer, rows.answers[i], rows.content_kinds[i], rows.scoring(i))
+                for i, answer in told
+            ]
+    return Score(mean_points(points), len(picked), torch.cat(choices) if choices else None, frozenset(said))
 
 
 def evaluate_task(
@@ -139,13 +137,8 @@ def evaluate_task(
         picked = (route == number).nonzero().flatten()
         if len(picked):
             scores.append(evaluate(bench.model, tuner, rows, bench.benchmark, task, picked=picked, settings=settings))
-    cell = Cell(
-        task,
-        split,
-        accuracy=sum(score.accuracy * score.n for score in scores) / n,
-        content_accuracy=sum(score.content_accuracy * score.n for score in scores) / n,
-        n=n,
-    )
+    points = mean_points([score.points for score in scores], [score.n for score in scores])
+    cell = Cell(task, split, n=n, **points._asdict())
     chosen = scores[0].chosen if len(tuners) == 1 else None  # choices of different groups cannot be compared
     routed = torch.bincount(route, minlength=len(tuners)).div(n).tolist() if groups else None
     return Evaluation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mcit_core.benchmarks import scored
+from mcit_core.benchmarks import mean_points, scored
 from mcit_core.data.workbench import SPLITS, Workbench
 from mcit_core.stages.results import Cell
 
@@ -22,10 +22,9 @@ def majority_cells(bench: Workbench, task: str, most: int | None = None) -> list
     for split in SPLITS:
         rows = bench.rows(task, split)
         asked = list(zip(rows.answers, rows.content_kinds, strict=True))[:most]
-        total = content = 0.0
+        points = []
         for i, (answer, kind) in enumerate(asked):
             guess = commonest.get(kind, commonest[None])
-            one = scored(bench.benchmark, task, guess, answer, kind, rows.scoring(i))
-            total, content = total + one[0], content + one[1]
-        cells.append(Cell(task, split, total / len(asked), content / len(asked), len(asked)))
+            points.append(scored(bench.benchmark, task, guess, answer, kind, rows.scoring(i)))
+        cells.append(Cell(task, split, n=len(asked), **mean_points(points)._asdict()))
     return cells

@@ -49,6 +49,9 @@ def test_a_sequence_of_two_tasks(kind: str, tmp_path: Path, monkeypatch: pytest.
     table = pq.read_table(tmp_path / "runs" / "public" / "accuracy.parquet").to_pylist()
     assert {row["task"] for row in table} >= {*TASKS[kind]}
     assert all(0 <= row["accuracy"] <= row["content_accuracy"] + 1e-9 <= 1 + 1e-9 for row in table)
+    of_tasks = [row for row in table if row["task"] in TASKS[kind]]
+    assert all(0 <= row[name] <= 1 for row in of_tasks for name in ("accuracy_strict", "format_accuracy"))
+    assert "Answers: form and content" in (tmp_path / "runs" / "public" / "report.html").read_text()
 
 
 def test_bad_rows_are_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mcit_core.benchmarks import load_benchmark
+from mcit_core.benchmarks import Points, load_benchmark, mean_points, scored
+from mcit_core.benchmarks.blind import Blind
 from mcit_core.benchmarks.files import FilesBenchmark
 from mcit_core.benchmarks.json_rows import BadRow, read_objects, rows_of
 from mcit_core.data.features import table_digest
@@ -181,6 +182,29 @@ def test_several_golds_are_right_by_every_rule(tmp_path: Path) -> None:
     for said, points in ((row["answer"], 1), ("Rot", 1), ("rot", 0)):
         assert benchmark.score_row("colours", said, row["answer"], row["scoring"]) == points
     assert benchmark.content_row("colours", "rot", row["answer"], row["scoring"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "points"),
+    [
+        ("red", Points(1, 1, 1, 1)),
+        ("blue", Points(0, 0, 0, 1)),
+        ("Red.", Points(1, 1, 0, 1)),
+        ("it is red", Points(1, 1, 0, 0)),
+    ],
+)
+def test_a_published_rule_has_the_strict_one_and_the_form_beside_it(said: str, points: Points, tmp_path: Path) -> None:
+    root = public_data.mllm_dcl(tmp_path / "dcl")
+    benchmark = made("mllm_dcl", root, scoring="published")
+    row = benchmark.rows("RS", "test").to_pylist()[0]
+    told = json.dumps({**json.loads(row["scoring"]), "golds": ["red"]})
+    for one in (benchmark, Blind(benchmark)):
+        assert scored(one, "RS", said, "red", "", told) == points
+
+
+def test_means_are_weighted_and_a_missing_score_is_missing() -> None:
+    assert mean_points([Points(1, 1, 0, 1), Points(0, 1, 0, 0)], [3, 1]) == Points(0.75, 1, 0, 0.75)
+    assert mean_points([Points(1, 1, 0, 1), Points(0, 1)]) == Points(0.5, 1, None, None)
 
 
 def test_ten_annotators_and_boxes_that_are_lists(tmp_path: Path) -> None:

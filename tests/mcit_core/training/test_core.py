@@ -88,18 +88,18 @@ def test_teacher_forcing_gives_the_verdict_of_greedy_generation(task: str, bench
         rows = bench.rows(task, "test")
         quick = evaluate(bench.model, through, rows, bench.benchmark, task)
         slow = evaluate(bench.model, through, rows, bench.benchmark, task, teacher_forcing=False)
-        assert (quick.accuracy, quick.content_accuracy) == (slow.accuracy, slow.content_accuracy)
+        assert quick.points == slow.points
         assert quick.answers == slow.answers
 
 
 def test_the_model_answers_its_own_mixture(features: Path) -> None:
     bench = Workbench("tiny", "mini", "cpu", features)  # all 300 rows
     score = evaluate(bench.model, None, bench.rows("pretraining", "retention"), bench.benchmark, "pretraining")
-    assert score.accuracy > 0.5
+    assert score.points.accuracy > 0.5
     slow = evaluate(
         bench.model, None, bench.rows("pretraining", "retention"), bench.benchmark, "pretraining", teacher_forcing=False
     )
-    assert score.accuracy == slow.accuracy
+    assert score.points == slow.points
 
 
 def test_statistics_are_those_of_all_unpadded_tokens(bench: Workbench) -> None:
@@ -165,7 +165,7 @@ def test_transfer_over_the_untrained_tuner_is_what_the_stages_before_gave(bench:
         state, _ = train_stage(one, bench, stage, state)
         rows = bench.rows(task, "test")
         ends = [
-            evaluate(bench.model, tuner, rows, bench.benchmark, task).content_accuracy
+            evaluate(bench.model, tuner, rows, bench.benchmark, task).points.content_accuracy
             for tuner in (build_tuner(one, bench, state.group(0)), began)
         ]
         gains.append(ends[0] - ends[1])

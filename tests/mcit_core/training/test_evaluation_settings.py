@@ -20,7 +20,7 @@ def test_rows_read_at_once_give_the_same_scores(bench: Workbench) -> None:
         evaluate(bench.model, None, rows, bench.benchmark, "attribute", settings=EvaluationSettings(batch_size=size))
         for size in (100, 7)
     ]
-    assert found[0].accuracy == found[1].accuracy
+    assert found[0].points == found[1].points
     assert found[0].answers == found[1].answers
 
 
@@ -37,7 +37,7 @@ def test_what_does_not_fit_into_memory_is_read_in_halves(bench: Workbench, monke
     monkeypatch.setattr(bench.model, "read", small)
     most = 9
     halved = evaluate(bench.model, None, rows, bench.benchmark, "attribute", settings=EvaluationSettings(batch_size=28))
-    assert (halved.accuracy, halved.answers) == (usual.accuracy, usual.answers)
+    assert (halved.points, halved.answers) == (usual.points, usual.answers)
     assert sizes[:3] == [28, 14, 7]
     assert max(sizes[2:]) == 7
     most = 0
@@ -76,7 +76,7 @@ def test_the_limit_counts_for_what_teacher_forcing_finds_right(bench: Workbench)
         quick, slow = (
             evaluate(
                 bench.model, None, rows, bench.benchmark, "pretraining", settings=settings, teacher_forcing=forcing
-            ).accuracy
+            ).points.accuracy
             for forcing in (True, False)
         )
         assert quick == slow, most

@@ -139,4 +139,4 @@ def test_fewer_rows_are_the_first_ones_and_train_the_same(bench: Workbench) -> N
     )
     rows = bench.rows("attribute", "test")
     right = evaluate(bench.model, None, rows, bench.benchmark, "attribute", picked=torch.arange(7))
-    assert next(c for c in cells if c.split == "test").content_accuracy == right.content_accuracy
+    assert next(c for c in cells if c.split == "test").content_accuracy == right.points.content_accuracy

@@ -54,12 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         return _import(given)
+    except StorageError as error:  # an OSError, as what cannot be read is
+        print(error, file=sys.stderr)
+        return 1
     except (UnreadableError, SpecError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return 1
 
 
 def _import(given: argparse.Namespace) -> int:
@@ -95,7 +95,7 @@ def _import(given: argparse.Namespace) -> int:
         try:
             track(uri, folder, imported, provenance)
         except Exception as error:  # MLflow and what it stands on have a class for every way in which this fails
-            print(unreachable(uri, error), file=sys.stderr)
+            print(f"{unreachable(uri, error, again='the same command')}", file=sys.stderr)
             return 1
         print(f"compare runs: mlflow ui --backend-store-uri {without_userinfo(uri)}")
     return 0

@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder that receives the checkpoint")
     parser.add_argument("--continue-from", type=Path, default=None, help="a checkpoint whose projector is trained on")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--pictures", type=int, default=24000)
+    parser.add_argument("--pictures", type=int, default=24000, help=f"drawn in blocks of {BLOCK}")
     parser.add_argument("--plain", type=float, default=0.0, help="share of scenes of one or two shapes")
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="the language model's rank; 0: it stays")
     parser.add_argument("--lr", type=float, default=2e-3, help="of the projector; low-rank changes have two fifths")
@@ -221,6 +221,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=0, help="processes that draw and ask; 0: none beside this one")
     args = parser.parse_args()
+    if args.pictures < BLOCK:
+        parser.error(f"--pictures {args.pictures}: expected {BLOCK} at least")
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)

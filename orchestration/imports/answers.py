@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mcit_core.benchmarks.answers import shape
 from mcit_core.benchmarks.json_rows import BadRow, Row, name_of, read_objects, rows_of
-from mcit_core.benchmarks.layouts import CAPTION
+from mcit_core.benchmarks.layouts import CAPTION, TEST
 from mcit_core.benchmarks.scorers import Scoring, best_score, content_score
+from orchestration.imports.found import UnreadableError, plain
 
 #: answers with golds beside them, by what is looked for first
 JUDGED = ("ans_gt.json", "Result.json", "result.json")
 #: answers alone; chunks of them are `<n>_<i>.jsonl`
-MERGED, CHUNKS = "merge.jsonl", "[0-9]*_[0-9]*.jsonl"
+MERGED, CHUNK = "merge.jsonl", re.compile(r"\d+_\d+\.jsonl")
 #: an answer given to so large a share of rows, of which not all ask for the same, is told
 CONSTANT = 0.95
 
@@ -42,37 +44,53 @@ class Scored:
 
 
 def golds_of(folder: Path, task: str) -> dict[str, Row]:
-    """id -> row of a task's test file below a folder of data; empty where there is none."""
+    """id -> row of a task's test file below a folder of data; empty where there is none. Raises UnreadableError where
+    there are several."""
+    places = [place for place in folder.rglob("*") if place.is_dir() and plain(place.name) == plain(task)]
+    files = sorted({file for place in places for form in TEST for file in place.glob(form)})
+    if len(files) > 1:
+        raise UnreadableError(
+            f"--golds {folder}: several test files of {task}: {', '.join(map(str, files))}; leave one"
+        )
     found: dict[str, Row] = {}
-    for path in sorted([*folder.glob(f"**/{task}/test*.json"), *folder.glob(f"**/{task}/val*.json")])[:1]:
-        for number, element in read_objects(path):
-            try:
-                for row in rows_of(element, number):
-                    found[row.id] = row
-            except BadRow:
-                continue
+    for number, element in read_objects(files[0]) if files else ():
+        try:
+            found |= {row.id: row for row in rows_of(element, number)}
+        except BadRow:
+            continue
     return found
 
 
-def answers_in(folder: Path, golds: Mapping[str, Row]) -> Iterator[Answer]:
-    """The answers of one stage and task whose golds are known; what cannot be read is passed over."""
-    for name in JUDGED:
-        if (folder / name).exists():
-            for _, found in read_objects(folder / name):
-                if isinstance(found, dict) and isinstance(found.get("pred"), str):
-                    golds_here = _texts(found.get("ground_truth"))
-                    if golds_here:
-                        yield Answer(found["pred"], golds_here, found)
-            return
+def answers_in(folder: Path, golds: Mapping[str, Row]) -> tuple[list[Answer], int]:
+    """The answers of one stage and task that have a gold, and how many there are that cannot be read, have none or
+    stand there again."""
+    lost = 0
+    answers: list[Answer] = []
+    judged = next((folder / name for name in JUDGED if (folder / name).exists()), None)
+    if judged is not None:
+        for _, found in read_objects(judged):
+            given = _texts(found.get("ground_truth")) if isinstance(found, dict) else []
+            if isinstance(found, dict) and isinstance(found.get("pred"), str) and given:
+                answers.append(Answer(found["pred"], given, found))
+            else:
+                lost += 1
+        return answers, lost
+    if not golds:
+        return answers, lost
     merged = folder / MERGED
-    files = [merged] if merged.exists() and merged.stat().st_size else sorted(folder.glob(CHUNKS))
-    for file in files:
+    chunks = sorted(file for file in folder.iterdir() if CHUNK.fullmatch(file.name))
+    seen: set[str] = set()
+    for file in [merged] if merged.exists() and merged.stat().st_size else chunks:
         for number, found in read_objects(file):
-            if isinstance(found, dict) and isinstance(found.get("text"), str):
-                row = golds.get(name_of(found, number))
-                if row is not None:
-                    told: dict[str, object] = {"image": row.images[0] if row.images else "", **row.told}
-                    yield Answer(found["text"], row.golds, {"question": row.instruction, **told})
+            name = name_of(found, number) if isinstance(found, dict) else ""
+            row = golds.get(name)
+            if not isinstance(found, dict) or not isinstance(found.get("text"), str) or row is None or name in seen:
+                lost += 1
+                continue
+            seen.add(name)
+            told: dict[str, object] = {"image": row.images[0] if row.images else "", **row.told}
+            answers.append(Answer(found["text"], row.golds, {"question": row.instruction, **told}))
+    return answers, lost + len(golds) - len(seen)
 
 
 def _texts(gold: object) -> list[str]:
@@ -80,7 +98,7 @@ def _texts(gold: object) -> list[str]:
     return [str(each) for each in golds if isinstance(each, str | int | float)]
 
 
-def score_answers(answers: Iterator[Answer], scoring: Scoring) -> Scored | None:
+def score_answers(answers: Sequence[Answer], scoring: Scoring) -> Scored | None:
     """None where there is no answer with a gold, or the task's captions are scored a whole file at a time."""
     if scoring == CAPTION:
         return None

@@ -19,6 +19,8 @@ BEFORE = {"untouched", "zeroshot", "pretrained", "pretrain", "base", "before", "
 OWN = {"finetune", "own"}
 #: accuracies are in [0, 1] or in per cent
 MOST = 100.0
+AFTER = re.compile(r"^\s*after[\s_-]+", re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 class UnreadableError(ValueError):
@@ -52,19 +54,34 @@ class FoundRun:
     figures: dict[str, float] = field(default_factory=dict)
     benchmark: str | None = None
     said: list[str] = field(default_factory=list)
+    percent: bool = False  # whether its numbers were per cent
 
     def put(self, stage: int, task: str, cell: Printed) -> None:
         """Raises UnreadableError where the cell is taken, or its number is no accuracy."""
         if not 0 <= cell.value <= MOST:
-            raise UnreadableError(f"{self.source}: {task} after stage {stage + 1}: {cell.value:g} is no accuracy")
+            raise UnreadableError(
+                f"{self.source}: {task} {after(stage)}: {cell.value:g} is no accuracy; expected 0 to 1, or 0 to 100"
+            )
         if (stage, task) in self.cells:
-            raise UnreadableError(f"{self.source}: {task} after stage {stage + 1} stands there twice")
+            raise UnreadableError(f"{self.source}: {task} {after(stage)} stands there twice; keep one of them")
         self.cells[stage, task] = cell
+
+
+def after(stage: int) -> str:
+    return "before any stage" if stage == UNTOUCHED else f"after stage {stage + 1}"
 
 
 def plain(name: str) -> str:
     """A name without case and marks, by which forms of one name are told to be the same."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return re.sub(r"[\W_]", "", name.lower()) or name.strip()
+
+
+def check_tasks(source: Path, tasks: Sequence[str]) -> None:
+    """Raises UnreadableError where two names are one, or a name cannot stand in an order."""
+    if len({*map(plain, tasks)}) < len(tasks) or any(">" in task or not task for task in tasks):
+        raise UnreadableError(
+            f"{source}: tasks {', '.join(tasks)}: expected names that differ in letters or digits, without '>'"
+        )
 
 
 def number(text: str) -> float | None:
@@ -72,13 +89,16 @@ def number(text: str) -> float | None:
     text = text.strip().strip("*_` ").replace("\\%", "%").replace("−", "-")
     if text.lower() in BLANK:
         return None
-    return float(re.split(r"±|\+/-|\\pm", text)[0].replace("%", "").replace("$", "").strip())
+    text = re.split(r"±|\+/-|\\pm", text)[0].replace("%", "").replace("$", "").strip()
+    if not NUMBER.fullmatch(text):
+        raise ValueError(f"no number: {text!r}")
+    return float(text)
 
 
 def stage_of(name: str, tasks: Sequence[str], own: str | None = None) -> int | str | None:
     """Which stage a folder or a row is of: UNTOUCHED, the position of the task it names, or its own number as text,
     which may count from 0 or from 1. `own`: the task in whose folder it lies. None where the name tells nothing."""
-    word = plain(re.sub(r"^after[\s_-]+", "", name.strip(), flags=re.IGNORECASE))
+    word = plain(AFTER.sub("", name))
     if word in BEFORE:
         return UNTOUCHED
     places = {plain(task): i for i, task in enumerate(tasks)}
@@ -90,6 +110,8 @@ def stage_of(name: str, tasks: Sequence[str], own: str | None = None) -> int | s
     return numbered[1] if numbered else None
 
 
-def counted_from(numbers: Sequence[str]) -> int:
-    """What the first of such numbers counts as: 0 where one of them is 0, otherwise 1."""
-    return 0 if any(int(each) == 0 for each in numbers) else 1
+def counted_from(numbers: Sequence[str], tasks: int) -> int:
+    """The number of the first stage: 0 where one of them is 0, but 1 where there is one for each of the tasks besides:
+    that of 0 is then the untouched model's."""
+    known = {int(each) for each in numbers}
+    return 0 if 0 in known and tasks not in known else 1

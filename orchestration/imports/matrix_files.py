@@ -7,13 +7,16 @@ import io
 import json
 import math
 import re
+from itertools import takewhile
 from pathlib import Path
 
 from orchestration.imports.found import (
+    AFTER,
     BEFORE,
     FoundRun,
     Printed,
     UnreadableError,
+    check_tasks,
     counted_from,
     number,
     plain,
@@ -38,22 +41,31 @@ def read_csv(path: Path, tasks: list[str] | None) -> FoundRun:
     accuracy_matrix.csv, or numbers alone. Raises UnreadableError."""
     text = path.read_text(encoding="utf-8-sig")
     delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    return _table(path, [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)], tasks)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+    except csv.Error as error:
+        raise UnreadableError(f"{path}: no CSV: {error}") from error
+    return _table(path, rows, tasks)
 
 
 def read_markdown(path: Path, tasks: list[str] | None) -> FoundRun:
     """The first table of a page. Raises UnreadableError."""
+    lines = [_cells(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
     rows: list[list[str]] = []
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
-        if "|" in line:
-            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-            if not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
-                rows.append(cells)
-        elif rows:
+    for i, line in enumerate(lines[1:], 1):
+        if len(line) > 1 and all(re.fullmatch(r":?-+:?", cell) for cell in line) and len(lines[i - 1]) == len(line):
+            rows = [lines[i - 1], *takewhile(len, lines[i + 1 :])]
             break
     if not rows:
-        raise UnreadableError(f"{path}: no table; expected lines with |")
+        raise UnreadableError(f"{path}: no table; expected lines with |, the second of them | --- | --- |")
     return _table(path, rows, tasks)
+
+
+def _cells(line: str) -> list[str]:
+    """Of a line of a table; none of another line."""
+    if "|" not in line:
+        return []
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
 
 
 def read_json(path: Path, tasks: list[str] | None) -> FoundRun:
@@ -96,68 +108,95 @@ def _text(cell: object) -> str:
 
 
 def _table(path: Path, rows: list[list[str]], tasks: list[str] | None) -> FoundRun:
-    head, body = rows[0], rows[1:]
-    if all(_is_cell(cell) for cell in head):  # numbers alone
-        head, body = (
-            ["stage", *(f"task {i + 1}" for i in range(len(head)))],
-            [[str(i + 1), *r] for i, r in enumerate(rows)],
+    while rows and not any(cell.strip() for cell in rows[-1]):
+        rows = rows[:-1]
+    if not rows:
+        raise UnreadableError(
+            f"{path}: it is empty; expected a row with the name of each task, then a row for each stage"
         )
+    head, body = rows[0], rows[1:]
+    if head[0].strip() and all(_is_cell(cell) for cell in head):  # numbers alone
+        if [*map(_value, head)] in ([*range(len(head))], [*range(1, len(head) + 1)]):
+            raise UnreadableError(
+                f"{path}: is {head} a row of accuracies or of names? Give it a first column and names"
+            )
+        names = [f"task {i + 1}" for i in range(len(head))]
+        head, body = ["stage", *names], [[str(i + 1), *row] for i, row in enumerate(rows)]
     columns = [(i, name.strip("* `")) for i, name in enumerate(head) if i and plain(name) not in AGGREGATES]
     names = [name for _, name in columns]
-    if not names or "" in names or len({*names}) < len(names):
-        raise UnreadableError(f"{path}: expected a first row with the name of each task once, got {head}")
-    body = [row for row in body if row and plain(row[0]) not in AGGREGATES]
-    order = _ordered(path, names, tasks)
-    known = {name: name if {*order} == {*names} else order[i] for i, name in enumerate(names)}
-    run = FoundRun(path, order)
+    if not names:
+        raise UnreadableError(f"{path}: expected a first row with the name of each task, got {head}")
+    check_tasks(path, names)
     aside = [name for name in head[1:] if plain(name) in AGGREGATES]
+    aside += [row[0] for row in body if plain(row[0]) in AGGREGATES]
+    body = [row for row in body if plain(row[0]) not in AGGREGATES]
+    longer = next((row for row in body if len(row) > len(head)), None)
+    if longer is not None:
+        raise UnreadableError(f"{path}: the row {longer} has more cells than the first row, {head}")
+    labels = [row[0] for row in body]
+    order = _ordered(path, names, labels, tasks)
+    by_name = {plain(task): task for task in order}
+    known = {name: by_name.get(plain(name), order[i]) for i, name in enumerate(names)}
+    run = FoundRun(path, order)
     if aside:
-        run.said.append(f"{path}: columns left out, as they are no tasks: {', '.join(aside)}")
-    stages = _stages(path, [row[0] for row in body], order, names)
-    for stage, row in zip(stages, body, strict=True):
+        run.said.append(f"{path}: left out, as they are no tasks or stages: {', '.join(aside)}")
+    for stage, row in zip(_stages(path, labels, order), body, strict=True):
         for i, name in columns:
             text = row[i] if i < len(row) else ""
             try:
                 value = number(text)
             except ValueError:
                 raise UnreadableError(f"{path}: row {row[0]!r}, column {name}: {text!r} is no number") from None
-            if value is not None and math.isfinite(value):
+            if value is not None:
                 run.put(stage, known[name], Printed(value, percent=True if "%" in text else None))
     return run
 
 
-def _is_cell(text: str) -> bool:
+def _value(text: str) -> float | None:
     try:
-        number(text)
+        return number(text)
     except ValueError:
-        return False
-    return True
+        return math.nan
 
 
-def _ordered(path: Path, names: list[str], tasks: list[str] | None) -> list[str]:
-    """`tasks` are the names in the order of training, or names for columns that have others."""
-    if tasks is None:
-        return names
-    if len(tasks) != len(names) or ({*tasks} != {*names} and {*tasks} & {*names}):
-        raise UnreadableError(f"{path}: its tasks are {', '.join(names)}, those of --tasks {', '.join(tasks)}")
-    return tasks
+def _is_cell(text: str) -> bool:
+    value = _value(text)
+    return value is None or not math.isnan(value)
 
 
-def _stages(path: Path, labels: list[str], order: list[str], names: list[str]) -> list[int]:
+def _ordered(path: Path, names: list[str], labels: list[str], tasks: list[str] | None) -> list[str]:
+    """The tasks in the order of training: `tasks`, which are these names or names for columns that have others; or that
+    of the rows, where each is named by a task; or that of the columns."""
+    places = {plain(name): name for name in names}
+    if tasks is not None:
+        same = {*map(plain, tasks)}
+        if len(tasks) != len(names) or (same != {*places} and same & {*places}):
+            raise UnreadableError(f"{path}: its tasks are {', '.join(names)}, those of --tasks {', '.join(tasks)}")
+        return tasks
+    trained = [plain(AFTER.sub("", label)) for label in labels if plain(label) not in BEFORE]
+    if trained and all(label in places for label in trained):
+        return [*dict.fromkeys([*(places[label] for label in trained), *names])]
+    return names
+
+
+def _stages(path: Path, labels: list[str], order: list[str]) -> list[int]:
     found = [stage_of(label, order) for label in labels]
-    numbers = [each for each in found if isinstance(each, str)]
-    first = counted_from(numbers)
-    stages = [int(each) - first if isinstance(each, str) else each for each in found]
-    if any(stage is None for stage in stages):
-        trained = [label for label in labels if plain(label) not in BEFORE]
-        if len(trained) != len(names):
-            told = next(label for label, stage in zip(labels, stages, strict=True) if stage is None)
+    trained = [label for label in labels if plain(label) not in BEFORE]
+    if trained and not any(label.strip() for label in trained) and len(trained) == len(order):
+        rows = iter(range(len(order)))  # nameless rows, one for each task
+        return [stage if isinstance(stage, int) else next(rows) for stage in found]
+    first = counted_from([each for each in found if isinstance(each, str)], len(order))
+    stages: list[int] = []
+    for label, each in zip(labels, found, strict=True):
+        if each is None or re.fullmatch(r"\d*\.\d+", label.strip()):
             raise UnreadableError(
-                f"{path}: the row {told!r} names no stage; expected a number, a task or `after TASK` in each, or a row "
-                f"for each of the {len(names)} tasks (a table with a row for each method has no matrix)"
+                f"{path}: the row {label!r} names no stage; expected a number, a task or `after TASK` in the first "
+                "cell of each row (a table with a row for each method has no matrix)"
             )
-        stages = [trained.index(label) if label in trained else -1 for label in labels]
-    known = [stage for stage in stages if stage is not None]
-    if len({*known}) < len(known) or max(known, default=0) >= len(order):
-        raise UnreadableError(f"{path}: rows {labels}: a stage twice, or more stages than the {len(order)} tasks")
-    return known
+        stages.append(int(each) - first if isinstance(each, str) else each)
+    if len({*stages}) < len(stages) or max(stages, default=0) >= len(order):
+        raise UnreadableError(
+            f"{path}: rows {', '.join(labels)}: a stage twice, or more stages than the {len(order)} tasks; number them "
+            f"from 1 to {len(order)}"
+        )
+    return stages

@@ -12,16 +12,17 @@ from pathlib import Path
 from mcit_core.benchmarks.layouts import COIN, MLLM_ACL, MLLM_DCL, UCIT, Layout, Task
 from mcit_core.benchmarks.scorers import Scoring
 from mcit_core.stages.results import UNTOUCHED
-from orchestration.imports.answers import JUDGED, MERGED, answers_in, golds_of, score_answers
+from orchestration.imports.answers import CHUNK, JUDGED, MERGED, answers_in, golds_of, score_answers
 from orchestration.imports.found import BEFORE, FoundRun, Printed, UnreadableError, counted_from, plain, stage_of
 
 RESULT = "Result.text"
 EVIDENCE = {RESULT, MERGED, *JUDGED}
 LAYOUTS: dict[str, Layout] = {"ucit": UCIT, "mllm_dcl": MLLM_DCL, "mllm_acl": MLLM_ACL, "coin": COIN}
+VALUE = r"\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(%?)(?=[\s,;)]|$)"
 #: lines of Result.text that hold the figure of a stage, by what is looked for first
 FIGURES = (
-    re.compile(r"^Count Accuracy:\s*([\d.]+)\s*(%?)"),
-    re.compile(r"^(?:Average|Accuracy|Overall|Total accuracy):\s*([\d.]+)\s*(%?)", re.IGNORECASE),
+    re.compile(rf"^Count Accuracy:{VALUE}"),
+    re.compile(rf"^(?:Average|Accuracy|Overall|Total accuracy):{VALUE}", re.IGNORECASE),
 )
 COUNTS = 0
 SAMPLES = re.compile(r"^(?:Samples|Total|Count):\s*(\d+)", re.IGNORECASE)
@@ -46,7 +47,7 @@ def read_result(path: Path) -> Result | None:
     last result counts. None where it holds none."""
     samples = 0
     found: list[tuple[int, float, int, bool | None, str]] = []
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         for line in file:
             line = line[:100_000].strip()
             counted = SAMPLES.match(line)
@@ -60,8 +61,7 @@ def read_result(path: Path) -> Result | None:
             for rank, pattern in enumerate(FIGURES):
                 match = pattern.match(line)
                 if match:
-                    # captions and OCR's sums are out of 100 whether they say so or not
-                    percent = True if match[2] or line.lower().startswith("average") else None
+                    percent = True if match[2] else None
                     found.append((rank, float(match[1]), samples, percent, match[1]))
     if not found:
         return None
@@ -83,12 +83,23 @@ def _final(text: str) -> float | None:
 def stage_folders(root: Path) -> dict[Path, dict[str, dict[str, Path]]]:
     """Folder of a run -> task's folder -> stage's folder -> its path, of all folders with results below `root`."""
     found: dict[Path, dict[str, dict[str, Path]]] = {}
-    for place, _, files in os.walk(root):
-        if EVIDENCE & {*files} and len(Path(place).parts) > 2:
+    seen: set[str] = set()
+    root = root.resolve()
+    for place, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        if os.path.realpath(place) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        answered = EVIDENCE & {*files} or any(CHUNK.fullmatch(file) for file in files)
+        if answered and Path(place) != root:
             stage = Path(place)
             run = found.setdefault(stage.parent.parent, {})
             run.setdefault(stage.parent.name, {})[stage.name] = stage
     return found
+
+
+def _refuse(error: OSError) -> None:
+    raise UnreadableError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _forms(name: str, task: Task) -> Iterator[str]:
@@ -96,7 +107,8 @@ def _forms(name: str, task: Task) -> Iterator[str]:
 
 
 def benchmark_of(tasks: list[str]) -> tuple[str, dict[str, str]] | None:
-    """The public benchmark that has all these tasks, and the name there of each."""
+    """The one public benchmark that has all these tasks, and the name there of each."""
+    fitting = []
     for kind, layout in LAYOUTS.items():
         named = {
             folder: name
@@ -105,8 +117,8 @@ def benchmark_of(tasks: list[str]) -> tuple[str, dict[str, str]] | None:
             if plain(folder) in (*_forms(name, task), *(plain(name + tail) for tail in ("test", "caption")))
         }
         if len(named) == len(tasks):
-            return kind, named
-    return None
+            fitting.append((kind, named))
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def read_run(folder: Path, found: dict[str, dict[str, Path]], tasks: list[str] | None, golds: Path | None) -> FoundRun:
@@ -123,7 +135,7 @@ def read_run(folder: Path, found: dict[str, dict[str, Path]], tasks: list[str] |
             run.said.append(f"{folder / task_folder}: none of the tasks {', '.join(order)}; left out")
             continue
         labels = {name: stage_of(name, order, task) for name in stages}
-        first = counted_from(_numbers(found, order))
+        first = counted_from(_numbers(found, order), len(order))
         for name, path in sorted(stages.items()):
             label = labels[name]
             stage = int(label) - first if isinstance(label, str) else label
@@ -132,7 +144,12 @@ def read_run(folder: Path, found: dict[str, dict[str, Path]], tasks: list[str] |
                 continue
             scoring = scorings.get(names[task_folder])
             _put(run, stage, task, path, scoring, golds)
-            run.method = run.method or _method(name)
+            method = _method(name)
+            if None not in (method, run.method) and method != run.method:
+                raise UnreadableError(
+                    f"{folder}: stages of {run.method} and of {method} in one folder; move each method's to its own"
+                )
+            run.method = run.method or method
     if not run.cells:
         raise UnreadableError(f"{folder}: no stage has a result ({'; '.join(run.said[:3])})")
     return run
@@ -169,10 +186,12 @@ def _order(folder: Path, found: dict[str, dict[str, Path]], kind: str | None, na
 def _put(run: FoundRun, stage: int, task: str, path: Path, scoring: Scoring | None, golds: Path | None) -> None:
     result = read_result(path / RESULT) if (path / RESULT).exists() else None
     rows = golds_of(golds, path.parent.name) if golds is not None else {}
-    answers = answers_in(path, rows)
+    answers, lost = answers_in(path, rows)
     if result is not None and result.only_counts:
-        answers = (answer for answer in answers if answer.told.get("task") == "Count")
+        answers = [answer for answer in answers if answer.told.get("task") == "Count"]
     scored = score_answers(answers, scoring) if scoring is not None else None
+    if scored is not None and lost + len(answers) > scored.n:
+        run.said.append(f"{path}: {lost + len(answers) - scored.n} answers cannot be scored; they count for nothing")
     if result is None and scored is None:
         empty = [file.name for file in path.iterdir() if file.is_file() and not file.stat().st_size]
         why = (
@@ -208,8 +227,9 @@ def _doubts(path: Path, task: str, result: Result | None, published: float, n: i
     if result is None:
         return []
     said = []
-    scale = 1.0 if result.percent is None and result.value <= 1 and published <= 1 and result.value != 1 else 100.0
-    if abs(scale * published - result.value) > 0.5001 * 10.0**-result.decimals:
+    apart = 0.5001 * 10.0**-result.decimals
+    scale = 100.0 if result.percent or abs(published - result.value) > apart else 1.0
+    if abs(scale * published - result.value) > apart:
         said.append(
             f"{path}: printed {result.value:g}, the answers beside it give {scale * published:.{result.decimals}f} by "
             f"{task}'s published rule"

@@ -14,10 +14,17 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from mcit_core.stages.results import UNTOUCHED
-from orchestration.imports.found import FoundRun, Printed, UnreadableError, counted_from
+from orchestration.imports.found import FoundRun, Printed, UnreadableError, counted_from, plain
 
 #: the key of an accuracy in all_results.json, by what is looked for first
-KEYS = ("exact_match", "accuracy", "acc")
+KEYS = (
+    "predict_exact_match",
+    "predict_accuracy",
+    "test_exact_match",
+    "test_accuracy",
+    "eval_exact_match",
+    "eval_accuracy",
+)
 #: settings of a Mammoth run that say nothing of how it was trained
 MAMMOTH = re.compile(r"^(accmean_|accuracy_|forward_transfer|backward_transfer|forgetting|conf_|seed$|model$|dataset$)")
 
@@ -31,7 +38,7 @@ def read_stage_folders(path: Path, tasks: list[str] | None) -> FoundRun:
             files[named[1], named[2]] = file
     if not files:
         raise UnreadableError(f"{path}: no <number>-<task>/all_results.json below it")
-    first = counted_from([number for number, _ in files])
+    first = counted_from([number for number, _ in files], len(files))
     trained = {int(number) - first: task for number, task in files}
     if len(trained) < len(files):
         raise UnreadableError(
@@ -40,11 +47,14 @@ def read_stage_folders(path: Path, tasks: list[str] | None) -> FoundRun:
     order = tasks or [trained[stage] for stage in sorted(trained)]
     if any(stage >= len(order) for stage in trained):
         raise UnreadableError(f"{path}: {len(order)} tasks, but a stage {max(trained) + first}; name all by --tasks")
+    wrong = [task for stage, task in trained.items() if plain(order[stage]) != plain(task)]
+    if wrong:
+        raise UnreadableError(f"{path}: its folders say {', '.join(trained.values())}, --tasks {', '.join(order)}")
     run = FoundRun(path, order)
     for (number, task), file in sorted(files.items()):
         found = _object(file)
         for key in KEYS:
-            ours = re.compile(rf"(?:predict|eval|test)_{key}_for_(.+)")
+            ours = re.compile(rf"{key}_for_(.+)")
             cells = {match[1]: value for name, value in found.items() if (match := ours.fullmatch(name))}
             if cells:
                 break
@@ -54,6 +64,8 @@ def read_stage_folders(path: Path, tasks: list[str] | None) -> FoundRun:
                 run.said.append(f"{file}: {name} is none of the tasks {', '.join(order)}; left out")
             elif isinstance(value, int | float) and math.isfinite(value):
                 run.put(int(number) - first, match_task, Printed(float(value)))
+            else:
+                run.said.append(f"{file}: {name}: {value!r} is no number; not measured")
         if not cells:
             run.said.append(f"{file}: no predict_exact_match_for_<task>: {task} has no results after its stage")
     return run
@@ -102,7 +114,7 @@ def _literals(path: Path, number: int, line: str) -> dict[str, object]:
 def _mammoth(path: Path, found: Mapping[str, object], tasks: list[str] | None) -> FoundRun:
     cells: dict[tuple[int, int], float] = {}
     for name, value in found.items():
-        match = re.fullmatch(r"accuracy_(\d+)_task(\d+)", name)
+        match = re.fullmatch(r"accuracy_([1-9]\d*)_task([1-9]\d*)", name)
         if match and isinstance(value, int | float) and math.isfinite(value):
             cells[int(match[2]) - 1, int(match[1]) - 1] = float(value)
     if not cells:
@@ -114,12 +126,12 @@ def _mammoth(path: Path, found: Mapping[str, object], tasks: list[str] | None) -
     seed, method, benchmark = (found.get(name) for name in ("seed", "model", "dataset"))
     run = FoundRun(path, order, method=_name(method), benchmark=_name(benchmark))
     run.seed = seed if isinstance(seed, int) else None
-    plain: dict[str, JsonValue] = {
+    settings: dict[str, JsonValue] = {
         name: value
         for name, value in found.items()
         if not MAMMOTH.match(name) and isinstance(value, str | int | float | bool)
     }
-    run.settings = plain
+    run.settings = settings
     for (stage, task), value in cells.items():
         run.put(stage, order[task], Printed(value))
     return run
@@ -140,7 +152,9 @@ def read_avalanche(path: Path, tasks: list[str] | None) -> FoundRun:
     cells: dict[tuple[int, int], float] = {}
     for number, row in enumerate(rows, 2):
         try:
-            trained = int(row["training_exp"]) if row["training_exp"] else UNTOUCHED
+            trained = UNTOUCHED if row["training_exp"] in ("", "None") else int(row["training_exp"])
+            if int(row["eval_exp"]) < 0:
+                raise ValueError
             cells[max(trained, UNTOUCHED), int(row["eval_exp"])] = float(row["eval_accuracy"])
         except (TypeError, ValueError):
             raise UnreadableError(f"{path}:{number}: no row of eval_results.csv: {[*row.values()]}") from None

@@ -175,13 +175,6 @@ def write_run(
             accuracy += [
                 {**about, "stage": stage.stage, "stage_task": stage.task, **vars(cell)} for cell in stage.accuracy
             ]
-    tables = {
-        "steps": STEPS_SCHEMA.empty_table(),
-        "accuracy": pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA),
-        "stages": STAGES_SCHEMA.empty_table(),
-        "trials": trials_table(rows, axes),
-    }
-    write_tables(folder, tables, digest([row["trial"] for row in rows]))
     seeds = sorted({run.seed for run in runs if run.seed is not None})
     sweep: dict[str, object] = {
         "name": folder.name,
@@ -194,6 +187,13 @@ def write_run(
         "imported": [{"trial": one.trial, "from": str(one.run.source), "said": [*one.run.said]} for one in imported],
     }
     write_sweep(folder, sweep, provenance)
+    tables = {
+        "steps": STEPS_SCHEMA.empty_table(),
+        "accuracy": pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA),
+        "stages": STAGES_SCHEMA.empty_table(),
+        "trials": trials_table(rows, axes),
+    }
+    write_tables(folder, tables, digest([row["trial"] for row in rows]))
     with writing(folder / "conventions.csv"):
         write_atomic(folder / "conventions.csv", _conventions(imported).encode())
     return imported, provenance
@@ -215,8 +215,10 @@ def compared(one: Imported) -> list[str]:
     """What each figure that its authors printed is among ours."""
     ours, said = one.figures(), []
     for name, value in one.run.figures.items():
-        share = value / 100 if any(abs(value) > 1 for value in one.run.figures.values()) else value
-        same = [each for each in THEIRS[name] if ours.get(each) is not None and abs((ours[each] or 0.0) - share) < 5e-5]
+        scale = 100 if one.run.percent else 1
+        near = 0.5001 * 10.0 ** -len(f"{value!r}".partition(".")[2])
+        known = {each: ours[each] for each in THEIRS[name]}
+        same = [each for each, found in known.items() if found is not None and abs(scale * found - value) <= near]
         said.append(
             f"{one.run.source}: its {name} {value:g} is {same[0]} here"
             if same
@@ -247,7 +249,8 @@ def track(uri: str, folder: Path, imported: Sequence[Imported], provenance: Prov
             **mirror.tags(),
         }
         status = "FAILED" if one.problems else "FINISHED"
-        mirror.log(one.trial, Content(_points(one, row), params, tags, status), partial(_artefacts, one))
+        points = [(mlflow_name(name), step, value) for name, step, value in _points(one, row)]
+        mirror.log(one.trial, Content(points, params, tags, status), partial(_artefacts, one))
     here = {one.trial for one in imported}
     for trial, run in mirror.children.items():
         if trial not in here:  # of an import before

@@ -272,7 +272,7 @@ def _chunks(items: list[Item], size: int) -> Iterable[list[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def unreachable(uri: str, error: Exception) -> str:
+def unreachable(uri: str, error: Exception, again: str = "`python -m orchestration.track RUN`") -> str:
     """Why MLflow is not up to date, in a line, with what to do about it where that is known."""
     shown = without_userinfo(uri)
     reason = (str(error) or repr(error)).splitlines()[0].replace(uri, shown)
@@ -280,7 +280,7 @@ def unreachable(uri: str, error: Exception) -> str:
     if database is not None:
         return (
             f"MLflow's database {database} cannot be used: {reason}. Once it is mended, or renamed so that a new one "
-            "is made, `python -m orchestration.track RUN` brings everything"
+            f"is made, {again} brings everything"
         )
     no_answer = any(words in str(error) for words in ("API request", "Connection", "timed out"))
     return f"MLflow at {shown} {'cannot be reached' if no_answer else 'answers with an error'}: {reason}"

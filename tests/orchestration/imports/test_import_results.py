@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from orchestration.import_results import main
+from orchestration.keep.files import StorageError
 from orchestration.results.reading import read_results
 from tests.orchestration.imports.test_matrix_files import TASKS, WORKED, write
 from tests.support.result_folders import write_stage, write_ucit
@@ -116,7 +117,10 @@ def test_what_its_authors_printed_is_found_among_our_figures(
     [
         ("runs: [{path: m.csv, zero: missing}]", "runs.0.zero: Extra inputs"),
         ("runs: [{method: x}]", "runs.0.path: Field required"),
-        ("runs: [{path: m.csv}, {path: m.csv, seed: 0}]", "with seed 0 and the same settings twice"),
+        ("runs: []", "expected one run at least"),
+        ("runs: [{path: m.csv, settings: {order: x}}]", "settings.order: a RUN has a column of this name"),
+        ("runs: [{path: m.csv}, {path: other.csv}]", "runs of different tasks cannot make one RUN"),
+        ("runs: [{path: m.csv, seed: 0}, {path: m.csv, seed: 0}]", "with seed 0 and the same settings twice"),
         ("runs: [{path: m.csv, method: direct}]", "direct is no sequence"),
         ("runs: [{path: none.csv}]", "none.csv is not there"),
         ("runs: [", "mapping.yaml"),
@@ -126,6 +130,7 @@ def test_a_mapping_file_that_cannot_be_is_refused(
     text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "m.csv", TASKS[:3], WORKED)
+    write(tmp_path / "other.csv", TASKS[1:4], WORKED)
     (tmp_path / "mapping.yaml").write_text(text)
     assert main([str(tmp_path / "mapping.yaml"), "--name", "x", "--storage", str(tmp_path / "runs")]) == 2
     assert words in capsys.readouterr().err
@@ -147,3 +152,30 @@ def test_zeros_unknown_layouts_and_taken_names_are_refused(tmp_path: Path, capsy
     assert "is the RUN of a sweep; give the import another --name" in capsys.readouterr().err
     assert main([str(zeros), "--name", "../up", "--zeros", "missing", *storage]) == 2
     assert "--name ../up: expected letters" in capsys.readouterr().err
+
+
+def test_a_storage_that_cannot_be_written_is_another_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr("orchestration.imports.writing.write_tables", full)
+    path = write(tmp_path / "m.csv", TASKS[:3], WORKED)
+    command = [str(path), "--name", "x", "--storage", str(tmp_path / "runs")]
+    assert main(command) == 1
+    monkeypatch.undo()
+    assert main(command) == 0, "what it left behind is no hindrance"
+
+
+def test_names_that_mlflow_does_not_take(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", ["VQA (v2)", "50% x"], [[90.0, None], [80.0, 70.0]])
+    assert main([str(path), "--name", "x", "--storage", str(tmp_path / "runs")]) == 0
+
+
+def test_runs_of_several_folders_are_named_by_them(tmp_path: Path) -> None:
+    for name in ("lr_0.01", "lr_0.001"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "coin_metrics.json", TASKS[:3], WORKED)
+    told = {"runs": [{"path": f"{name}/coin_metrics.json"} for name in ("lr_0.01", "lr_0.001")]}
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(told))
+    assert main([str(tmp_path / "mapping.yaml"), "--name", "x", "--storage", str(tmp_path / "runs")]) == 0
+    assert {row["method"] for row in trials(tmp_path / "runs" / "x")} == {"lr_0.01", "lr_0.001"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,8 +63,7 @@ def read(path: Path, asked: Asked | None = None) -> Matrix:
 def test_a_matrix_comes_back_as_it_was(form: str, data: st.DataObject, size: int, percent: bool) -> None:
     value = st.floats(1.5, 100) if percent else st.floats(0, 1)
     matrix: Matrix = [
-        [data.draw(value) if j <= i else data.draw(st.none() | st.floats(0.001, 1)) for j in range(size)]
-        for i in range(size)
+        [data.draw(value if j <= i else st.none() | value.filter(bool)) for j in range(size)] for i in range(size)
     ]
     with TemporaryDirectory() as folder:
         found = read(write(Path(folder) / f"m{form}", TASKS[:size], matrix))
@@ -141,7 +141,7 @@ def test_tasks_give_an_order_or_names(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("stage,a,b\n1,x,\n2,1,2\n", "row '1', column a: 'x' is no number"),
-        ("stage,a,a\n1,1,\n2,1,2\n", "expected a first row with the name of each task once"),
+        ("stage,a,a\n1,1,\n2,1,2\n", "tasks a, a: expected names that differ"),
         ("stage,a,b\n1,1,\n1,1,2\n", "a stage twice"),
         ("stage,a,b\n1,101,\n2,1,2\n", "a after stage 1: 101 is no accuracy"),
         ("stage,a,b\n1,-1,\n2,1,2\n", "is no accuracy"),
@@ -153,6 +153,50 @@ def test_what_cannot_be_read_is_told_with_its_place(text: str, words: str, tmp_p
     path.write_text(text)
     with pytest.raises(UnreadableError, match=words):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("m.csv", "0,1\n0.9,0.1\n", "a row of accuracies or of names"),
+        ("m.csv", "A,B,C\n0.95,0.1,0.1\n0.4,0.6,0.2\n", "the row '0.95' names no stage"),
+        ("m.csv", "method,A,B\nLoRA,.5,.6\nMoE,.7,.8\n", "the row 'LoRA' names no stage"),
+        ("m.csv", "stage,A,B\nafter A,.5,\nfoo,.7,.8\n", "the row 'foo' names no stage"),
+        ("m.csv", "stage,A,B\n1,.5,.2,.9\n2,.5,.2\n", "more cells than the first row"),
+        ("m.json", '{"tasks": ["A", "B"], "matrix": [[0.9, 0.1, 0.3], [0.8, 0.7, 0.2]]}', "more cells"),
+        ("m.csv", "stage,A,B\n1,inf,\n2,1,2\n", "'inf' is no number"),
+        ("m.csv", "stage,A,B\n1,4_5,\n2,1,2\n", "'4_5' is no number"),
+        ("m.csv", "stage,A,B\n1,0.9,\n2,0.8,75\n", "is 0.8 beside the others 0.8 % or 80 %"),
+        ("m.csv", "stage,A,B\n1,0.5%,\n2,0.4,0.3\n", "Give --unit"),
+        ("m.csv", "stage,A>B,C\n1,1,\n2,1,2\n", "without '>'"),
+        ("m.csv", "stage,C,C++\n1,1,\n2,1,2\n", "differ in letters or digits"),
+        ("m.csv", "", "it is empty"),
+        ("m.csv", "stage,A,B\n", "it holds no accuracy"),
+        ("m.md", "a | b in words\n\nno table\n", "no table"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_or_in_none_is_refused(name: str, text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UnreadableError, match=re.escape(words)):
+        read(tmp_path / name)
+
+
+def test_names_of_digits_and_orders_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(",1,2,3\n1,0.9,,\n2,0.7,0.8,\n3,0.5,0.5,0.6\n")  # as pandas writes it
+    assert read(path) == [[0.9, None, None], [0.7, 0.8, None], [0.5, 0.5, 0.6]]
+    path.write_text("trained_until,A,B,C\nC,,,0.9\nA,0.8,,0.7\nB,0.6,0.5,0.4\n")  # columns in the alphabet's order
+    (run,) = read_path(path, Asked())
+    assert run.tasks == ["C", "A", "B"]
+    assert read(path) == [[0.9, None, None], [0.7, 0.8, None], [0.4, 0.6, 0.5]]
+    path.write_text("stage,ScienceQA,TextVQA\n1,,0.9\n2,0.5,0.8\n")
+    assert read(path, Asked(tasks=["textvqa", "scienceqa"])) == [[0.9, None], [0.8, 0.5]]
+
+
+def test_a_page_with_words_and_an_empty_first_cell(tmp_path: Path) -> None:
+    path = tmp_path / "m.md"
+    path.write_text("either a | b\n\n|| A | B |\n|---|---|---|\n| 1 | 50 | |\n| 2 | 40 | 60 |\n")
+    assert read(path) == [[0.5, None], [0.4, 0.6]]
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{}", '{"A_matrix": [1]}', "{", "[" * 100_000])

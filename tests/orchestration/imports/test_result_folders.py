@@ -150,3 +150,53 @@ def test_two_runs_below_a_folder_are_methods_and_different_tasks_are_refused(tmp
     write_stage(tmp_path / "more" / "results" / "RS" / "task1", None, "Accuracy: 1.00%")
     with pytest.raises(UnreadableError, match="runs of different tasks; name one of them"):
         read_path(tmp_path, Asked())
+
+
+@pytest.mark.parametrize(("text", "value"), [("Accuracy: 5e-05", 5e-05), ("\ufeffAccuracy: 45.3%", 45.3)])
+def test_numbers_of_every_form(text: str, value: float, tmp_path: Path) -> None:
+    (tmp_path / "Result.text").write_text(text)
+    found = read_result(tmp_path / "Result.text")
+    assert found is not None
+    assert found.value == value
+    (tmp_path / "Result.text").write_text("Accuracy: 45.3.1\n")
+    assert read_result(tmp_path / "Result.text") is None
+
+
+def test_stages_from_0_with_the_untouched_models_first(tmp_path: Path) -> None:
+    for stage, scores in enumerate(((10, 20), (80,), (70, 60))):
+        for task, score in zip(("RS", "Med"), scores, strict=False):
+            write_stage(tmp_path / "in" / task / f"m-task{stage}", None, f"Accuracy: {score}.00%")
+    run = one(tmp_path / "in", Asked(tasks=["RS", "Med"]))
+    assert rows(run) == [[80.0, None], [70.0, 60.0]]
+    assert run.cells[UNTOUCHED, "Med"].value == 0.2
+
+
+def test_two_methods_in_one_folder_are_refused_and_links_are_followed(tmp_path: Path) -> None:
+    write_stage(tmp_path / "in" / "ArxivQA" / "LoRA-task1", None, "Accuracy: 80.00%")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "ArxivQA").symlink_to(tmp_path / "in" / "ArxivQA")
+    assert rows(one(tmp_path / "linked")) == [[80.0]]
+    write_stage(tmp_path / "in" / "ArxivQA" / "MoE-task2", None, "Accuracy: 80.00%")
+    with pytest.raises(UnreadableError, match=r"stages of LoRA and of MoE in one folder"):
+        one(tmp_path / "in", Asked(tasks=["ArxivQA", "IconQA"]))
+
+
+def test_answers_that_cannot_be_scored_are_counted(tmp_path: Path) -> None:
+    folder = write_stage(tmp_path / "ArxivQA" / "X-task1", answers(0, 3, 1), "Samples: 4\nAccuracy: 75.00%")
+    judged = folder / "ans_gt.json"
+    judged.write_text(judged.read_text()[:-20])
+    assert any("1 answers cannot be scored" in line for line in one(tmp_path).said)
+
+
+def test_a_lone_task_of_two_benchmarks_is_nobodys(tmp_path: Path) -> None:
+    write_stage(tmp_path / "VizWiz" / "X-task1", None, "Accuracy: 75.00%")
+    assert one(tmp_path).benchmark is None
+
+
+def test_chunks_alone_are_a_stage(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "ScienceQA" / "Finetune"
+    folder.mkdir(parents=True)
+    (folder / "8_0.jsonl").write_text(json.dumps({"question_id": "q", "text": "B"}) + "\n")
+    (tmp_path / "data" / "scienceqa").mkdir(parents=True)
+    (tmp_path / "data" / "scienceqa" / "test.json").write_text(json.dumps([{"id": "q", "text": "?", "answer": "B"}]))
+    assert rows(one(tmp_path / "in", Asked(golds=tmp_path / "data"))) == [[100.0]]

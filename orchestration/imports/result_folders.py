@@ -106,8 +106,9 @@ def _forms(name: str, task: Task) -> Iterator[str]:
     yield from map(plain, (name, *task.folders, *task.test_folders))
 
 
-def benchmark_of(tasks: list[str]) -> tuple[str, dict[str, str]] | None:
-    """The one public benchmark that has all these tasks, and the name there of each."""
+def benchmark_of(tasks: list[str], folder: Path) -> tuple[str, dict[str, str]] | None:
+    """The public benchmark that has all these tasks, and the name there of each; of several that one which a folder on
+    the way is named after, as MCITlib's are UCIT, DCL and ACL."""
     fitting = []
     for kind, layout in LAYOUTS.items():
         named = {
@@ -118,12 +119,15 @@ def benchmark_of(tasks: list[str]) -> tuple[str, dict[str, str]] | None:
         }
         if len(named) == len(tasks):
             fitting.append((kind, named))
-    return fitting[0] if len(fitting) == 1 else None
+    way = {plain(part) for part in folder.parts}
+    named_so = [each for each in fitting if plain(each[0].removeprefix("mllm_")) in way]
+    chosen = fitting if len(fitting) == 1 else named_so
+    return chosen[0] if len(chosen) == 1 else None
 
 
 def read_run(folder: Path, found: dict[str, dict[str, Path]], tasks: list[str] | None, golds: Path | None) -> FoundRun:
     """One run of `stage_folders`. Raises UnreadableError where the order of its tasks is not known."""
-    known = benchmark_of([*found])
+    known = benchmark_of([*found], folder)
     kind, names = known if known else (None, {name: name for name in found})
     order = tasks or _order(folder, found, kind, names)
     scorings = {name: task.scoring for name, task in LAYOUTS[kind].tasks.items()} if kind else {}
@@ -151,7 +155,8 @@ def read_run(folder: Path, found: dict[str, dict[str, Path]], tasks: list[str] |
                 )
             run.method = run.method or method
     if not run.cells:
-        raise UnreadableError(f"{folder}: no stage has a result ({'; '.join(run.said[:3])})")
+        why = "; ".join(run.said[:3])
+        raise UnreadableError(f"{folder}: no stage has a result ({why}); name all tasks by --tasks if some are missing")
     return run
 
 

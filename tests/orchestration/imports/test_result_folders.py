@@ -191,6 +191,8 @@ def test_answers_that_cannot_be_scored_are_counted(tmp_path: Path) -> None:
 def test_a_lone_task_of_two_benchmarks_is_nobodys(tmp_path: Path) -> None:
     write_stage(tmp_path / "VizWiz" / "X-task1", None, "Accuracy: 75.00%")
     assert one(tmp_path).benchmark is None
+    write_stage(tmp_path / "UCIT" / "VizWiz" / "X-task3", None, "Average: 61.60")
+    assert one(tmp_path / "UCIT").cells[2, "VizWiz"].value == pytest.approx(0.616)
 
 
 def test_chunks_alone_are_a_stage(tmp_path: Path) -> None:

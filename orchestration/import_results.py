@@ -95,7 +95,7 @@ def _import(given: argparse.Namespace) -> int:
         try:
             track(uri, folder, imported, provenance)
         except Exception as error:  # MLflow and what it stands on have a class for every way in which this fails
-            print(f"{unreachable(uri, error, again='the same command')}", file=sys.stderr)
+            print(unreachable(uri, error, again="the same command"), file=sys.stderr)
             return 1
         print(f"compare runs: mlflow ui --backend-store-uri {without_userinfo(uri)}")
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcit_core.benchmarks import Points, mean_points
 from mcit_core.benchmarks.answers import shape
 from mcit_core.benchmarks.json_rows import BadRow, Row, name_of, read_objects, rows_of
 from mcit_core.benchmarks.layouts import CAPTION, TEST
@@ -36,10 +37,7 @@ class Scored:
     """Means over `n` answers, in [0, 1]. constant: the answer given to nearly all of them, if there is one."""
 
     n: int
-    accuracy: float
-    accuracy_strict: float
-    content_accuracy: float
-    format_accuracy: float
+    points: Points
     constant: str | None
 
 
@@ -102,27 +100,22 @@ def score_answers(answers: Sequence[Answer], scoring: Scoring) -> Scored | None:
     """None where there is no answer with a gold, or the task's captions are scored a whole file at a time."""
     if scoring == CAPTION:
         return None
-    totals = [0.0] * 4
+    points: list[Points] = []
     said: Counter[str] = Counter()
     asked: set[str] = set()
     for answer in answers:
         text = answer.prediction.strip()
+        told = (text, answer.golds, answer.told)
         try:
-            points = (
-                best_score(scoring.published, text, answer.golds, answer.told),
-                best_score(scoring.strict, text, answer.golds, answer.told),
-                content_score(scoring, text, answer.golds, answer.told),
-                float(shape(text) in map(shape, answer.golds)),
-            )
+            published, strict = best_score(scoring.published, *told), best_score(scoring.strict, *told)
+            content = content_score(scoring, *told)
         except ValueError:  # a gold that the rule cannot compare with
             continue
+        points.append(Points(published, content, strict, float(shape(text) in map(shape, answer.golds))))
         said[text] += 1
         asked.add(answer.golds[0])
-        totals = [total + point for total, point in zip(totals, points, strict=True)]
-    n = said.total()
-    if not n:
+    if not points:
         return None
     commonest, times = said.most_common(1)[0]
-    constant = commonest if times >= CONSTANT * n and len(asked) > 1 else None
-    published, strict, content, form = (total / n for total in totals)
-    return Scored(n, published, strict, content, form, constant)
+    constant = commonest if times >= CONSTANT * len(points) and len(asked) > 1 else None
+    return Scored(len(points), mean_points(points), constant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,13 @@ BEFORE = {"untouched", "zeroshot", "pretrained", "pretrain", "base", "before", "
 OWN = {"finetune", "own"}
 #: accuracies are in [0, 1] or in per cent
 MOST = 100.0
+#: what an aggregate that somebody printed may be among our metrics
+THEIRS = {
+    "MFN": ("average_accuracy",),
+    "MFT": ("learning_accuracy",),
+    "MAA": ("mean_average_accuracy", "average_by_column"),
+    "BWT": ("backward_transfer", "backward_transfer_over_tasks", "backward_transfer_all_cells"),
+}
 AFTER = re.compile(r"^\s*after[\s_-]+", re.IGNORECASE)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -82,6 +90,17 @@ def check_tasks(source: Path, tasks: Sequence[str]) -> None:
         raise UnreadableError(
             f"{source}: tasks {', '.join(tasks)}: expected names that differ in letters or digits, without '>'"
         )
+
+
+def json_object(path: Path, expected: str = "an object") -> dict[str, object]:
+    """Raises UnreadableError where the file holds something else than `expected`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(f"{path}: no JSON: {' '.join(str(error).split())[:120]}") from error
+    if not isinstance(found, dict):
+        raise UnreadableError(f"{path}: expected {expected}")
+    return found
 
 
 def number(text: str) -> float | None:

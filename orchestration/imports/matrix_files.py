@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from orchestration.imports.found import (
     AFTER,
     BEFORE,
+    THEIRS,
     FoundRun,
     Printed,
     UnreadableError,
     check_tasks,
     counted_from,
+    json_object,
     number,
     plain,
     stage_of,
@@ -32,8 +34,6 @@ AGGREGATES = {
 MATRIX = ("A_matrix", "performance_matrix", "accuracy_matrix", "acc_matrix", "acc_table", "matrix")
 TASKS = ("tasks", "task_order", "task_names", "order")
 UNTOUCHED_ROW = ("untouched", "zero_shot", "zeroshot", "random_baseline")
-#: what their authors call the aggregates that we can hold against ours
-FIGURES = ("MFN", "MFT", "MAA", "BWT")
 
 
 def read_csv(path: Path, tasks: list[str] | None) -> FoundRun:
@@ -71,12 +71,7 @@ def _cells(line: str) -> list[str]:
 def read_json(path: Path, tasks: list[str] | None) -> FoundRun:
     """coin_metrics.json, continual_metrics.json, or any object with a matrix under one of MATRIX. Raises
     UnreadableError."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"{path}: no JSON: {' '.join(str(error).split())[:120]}") from error
-    if not isinstance(found, dict):
-        raise UnreadableError(f"{path}: expected an object with one of {', '.join(MATRIX)}")
+    found: dict[str, Any] = json_object(path, f"an object with one of {', '.join(MATRIX)}")
     key = next((key for key in MATRIX if isinstance(found.get(key), list)), None)
     if key is None:
         raise UnreadableError(f"{path}: no matrix; expected one of {', '.join(MATRIX)}")
@@ -95,7 +90,7 @@ def read_json(path: Path, tasks: list[str] | None) -> FoundRun:
     printed = metrics if isinstance(metrics, dict) else found
     run.figures = {
         name: float(printed[name])
-        for name in FIGURES
+        for name in THEIRS
         if isinstance(printed.get(name), int | float) and math.isfinite(printed[name])
     }
     if isinstance(found.get("ratio"), int | float):  # of coin_metrics.json: the share of replayed rows

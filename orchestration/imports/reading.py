@@ -220,9 +220,9 @@ def read_all(path: Path, asked: Asked) -> tuple[list[FoundRun], str | None, str 
 
 def _name_of(source: Path) -> str:
     """Of a folder its own name, of a file of a fixed name that of its folder."""
-    if source.is_dir() or source.name not in FIXED:
-        return source.name if source.is_dir() else source.stem
-    return source.resolve().parent.name
+    if source.is_dir():
+        return source.name
+    return source.resolve().parent.name if source.name in FIXED else source.stem
 
 
 def _group(run: FoundRun) -> str:

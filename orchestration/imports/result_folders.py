@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mcit_core.benchmarks.json_rows import Row
 from mcit_core.benchmarks.layouts import COIN, MLLM_ACL, MLLM_DCL, UCIT, Layout, Task
 from mcit_core.benchmarks.scorers import Scoring
 from mcit_core.stages.results import UNTOUCHED
@@ -132,22 +133,22 @@ def read_run(folder: Path, found: dict[str, dict[str, Path]], tasks: list[str] |
     order = tasks or _order(folder, found, kind, names)
     scorings = {name: task.scoring for name, task in LAYOUTS[kind].tasks.items()} if kind else {}
     places = {plain(name): name for name in order}
+    first = counted_from(_numbers(found, order), len(order))
     run = FoundRun(folder, order, benchmark=kind)
     for task_folder, stages in sorted(found.items()):
         task = places.get(plain(names[task_folder])) or places.get(plain(task_folder))
         if task is None:
             run.said.append(f"{folder / task_folder}: none of the tasks {', '.join(order)}; left out")
             continue
-        labels = {name: stage_of(name, order, task) for name in stages}
-        first = counted_from(_numbers(found, order), len(order))
+        scoring = scorings.get(names[task_folder])
+        rows = golds_of(golds, task_folder) if golds is not None else {}
         for name, path in sorted(stages.items()):
-            label = labels[name]
+            label = stage_of(name, order, task)
             stage = int(label) - first if isinstance(label, str) else label
             if stage is None or not UNTOUCHED <= stage < len(order):
                 run.said.append(f"{path}: {name!r} names none of the {len(order)} stages; left out")
                 continue
-            scoring = scorings.get(names[task_folder])
-            _put(run, stage, task, path, scoring, golds)
+            _put(run, stage, task, path, scoring, rows)
             method = _method(name)
             if None not in (method, run.method) and method != run.method:
                 raise UnreadableError(
@@ -188,10 +189,9 @@ def _order(folder: Path, found: dict[str, dict[str, Path]], kind: str | None, na
     return sorted(first, key=lambda task: first[task] or 0)
 
 
-def _put(run: FoundRun, stage: int, task: str, path: Path, scoring: Scoring | None, golds: Path | None) -> None:
+def _put(run: FoundRun, stage: int, task: str, path: Path, scoring: Scoring | None, golds: Mapping[str, Row]) -> None:
     result = read_result(path / RESULT) if (path / RESULT).exists() else None
-    rows = golds_of(golds, path.parent.name) if golds is not None else {}
-    answers, lost = answers_in(path, rows)
+    answers, lost = answers_in(path, golds)
     if result is not None and result.only_counts:
         answers = [answer for answer in answers if answer.told.get("task") == "Count"]
     scored = score_answers(answers, scoring) if scoring is not None else None
@@ -207,7 +207,7 @@ def _put(run: FoundRun, stage: int, task: str, path: Path, scoring: Scoring | No
         run.said.append(f"{path}: {why}; not measured")
         return
     if result is None and scored is not None:
-        cell = Printed(100 * scored.accuracy, scored.n, percent=True)
+        cell = Printed(100 * scored.points.accuracy, scored.n, percent=True)
         run.said.append(
             f"{path}: no printed score; {cell.value:.2f} % by the benchmark's own rule on {scored.n} answers"
         )
@@ -218,11 +218,11 @@ def _put(run: FoundRun, stage: int, task: str, path: Path, scoring: Scoring | No
     if scored is not None:
         cell = replace(
             cell,
-            accuracy_strict=scored.accuracy_strict,
-            content_accuracy=scored.content_accuracy,
-            format_accuracy=scored.format_accuracy,
+            accuracy_strict=scored.points.accuracy_strict,
+            content_accuracy=scored.points.content_accuracy,
+            format_accuracy=scored.points.format_accuracy,
         )
-        run.said += _doubts(path, task, result, scored.accuracy, scored.n)
+        run.said += _doubts(path, task, result, scored.points.accuracy, scored.n)
         if scored.constant is not None:
             run.said.append(f"{path}: nearly every answer is {scored.constant[:60]!r}")
     run.put(stage, task, cell)

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import ast
 import csv
-import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from mcit_core.stages.results import UNTOUCHED
-from orchestration.imports.found import FoundRun, Printed, UnreadableError, counted_from, plain
+from orchestration.imports.found import FoundRun, Printed, UnreadableError, counted_from, json_object, plain
 
 #: the key of an accuracy in all_results.json, by what is looked for first
 KEYS = (
@@ -52,7 +49,7 @@ def read_stage_folders(path: Path, tasks: list[str] | None) -> FoundRun:
         raise UnreadableError(f"{path}: its folders say {', '.join(trained.values())}, --tasks {', '.join(order)}")
     run = FoundRun(path, order)
     for (number, task), file in sorted(files.items()):
-        found = _object(file)
+        found = json_object(file)
         for key in KEYS:
             ours = re.compile(rf"{key}_for_(.+)")
             cells = {match[1]: value for name, value in found.items() if (match := ours.fullmatch(name))}
@@ -69,16 +66,6 @@ def read_stage_folders(path: Path, tasks: list[str] | None) -> FoundRun:
         if not cells:
             run.said.append(f"{file}: no predict_exact_match_for_<task>: {task} has no results after its stage")
     return run
-
-
-def _object(path: Path) -> dict[str, object]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"{path}: no JSON: {' '.join(str(error).split())[:120]}") from error
-    if not isinstance(found, dict):
-        raise UnreadableError(f"{path}: expected an object")
-    return found
 
 
 def read_mammoth(path: Path, tasks: list[str] | None) -> list[FoundRun]:
@@ -126,12 +113,11 @@ def _mammoth(path: Path, found: Mapping[str, object], tasks: list[str] | None) -
     seed, method, benchmark = (found.get(name) for name in ("seed", "model", "dataset"))
     run = FoundRun(path, order, method=_name(method), benchmark=_name(benchmark))
     run.seed = seed if isinstance(seed, int) else None
-    settings: dict[str, JsonValue] = {
+    run.settings |= {
         name: value
         for name, value in found.items()
         if not MAMMOTH.match(name) and isinstance(value, str | int | float | bool)
     }
-    run.settings = settings
     for (stage, task), value in cells.items():
         run.put(stage, order[task], Printed(value))
     return run

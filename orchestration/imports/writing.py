@@ -19,7 +19,7 @@ from mcit_core.metrics import FORMULAS, METRICS, summarise
 from mcit_core.stages.digest import digest
 from mcit_core.stages.matrix_csv import matrix_csv
 from mcit_core.stages.results import UNTOUCHED, Cell, Column, Matrix, StageResult, untouched
-from orchestration.imports.found import FoundRun
+from orchestration.imports.found import THEIRS, FoundRun
 from orchestration.keep.files import writing
 from orchestration.keep.provenance import Provenance, commit, run_id, write_sweep
 from orchestration.keep.tables import (
@@ -47,13 +47,6 @@ CONVENTIONS = {
     "forgetting": "forgetting of Chaudhry et al.",
     "forgetting_all_rows": "forgetting of CoIN++ and Mammoth",
     "forward_transfer": "FWT, from the untouched model",
-}
-#: what somebody's own figure of a name may be among ours
-THEIRS = {
-    "MFN": ("average_accuracy",),
-    "MFT": ("learning_accuracy",),
-    "MAA": ("mean_average_accuracy", "average_by_column"),
-    "BWT": ("backward_transfer", "backward_transfer_over_tasks", "backward_transfer_all_cells"),
 }
 
 
@@ -150,7 +143,7 @@ def axes_of(runs: Sequence[FoundRun]) -> dict[str, list[JsonValue]]:
     names = dict.fromkeys(name for run in runs for name in run.settings)
     axes = {name: _values([run.settings.get(name) for run in runs]) for name in names}
     methods = _values([run.method for run in runs])
-    return {"method": methods, **axes} if len(methods) > 1 else axes
+    return {name: values for name, values in {"method": methods, **axes}.items() if len(values) > 1}
 
 
 def _values(values: Sequence[JsonValue]) -> list[JsonValue]:
@@ -161,7 +154,7 @@ def write_run(
     folder: Path, runs: Sequence[FoundRun], model: str | None, benchmark: str | None, provenance: Provenance
 ) -> tuple[list[Imported], Provenance]:
     """Write everything but the report and MLflow. Raises StorageError."""
-    axes = {name: values for name, values in axes_of(runs).items() if len(values) > 1}
+    axes = axes_of(runs)
     columns = [axis for axis in axes if axis != "method"]
     imported = [Imported(run, columns) for run in runs]
     with writing(folder):

@@ -33,7 +33,7 @@ AGGREGATES = {
 #: keys of a JSON object, by what is looked for first
 MATRIX = ("A_matrix", "performance_matrix", "accuracy_matrix", "acc_matrix", "acc_table", "matrix")
 TASKS = ("tasks", "task_order", "task_names", "order")
-UNTOUCHED_ROW = ("untouched", "zero_shot", "zeroshot", "random_baseline")
+UNTOUCHED_ROW = ("untouched", "zero_shot", "zeroshot")
 
 
 def read_csv(path: Path, tasks: list[str] | None) -> FoundRun:

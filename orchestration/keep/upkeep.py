@@ -94,18 +94,30 @@ def _short(value: object) -> str:
 def needed_by(records: dict[str, MadeFrom], trials: Iterable[Trial]) -> set[str]:
     """The stored stages of these trials, parents included, whatever data, code and versions they were made with (a
     sweep file does not tell those)."""
+    alike = _by_plan(records)
+    return {key for trial in trials for keys in _chain(records, alike, trial) for key in keys}
+
+
+def stages_of(records: dict[str, MadeFrom], trial: Trial) -> list[list[str]]:
+    """For each stage of a trial the stored ones that may be its, as `needed_by` has them."""
+    return _chain(records, _by_plan(records), trial)
+
+
+def _by_plan(records: dict[str, MadeFrom]) -> dict[str, list[str]]:
     alike: dict[str, list[str]] = {}
     for key, made_from in records.items():
         alike.setdefault(_planned(made_from), []).append(key)
-    needed: set[str] = set()
-    for trial in trials:
-        parents: set[str | None] = {None}
-        for stage in stage_chain(trial.experiment, {}, {}):
-            mine = [key for key in alike.get(_planned(stage.made_from), []) if _parent(records[key]) in parents]
-            needed.update(mine)
-            if trial.experiment.protocol == "sequence":
-                parents = set(mine)
-    return needed
+    return alike
+
+
+def _chain(records: dict[str, MadeFrom], alike: dict[str, list[str]], trial: Trial) -> list[list[str]]:
+    found: list[list[str]] = []
+    parents: set[str | None] = {None}
+    for stage in stage_chain(trial.experiment, {}, {}):
+        found.append([key for key in alike.get(_planned(stage.made_from), []) if _parent(records[key]) in parents])
+        if trial.experiment.protocol == "sequence":
+            parents = {*found[-1]}
+    return found
 
 
 def _planned(made_from: MadeFrom) -> str:

@@ -23,11 +23,14 @@ from orchestration.plan.trials import Trial
 SHIPPED = Path(__file__).parent.parent / "sweeps"
 #: a file in there that is no sweep but one experiment, for `python -m mcit_core.run`
 NO_SWEEP = "experiment"
+#: the folder in there of the recipes of papers
+RECIPES = "paper"
 
 
 @dataclass(frozen=True)
 class Command:
-    """One sweep command. `workers` is None where the Ray cluster that is joined decides; `again` goes on with it."""
+    """One sweep command. `workers` is None where the Ray cluster that is joined decides; `again` goes on with it;
+    `unfit`: of a plan, why it could not be run on this machine."""
 
     storage: Path
     stages: str
@@ -37,6 +40,7 @@ class Command:
     quiet: bool
     dry_run: bool
     again: str
+    unfit: str = ""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -93,10 +97,14 @@ def read_command(asked: argparse.Namespace, words: list[str], spec: SweepSpec, t
     if asked.workers is not None and asked.workers < 1:
         raise SpecError(f"--workers {asked.workers}: expected at least 1")
     address = choose_address(asked.address)
-    workers = asked.workers or spec.workers
+    workers, unfit = asked.workers or spec.workers, ""
     if address is None:
-        fit = fitting(spec, [machine(spec.gpus > 0)], "this machine")
-        workers = min(workers or trials, fit)
+        try:
+            workers = min(workers or trials, fitting(spec, [machine(spec.gpus > 0)], "this machine"))
+        except SpecError as error:  # a laptop may plan what a cluster is to run
+            if not asked.dry_run:
+                raise
+            unfit = str(error)
     return Command(
         storage=storage,
         stages=stages,
@@ -107,6 +115,7 @@ def read_command(asked: argparse.Namespace, words: list[str], spec: SweepSpec, t
         dry_run=asked.dry_run,
         again="python -m orchestration.sweep "
         + shlex.join(without_userinfo(word) for word in words if word != "--fresh"),
+        unfit=unfit,
     )
 
 
@@ -114,14 +123,19 @@ def shipped_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml") if path.stem != NO_SWEEP)
 
 
+def recipe_names() -> list[str]:
+    """The shipped sweeps that are recipes of papers, which want data and a model of the reader's."""
+    return sorted(f"{RECIPES}/{path.stem}" for path in (SHIPPED / RECIPES).glob("*.yaml"))
+
+
 def find_sweep(file: Path) -> Path:
-    """The file itself, or the shipped sweep where it is a bare name that is no file here. Raises SpecError."""
-    if file.is_file() or file.suffix or file.name != str(file):
+    """The file itself, or the shipped sweep where it is a shipped name that is no file here. Raises SpecError."""
+    if file.is_file() or file.suffix:
         return file
-    names = shipped_names()
-    if file.name in names:
-        return SHIPPED / f"{file.name}.yaml"
-    if file.exists():  # a folder, which is refused where it is read
+    names = [*shipped_names(), *recipe_names()]
+    if str(file) in names:
+        return SHIPPED / f"{file}.yaml"
+    if file.exists() or file.name != str(file):  # a folder is refused where it is read
         return file
     raise SpecError(
         f"{file}: no such file, and no shipped sweep of this name; there are {', '.join(names)}{near(file.name, names)}"

@@ -60,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             print_plan(console, spec, trials, command.workers or 1)
             for line in memory_lines(trials):
                 console.print(line, markup=False)
-            return 0
+            if command.unfit:
+                errors.print(command.unfit, markup=False)
+            return 2 if command.unfit else 0
         return run(command, spec, trials, console)
     except SpecError as error:
         errors.print(str(error), markup=False)

@@ -289,8 +289,8 @@ def test_the_wheel_carries_what_an_installation_needs(wheel: Path) -> None:
         names = set(archive.namelist())
         command = next(name for name in names if name.endswith("entry_points.txt"))
         assert "mcit = orchestration.mcit:main" in archive.read(command).decode()
-    assert {f"sweeps/{path.name}" for path in SHIPPED.glob("*.yaml")} <= names
-    assert {"mcit_core/py.typed", "orchestration/py.typed"} <= names
+    assert {f"sweeps/{path.relative_to(SHIPPED)}" for path in SHIPPED.rglob("*.yaml")} <= names
+    assert {"mcit_core/py.typed", "orchestration/py.typed", "orchestration/published.yaml"} <= names
     assert {f"mcit_core/models/mini_checkpoint/{name}" for name in ("config.json", "model.safetensors")} <= names
     assert not any(name.startswith(("tests/", "examples/", "docs/", "benchmarks/")) for name in names)
 

@@ -128,9 +128,13 @@ def mllm_acl(root: Path, train: int = 24, test: int = 8, seed: int = 3) -> Path:
 def llava_json(root: Path, train: int = 24, test: int = 8, seed: int = 4) -> Path:
     rng = np.random.default_rng(seed)
     for task, ask in {"colours": word, "letters": letter}.items():
-        for split, count in (("train", train), ("test", test)):
-            write(root / task / f"{split}.json", rows_for(root / task, "images", ask, count, split, rng, {}))
+        llava_json_task(root / task, ask, train, test, rng)
     return root
+
+
+def llava_json_task(folder: Path, ask: Ask, train: int, test: int, rng: np.random.Generator) -> None:
+    for split, count in (("train", train), ("test", test)):
+        write(folder / f"{split}.json", rows_for(folder, "images", ask, count, split, rng, {}))
 
 
 FORMS: dict[str, Callable[[Path], Path]] = {

@@ -1,0 +1,48 @@
+"""What others have published on the benchmark of a RUN."""
+
+from __future__ import annotations
+
+import html
+
+from mcit_core.choices import kind_of
+from mcit_core.metrics import CATALOGUE
+from orchestration.report.context import Context
+from orchestration.report.markup import Section, html_table, paragraph
+from orchestration.results.published import Published, published_on
+
+
+def published_section(context: Context) -> Section | None:
+    """None where nothing is known of the benchmark."""
+    benchmark = context.results.sweep.get("benchmark")
+    sources = published_on(kind_of(benchmark)) if isinstance(benchmark, str | dict) else []
+    if not sources:
+        return None
+    words = (
+        "Per cent, as their sources print them, and no baselines of this run: weights, budgets, pictures and scorers "
+        f"are others. {_tasks_words(context, sources)}"
+    )
+    parts = [paragraph(words.strip(), "note")]
+    for source in sources:
+        metrics = [name for name in CATALOGUE if any(name in row for row in source.rows.values())]
+        head = ["method", *(html.escape(CATALOGUE[name].title) for name in metrics)]
+        lines = [
+            [html.escape(method), *(_figure(row, name) for name in metrics)] for method, row in source.rows.items()
+        ]
+        title = html.escape(source.source)
+        cited = f'<a href="{html.escape(source.link)}">{title}</a>' if source.link else title
+        parts.append(f"<p><b>{html.escape(source.model)}</b>, {cited}</p>")
+        parts.append(paragraph(f"{len(source.tasks)} tasks. {source.convention.strip()}", "note"))
+        parts.append(html_table(head, lines, "numbers"))
+    return "Published figures on this benchmark", "".join(parts)
+
+
+def _figure(row: dict[str, float], name: str) -> str:
+    """With the digits of the papers, which are two."""
+    return f"{row[name]:.2f}".replace("-", "−") if name in row else "–"
+
+
+def _tasks_words(context: Context, sources: list[Published]) -> str:
+    """Whether the run learned what they did."""
+    if any(source.tasks == context.tasks for source in sources):
+        return ""
+    return "This run learned other tasks, or in another order, than any of them."

@@ -89,7 +89,7 @@ MLLM_DCL = Layout(
 MLLM_ACL = Layout(
     {
         "OCR": Task(TASKS["mllm_acl"]["OCR"], test_folders=("OCR_test",)),
-        "Math": Task(Scoring("exact", "exact"), ("math2",), ("Math_test",)),
+        "Math": Task(TASKS["mllm_acl"]["Math"], ("math2",), ("Math_test",)),
         "VP": Task(TASKS["mllm_acl"]["VP"], ("tallyqa150k",), ("VP_test", "CV-Benchv2")),
         "APP": Task(Scoring("exact", "exact"), ("GUI",), ("APP_test",)),
     },

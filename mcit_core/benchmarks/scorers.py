@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mcit_core.benchmarks.captions import rouge
+from mcit_core.benchmarks.mathvista import plain_answer
 from mcit_core.benchmarks.vqa_words import normalised, soft_accuracy
 from mcit_core.registry import near
 
@@ -184,29 +186,13 @@ def vp(prediction: str, gold: Gold, row: Told) -> Verdict:
 
 
 def rouge_l(prediction: str, gold: Gold, row: Told) -> Verdict:
-    """Lin 2004 as pycocoevalcap has it: of the longest common subsequence of words the best precision and the best
-    recall over the references, put together with beta 1.2."""
-    said = prediction.split(" ")
-    shares = []
-    for one in _golds(gold):
-        told = one.split(" ")
-        common = _common(said, told)
-        shares.append((common / len(said), common / len(told)))
-    precision, recall = (max(share[i] for share in shares) for i in (0, 1))
-    points = 0.0
-    if precision and recall:
-        points = (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+    points, precision, recall = rouge(prediction, _golds(gold))
     return points, f"words in common in their order: precision {precision:.3f}, recall {recall:.3f}"
 
 
-def _common(one: list[str], other: list[str]) -> int:
-    """Length of the longest common subsequence."""
-    lengths = [0] * (len(other) + 1)
-    for word in one:
-        before = 0
-        for j, another in enumerate(other, 1):
-            before, lengths[j] = lengths[j], before + 1 if word == another else max(lengths[j], lengths[j - 1])
-    return lengths[-1]
+def mathvista(prediction: str, gold: Gold, row: Told) -> Verdict:
+    question = str(row.get("question", row.get("text", row.get("prompt", ""))))
+    return plain_answer(prediction, _one(gold), question)
 
 
 @dataclass(frozen=True)
@@ -269,6 +255,11 @@ RULES: dict[str, Rule] = {
         several=True,
     ),
     "vp": Rule(vp, "the gold stands in the answer, both without blanks and points"),
+    "mathvista": Rule(
+        mathvista,
+        "the one letter or option, number or list that the answer gives is the gold, a number rounded to the digits "
+        "behind the gold's point; where it gives none or several it is wrong, since no model is asked what was meant",
+    ),
     "rouge_l": Rule(
         rouge_l,
         "ROUGE-L of a caption against its references, as pycocoevalcap has it, without its tokenizer",
@@ -305,7 +296,11 @@ TASKS: dict[str, dict[str, Scoring]] = {
         "Sci": Scoring("exact", "sci"),
         "Fin": Scoring("exact", "fin"),
     },
-    "mllm_acl": {"OCR": Scoring("ocr_list", "ocr_list"), "VP": Scoring("exact", "vp")},
+    "mllm_acl": {
+        "OCR": Scoring("ocr_list", "ocr_list"),
+        "Math": Scoring("mathvista", "mathvista"),
+        "VP": Scoring("exact", "vp"),
+    },
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mcit_core.benchmarks import Points, mean_points
 from mcit_core.benchmarks.answers import shape
+from mcit_core.benchmarks.captions import mean_of_seven, seven_figures
 from mcit_core.benchmarks.json_rows import BadRow, Row, name_of, read_objects, rows_of
 from mcit_core.benchmarks.layouts import CAPTION, TEST
 from mcit_core.benchmarks.scorers import Scoring, best_score, content_score
@@ -34,9 +35,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Scored:
-    """Means over `n` answers, in [0, 1]. constant: the answer given to nearly all of them, if there is one."""
+    """Means over `n` answers, in [0, 1]. published: by the benchmark's own rule; of captions the mean of seven figures,
+    None where that cannot be had here. constant: the answer given to nearly all of them, if there is one."""
 
     n: int
+    published: float | None
     points: Points
     constant: str | None
 
@@ -97,9 +100,7 @@ def _texts(gold: object) -> list[str]:
 
 
 def score_answers(answers: Sequence[Answer], scoring: Scoring) -> Scored | None:
-    """None where there is no answer with a gold, or the task's captions are scored a whole file at a time."""
-    if scoring == CAPTION:
-        return None
+    """None where there is no answer with a gold."""
     points: list[Points] = []
     said: Counter[str] = Counter()
     asked: set[str] = set()
@@ -118,4 +119,14 @@ def score_answers(answers: Sequence[Answer], scoring: Scoring) -> Scored | None:
         return None
     commonest, times = said.most_common(1)[0]
     constant = commonest if times >= CONSTANT * len(points) and len(asked) > 1 else None
-    return Scored(len(points), mean_points(points), constant)
+    means = mean_points(points)
+    return Scored(len(points), _captions(answers) if scoring == CAPTION else means.accuracy, means, constant)
+
+
+def _captions(answers: Sequence[Answer]) -> float | None:
+    """The mean of seven figures, in [0, 1]; None where one of them cannot be had here."""
+    try:
+        found = seven_figures([answer.prediction for answer in answers], [answer.golds for answer in answers])
+    except ModuleNotFoundError:
+        return None
+    return mean_of_seven(found)

@@ -197,17 +197,19 @@ def _put(run: FoundRun, stage: int, task: str, path: Path, scoring: Scoring | No
     scored = score_answers(answers, scoring) if scoring is not None else None
     if scored is not None and lost + len(answers) > scored.n:
         run.said.append(f"{path}: {lost + len(answers) - scored.n} answers cannot be scored; they count for nothing")
-    if result is None and scored is None:
+    if result is None and (scored is None or scored.published is None):
         empty = [file.name for file in path.iterdir() if file.is_file() and not file.stat().st_size]
         why = (
             f"empty files ({', '.join(sorted(empty))}): interrupted"
             if empty
+            else "no score, and captions are scored a file at a time by pycocoevalcap and Java, which are not here"
+            if scored is not None
             else "no score, and no golds beside answers"
         )
         run.said.append(f"{path}: {why}; not measured")
         return
-    if result is None and scored is not None:
-        cell = Printed(100 * scored.points.accuracy, scored.n, percent=True)
+    if result is None and scored is not None and scored.published is not None:
+        cell = Printed(100 * scored.published, scored.n, percent=True)
         run.said.append(
             f"{path}: no printed score; {cell.value:.2f} % by the benchmark's own rule on {scored.n} answers"
         )
@@ -222,14 +224,14 @@ def _put(run: FoundRun, stage: int, task: str, path: Path, scoring: Scoring | No
             content_accuracy=scored.points.content_accuracy,
             format_accuracy=scored.points.format_accuracy,
         )
-        run.said += _doubts(path, task, result, scored.points.accuracy, scored.n)
+        run.said += _doubts(path, task, result, scored.published, scored.n)
         if scored.constant is not None:
             run.said.append(f"{path}: nearly every answer is {scored.constant[:60]!r}")
     run.put(stage, task, cell)
 
 
-def _doubts(path: Path, task: str, result: Result | None, published: float, n: int) -> list[str]:
-    if result is None:
+def _doubts(path: Path, task: str, result: Result | None, published: float | None, n: int) -> list[str]:
+    if result is None or published is None:
         return []
     said = []
     apart = 0.5001 * 10.0**-result.decimals

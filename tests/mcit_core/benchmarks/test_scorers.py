@@ -132,7 +132,15 @@ CASES: dict[str, list[Case]] = {
         ("the the the", "the cat", 2.44 / 6 / (0.5 + 0.48)), ("a  b", "a b", 2.44 * 2 / 3 / (1 + 0.96)), ("a b a b", "b a b a", 0.75),
         ("a", ["a"] * 5, 1), ("dog", "cat", 0), ("a b c", "a x c", 2 / 3), ("sat the cat", "the cat sat", 2 / 3),
     ],
+    "mathvista": [
+        ("3", "3", 1), ("The answer is 3.", "3", 1), ("The answer is 3", "4", 0), ("3 or 4", "3", 0), ("", "3", 0), ("three", "3", 0),
+        ("1,000", "1000", 1), ("100 g", "1000", 0), ("3.0", "3", 1), ("3.7", "3", 0), ("-3", "3", 0), ("1.2", "1.2", 1),
+        ("1.24", "1.2", 1), ("1.26", "1.2", 0), (".5", "0.5", 1), ("1.20 m", "1.2", 1), ("[1, 2]", "[1,2]", 1), ("[1, 2] or [3]", "[1,2]", 0),
+        ("[2, 1]", "[1,2]", 0), ("yes", "yes", 1), ("Yes", "yes", 0), ("A", "A", 1),
+        ("9" * 400, "3", 0), ("9" * 400, "9" * 400, 1), ("9" * 400, "1.5", 0),
+    ],
 }  # fmt: skip
+ANGLES = "Hint: Please give the letter.\nQuestion: How large is it?\nChoices:\n(A) 135°\n(B) 140°\n(C) 145°"
 WITH_ROW: list[tuple[str, str, str | list[str], dict[str, Any], float]] = [
     ("sci", "Mars", "mars", {"image": "images/TQA_12.png"}, 1),
     ("sci", "Mars.", "mars", {"image": "images/TQA_12.png"}, 0),
@@ -154,6 +162,29 @@ WITH_ROW: list[tuple[str, str, str | list[str], dict[str, Any], float]] = [
     ("sci", "MARS", "Mars", {"image": "deep/er/AI2D_1.png"}, 1),
     ("sci", "marsh", "mars", {"image": "MapQA_1.png"}, 1),
     ("sci", "marsh", "mars", {"image": "AI2D_1.png"}, 0),
+    *(
+        ("mathvista", said, gold, {"question": ANGLES}, points)
+        for said, gold, points in (
+            ("B", "140°", 1),
+            ("(B) 140°", "140°", 1),
+            ("The answer is B", "140°", 1),
+            ("140°", "140°", 1),
+            ("140°.", "140°", 1),
+            ("It is 140° in all", "140°", 1),
+            ("B", "B", 1),
+            ("A", "140°", 0),
+            ("(A) 140°", "140°", 0),
+            ("A or B", "140°", 0),
+            ("(A) and (B)", "140°", 0),
+            ("It's B", "140°", 1),
+            ("b", "140°", 0),
+            ("E", "140°", 0),
+            ("135° or 140°", "140°", 0),
+            ("1400°", "140°", 0),
+            ("", "140°", 0),
+            ("Because of X, B", "140°", 1),
+        )
+    ),
     ("ocr_list", "x ^ 2", ["x^2"], {"category": "Handwritten Mathematical Expression Recognition"}, 1),
     ("ocr_list", "x ^ 2", ["x^2"], {"category": "Text Recognition"}, 0),
     ("ocr_list", "x^2", ["x ^ 2"], {"answer_type": "HME100k"}, 1),

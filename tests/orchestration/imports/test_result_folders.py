@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mcit_core.benchmarks import scorers
+from mcit_core.benchmarks.captions import SEVEN
 from mcit_core.stages.results import UNTOUCHED
+from orchestration.imports import answers as answers_module
 from orchestration.imports.found import FoundRun, UnreadableError
 from orchestration.imports.reading import Asked, read_path
 from orchestration.imports.result_folders import read_result
@@ -202,3 +205,43 @@ def test_chunks_alone_are_a_stage(tmp_path: Path) -> None:
     (tmp_path / "data" / "scienceqa").mkdir(parents=True)
     (tmp_path / "data" / "scienceqa" / "test.json").write_text(json.dumps([{"id": "q", "text": "?", "answer": "B"}]))
     assert rows(one(tmp_path / "in", Asked(golds=tmp_path / "data"))) == [[100.0]]
+
+
+CAPTIONS: list[tuple[str, str | list[str]]] = [
+    ("a cat on a mat", ["A cat on a mat."]),
+    ("two dogs", ["Three dogs run."]),
+]
+
+
+@pytest.mark.parametrize("mean", [0.4477, None])
+def test_captions_are_scored_a_file_at_a_time(
+    mean: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the mean of seven figures, and where that cannot be had."""
+
+    def figures(said: list[str], told: list[list[str]]) -> dict[str, float]:
+        if mean is None:
+            raise ModuleNotFoundError("pycocoevalcap")
+        return dict.fromkeys(SEVEN, mean)
+
+    monkeypatch.setattr(answers_module, "seven_figures", figures)
+    printed = "Samples: 2\nBleu_1: 70.16\nCIDEr: 79.91\nAverage: 50.00\n"
+    write_stage(tmp_path / "UCIT" / "Flickr30k" / "X-task1", CAPTIONS, printed)
+    found = one(tmp_path / "UCIT", Asked(tasks=["Flickr30k"]))
+    cell = found.cells[0, "Flickr30k"]
+    assert cell.value == pytest.approx(0.5)
+    points = [scorers.score("rouge_l", said, told) for said, told in CAPTIONS]
+    assert cell.accuracy_strict == pytest.approx(sum(points) / 2)
+    told = [line for line in found.said if "give 44.77 by Flickr30k's published rule" in line]
+    assert len(told) == (mean is not None)
+
+
+def test_captions_without_a_score_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def figures(said: list[str], told: list[list[str]]) -> dict[str, float]:
+        raise ModuleNotFoundError("pycocoevalcap")
+
+    monkeypatch.setattr(answers_module, "seven_figures", figures)
+    write_stage(tmp_path / "UCIT" / "ArxivQA" / "X-task1", answers(0, 3, 1), "Accuracy: 75.00%")
+    write_stage(tmp_path / "UCIT" / "Flickr30k" / "X-task2", CAPTIONS, "")
+    found = one(tmp_path / "UCIT", Asked(tasks=["ArxivQA", "Flickr30k"]))
+    assert any("captions are scored a file at a time by pycocoevalcap and Java" in line for line in found.said)

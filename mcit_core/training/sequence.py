@@ -183,6 +183,8 @@ class Sequence:
                     metrics[f"distinct_answers/{task}"] = float(evaluation.distinct)
                 if groups and evaluation.routed and task in experiment.order[: stage + 1]:
                     metrics[f"grouping/accuracy/{task}"] = evaluation.routed[groups.of(task)]
+                    metrics[f"grouping/group/{task}"] = float(groups.of(task))
+                    metrics |= {f"grouping/sent/{task}/{i}": share for i, share in enumerate(evaluation.routed)}
         if self._gains:
             metrics["content_forward_transfer_untrained"] = sum(self._gains.values()) / len(self._gains)
         if groups:

@@ -23,6 +23,7 @@ from orchestration.report.findings import (
 from orchestration.report.markup import Builder, Section, html_table, missing, paragraph
 from orchestration.report.matrices import forgetting_curves, heat_maps
 from orchestration.report.published import published_section
+from orchestration.report.routing import routing_section
 from orchestration.report.stage_by_stage import exhausted_words, gradient_figure, stage_lines, usage_figure
 from orchestration.report.tables import (
     comparison_table,
@@ -284,6 +285,7 @@ SECTIONS: list[Builder] = [
     _matrices,
     _forgetting,
     answers_section,
+    routing_section,
     _subspaces,
     _prompts,
     _averaging,

@@ -147,6 +147,9 @@ def test_the_accuracy_of_the_choice_is_told(bench: Workbench) -> None:
         assert groups is not None
         chosen = groups.choose(rows.instructions)
         assert last[f"grouping/accuracy/{task}"] == pytest.approx(chosen.count(groups.of(task)) / len(rows))
+        assert last[f"grouping/group/{task}"] == groups.of(task)
+        sent = [last[f"grouping/sent/{task}/{group}"] for group in range(2)]
+        assert sent == pytest.approx([chosen.count(group) / len(rows) for group in range(2)])
 
 
 def test_one_group_is_the_sequence_without_groups(bench: Workbench) -> None:

@@ -75,6 +75,21 @@ class ScoresForm(ScoresRows, Protocol):
         """1.0 where the prediction has the shape of a right answer, whatever it says."""
 
 
+class Judging(NamedTuple):
+    """How answers to a task are judged, as far as neither a benchmark's settings nor its code tell it: the names of the
+    rules, and the most tokens of an answer (None: `evaluation.max_new_tokens`)."""
+
+    rules: str
+    answer_tokens: int | None = None
+
+
+@runtime_checkable
+class TellsJudging(Protocol):
+    """What a benchmark may have besides: a file of the user's says how its answers are judged."""
+
+    def judging(self, task: str) -> Judging: ...
+
+
 class Points(NamedTuple):
     """What an answer gets, each in [0, 1]; None where the benchmark has no such score."""
 
@@ -109,6 +124,11 @@ def mean_points(found: Sequence[Points], weights: Sequence[int] | None = None) -
     if accuracy is None or content is None:
         raise ValueError("every answer has a score and a content score")
     return Points(accuracy, content, strict, form)
+
+
+def judging_of(benchmark: Benchmark, task: str) -> Judging | None:
+    """None where settings and code tell everything."""
+    return benchmark.judging(task) if isinstance(benchmark, TellsJudging) else None
 
 
 def load_benchmark(choice: Choice) -> Benchmark:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from mcit_core.benchmarks import Benchmark, ScoresForm, ScoresRows, TellsRows
+from mcit_core.benchmarks import Benchmark, ScoresForm, ScoresRows, TellsJudging, TellsRows
 from mcit_core.example import Example
 
 GREY = (128, 128, 128)
@@ -27,6 +27,8 @@ class Blind:
             self.score_row, self.content_row = seen.score_row, seen.content_row
         if isinstance(seen, ScoresForm):
             self.strict_row, self.form_row = seen.strict_row, seen.form_row
+        if isinstance(seen, TellsJudging):
+            self.judging = seen.judging
 
     def rows(self, task: str, split: str) -> pa.Table:
         index = self._seen.rows(task, split)

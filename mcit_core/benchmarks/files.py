@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mcit_core.benchmarks import Judging
 from mcit_core.benchmarks.answers import shape
 from mcit_core.benchmarks.json_rows import BadRow, Row, read_objects, rows_of
 from mcit_core.benchmarks.layouts import COIN, MLLM_ACL, MLLM_DCL, TEST, TRAIN, UCIT, VALIDATION, Layout
@@ -65,6 +66,7 @@ class TaskFiles:
     pictures: tuple[Path, ...]
     scoring: Scoring
     suffix: str = ""
+    answer_tokens: int | None = None
 
     def folders(self, tests: bool) -> tuple[Path, ...]:
         own = (self.test if tests else self.train).parent
@@ -111,6 +113,12 @@ class FilesBenchmark:
         scoring = self._scoring(task)
         return scoring.published if self.settings.scoring == "published" else scoring.strict
 
+    def judging(self, task: str) -> Judging:
+        """See TellsJudging; of a model's own sample as of a task that is told nothing of."""
+        scoring = self._scoring(task)
+        told = self.files[task].answer_tokens if task in self.files else None
+        return Judging(f"{scoring.strict}, {scoring.published}", told)
+
     # --- where things are
 
     def _inside(self) -> tuple[Path, ...]:
@@ -151,8 +159,8 @@ class FilesBenchmark:
         begin = (self._images,) if self._images is not None else pictures
         return TaskFiles(
             name,
-            _file(folder, TRAIN, name),
-            _file(tests, TEST, name),
+            file_of(folder, TRAIN, name),
+            file_of(tests, TEST, name),
             next((folder / one for one in VALIDATION if (folder / one).is_file()), None),
             begin,
             scoring,
@@ -322,7 +330,7 @@ def _folder(inside: tuple[Path, ...], names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _file(folder: Path, names: tuple[str, ...], task: str) -> Path:
+def file_of(folder: Path, names: tuple[str, ...], task: str) -> Path:
     """The first of the named files that is there; of a pattern the only one that fits."""
     for name in names:
         found = sorted(folder.glob(name))

@@ -17,7 +17,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcit_core.benchmarks.files import FilesBenchmark, TaskFiles
+from mcit_core.benchmarks.files import FilesBenchmark, TaskFiles, file_of
+from mcit_core.benchmarks.layouts import TEST, TRAIN, VALIDATION
 from mcit_core.benchmarks.scorers import RULES, Scoring
 from mcit_core.registry import near
 from mcit_core.yaml_document import load_yaml
@@ -27,21 +28,23 @@ class OwnTask(BaseModel):
     """A task of a benchmark.yaml."""
 
     model_config = ConfigDict(extra="forbid")
-    train: str
-    test: str
+    train: str | None = None
+    test: str | None = None
     validation: str | None = None
     images: str | None = None
     scorer: str | None = None
     suffix: str | None = None
+    answer_tokens: int | None = Field(None, ge=1)
 
 
 class Own(BaseModel):
-    """A benchmark.yaml."""
+    """A benchmark.yaml. What a task does not say is as here, or its files lie in the folder of its name."""
 
     model_config = ConfigDict(extra="forbid")
     tasks: dict[str, OwnTask] = Field(min_length=1)
     scorer: str = "exact"
     suffix: str = ""
+    answer_tokens: int | None = Field(None, ge=1)
 
 
 class LlavaJson(FilesBenchmark):
@@ -77,21 +80,37 @@ class LlavaJson(FilesBenchmark):
             rule = task.scorer or self.own.scorer
             if rule not in RULES:
                 raise ValueError(f"{path}, scorer: {rule!r} is none of {', '.join(RULES)}{near(rule, RULES)}")
-            files = {split: getattr(task, split) for split in ("train", "test", "validation")}
-            for split, file in files.items():
-                if file is not None and not (self.root / file).is_file():
-                    raise FileNotFoundError(f"{path}, tasks.{name}.{split}: there is no file {self.root / file}")
-            if task.train == task.test or task.test == task.validation:
-                raise ValueError(
-                    f"{path}, tasks.{name}: its test is {task.test}, which it is also trained or chosen by"
-                )
+            train, test = (
+                self._own_file(path, name, split, getattr(task, split), names)
+                for split, names in (("train", TRAIN), ("test", TEST))
+            )
+            beside = (train.parent / one for one in VALIDATION if task.train is None)
+            validation = next((file for file in beside if file.is_file()), None)
+            if task.validation is not None:
+                validation = self._own_file(path, name, "validation", task.validation, ())
+            if test in (train, validation):
+                raise ValueError(f"{path}, tasks.{name}: its test is {test}, which it is also trained or chosen by")
             begin = self._images or (self.root if task.images is None else self.root / task.images)
             yield TaskFiles(
                 name,
-                self.root / task.train,
-                self.root / task.test,
-                None if task.validation is None else self.root / task.validation,
+                train,
+                test,
+                validation,
                 (begin, self.root),
                 Scoring(rule, rule),
                 self.own.suffix if task.suffix is None else task.suffix,
+                self.own.answer_tokens if task.answer_tokens is None else task.answer_tokens,
             )
+
+    def _own_file(self, told: Path, task: str, split: str, named: str | None, names: tuple[str, ...]) -> Path:
+        """The file that a benchmark.yaml names, or the one in the folder of the task's name."""
+        if named is None:
+            folder = self.root / task
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    f"{told}, tasks.{task}.{split}: no file is named, and there is no folder {folder} to look for it in"
+                )
+            return file_of(folder, names, task)
+        if not (self.root / named).is_file():
+            raise FileNotFoundError(f"{told}, tasks.{task}.{split}: there is no file {self.root / named}")
+        return self.root / named

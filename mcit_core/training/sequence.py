@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from mcit_core.benchmarks import judging_of
 from mcit_core.config import EvaluationSettings, Experiment, Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.protection import Groups
@@ -73,12 +74,14 @@ class Sequence:
     def _evaluation_key(
         self, key: StageKey | None, task: str, split: str, groups: Groups | None = None, untrained: bool = False
     ) -> str:
+        judging = judging_of(self.bench.benchmark, task)
         code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
         return digest(
             {
                 **self._settings(task).model_dump(exclude_defaults=True, exclude={"cells"}),
                 **({"grouped": True} if groups else {}),  # which tells how the rows were sent
                 **({"untrained": True} if untrained else {}),
+                **({} if judging is None else {"rules": judging.rules}),
                 **self.common,
                 **code,
                 "stage": key.key if key else None,
@@ -92,9 +95,13 @@ class Sequence:
         )
 
     def _settings(self, task: str) -> EvaluationSettings:
-        """All rows of the model's own sample are evaluated."""
-        settings = self.experiment.evaluation
-        return settings.model_copy(update={"rows": None}) if task == "pretraining" else settings
+        """All rows of the model's own sample are evaluated; a benchmark may say how long a task's answers are."""
+        settings, judging = self.experiment.evaluation, judging_of(self.bench.benchmark, task)
+        if task == "pretraining":
+            return settings.model_copy(update={"rows": None})
+        if judging is not None and judging.answer_tokens is not None:
+            return settings.model_copy(update={"max_new_tokens": judging.answer_tokens})
+        return settings
 
     def _evaluation(
         self,

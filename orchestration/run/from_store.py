@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from mcit_core.benchmarks import judging_of
 from mcit_core.config import Experiment
 from mcit_core.data.workbench import Workbench, workbench_for
 from mcit_core.stages.digest import digest
@@ -55,11 +56,13 @@ def trial_key(experiment: Experiment, bench: Workbench) -> str:
     data = {task: bench.data_digest(task) for task in experiment.order}
     chain = stage_chain(experiment, common, data, lambda protections: stage_code(experiment, protections))
     evaluated = {place for stage in (UNTOUCHED, *range(len(chain))) for place in looks(experiment, stage)} - {RETENTION}
+    judging = {task: judging_of(bench.benchmark, task) for task in experiment.order}
     return digest(
         {
             "stages": [key.key for key in chain],
             "untouched": untouched_code(experiment),
             "data": {f"{task} {split}": bench.data_digest(task, split) for task, split in sorted(evaluated)},
+            **({"judging": judging} if any(judging.values()) else {}),
             # which the others leave out, since its cells are in no store
             **({"majority": rows_code("mcit_core.training.majority")} if experiment.protocol == "majority" else {}),
             **common,

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcit_core.benchmarks import captions
-from mcit_core.benchmarks.captions import SEVEN, has_java, main, mean_of_seven, seven_figures
+from mcit_core.benchmarks.captions import SEVEN, has_java, main, mean_of_seven, rouge, seven_figures
 
 #: pycocoevalcap leaves METEOR's pipes to the collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -80,3 +82,12 @@ def test_with_java_there_are_seven() -> None:
     assert found["Bleu_4"] < 1  # "two dogs run" has no four words in a row
     assert found["METEOR"] == pytest.approx(1, abs=0.02)
     assert found["ROUGE_L"] == pytest.approx(1)
+
+
+WORDS = st.lists(st.sampled_from(["a", "cat", "on", "the", "mat", "dog", "runs"]), min_size=1, max_size=9).map(" ".join)
+
+
+@given(WORDS, st.lists(WORDS, min_size=1, max_size=5))
+def test_rouge_is_pycocoevalcaps(said: str, told: list[str]) -> None:
+    package = pytest.importorskip("pycocoevalcap.rouge.rouge")
+    assert rouge(said, told)[0] == pytest.approx(package.Rouge().calc_score([said], told))

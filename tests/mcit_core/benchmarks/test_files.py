@@ -18,7 +18,13 @@ from mcit_core.benchmarks.blind import Blind
 from mcit_core.benchmarks.files import FilesBenchmark
 from mcit_core.benchmarks.json_rows import BadRow, read_objects, rows_of
 from mcit_core.data.features import table_digest
+from mcit_core.data.workbench import Workbench
+from mcit_core.methods import build_experiment
+from mcit_core.stages.results import UNTOUCHED
 from mcit_core.testing import BenchmarkContract
+from mcit_core.training.sequence import Sequence
+from orchestration.keep.stage_store import StageStore
+from orchestration.run.from_store import trial_key
 from tests.support import public_data
 
 
@@ -432,7 +438,9 @@ def test_a_benchmark_yaml_names_files_scorers_and_suffixes(tmp_path: Path) -> No
     ("text", "why"),
     [
         ("tasks: {}", r"benchmark\.yaml, tasks: "),
-        ("tasks: {a: {train: x.json}}", r"benchmark\.yaml, tasks\.a\.test: Field required"),
+        ("tasks: {a: {scorer: exact}}", r"tasks\.a\.train: no file is named, and there is no folder"),
+        ("tasks: {colours: {answer_tokens: 0}}", r"tasks\.colours\.answer_tokens: "),
+        ("tasks: {a: {train: x.json}}", r"benchmark\.yaml, tasks\.a\.train: there is no file"),
         ("tasks: {a: {train: x.json, test: x.json, scorr: y}}", r"tasks\.a\.scorr: Extra inputs"),
         ("tasks: {a: {train: x.json, test: x.json}}", r"tasks\.a\.train: there is no file"),
         ("tasks: {a: {train: colours/test.json, test: colours/test.json}}", "which it is also trained or chosen by"),
@@ -488,3 +496,41 @@ def test_an_index_that_is_damaged_is_made_again(tmp_path: Path, monkeypatch: pyt
     (kept,) = (tmp_path / "cache" / "mcit" / "indexes").glob("*.arrow")
     kept.write_bytes(kept.read_bytes()[:100])
     assert table_digest(made("llava_json", root).rows("colours", "test")) == first
+
+
+def test_a_task_without_files_is_the_folder_of_its_name(tmp_path: Path) -> None:
+    root = public_data.llava_json(tmp_path / "mine", train=6, test=4)
+    plain = made("llava_json", root).files["colours"]
+    (root / "benchmark.yaml").write_text("tasks: {colours: {scorer: contains}}\n")
+    told = made("llava_json", root).files["colours"]
+    assert (told.train, told.test, told.validation) == (plain.train, plain.test, None)
+    shutil.copy(root / "colours" / "test.json", root / "colours" / "validation.json")
+    assert made("llava_json", root).files["colours"].validation == root / "colours" / "validation.json"
+
+
+def test_how_answers_are_judged_is_in_every_evaluations_key(tmp_path: Path) -> None:
+    """Rows stay as they are where a benchmark.yaml names another rule, or longer answers: their keys do not tell it."""
+    root = public_data.llava_json(tmp_path / "mine", train=8, test=4)
+    experiment = build_experiment(
+        {"kind": "llava_json", "root": str(root)},
+        "mini",
+        "sequential",
+        ("colours",),
+        0,
+        {"train.steps": 1, "train.batch_size": 4},
+    )
+    store = StageStore(tmp_path / "stages")
+    seen: set[int] = set()
+    keys: set[str] = set()
+    stages: set[str] = set()
+    for told in ("{scorer: exact}", "{scorer: contains}", "{scorer: exact, answer_tokens: 2}", "{scorer: exact}"):
+        (root / "benchmark.yaml").write_text(f"tasks: {{colours: {told}}}\n")
+        bench = Workbench(experiment.benchmark, "mini", "cpu")
+        for result in Sequence(experiment, bench, store):
+            assert result.stage in (UNTOUCHED, 0)
+        seen.add(len(store.evaluations()))
+        keys.add(trial_key(experiment, bench))
+        stages |= {*store.entries()}
+    assert len(seen) == 3  # the last one found everything
+    assert len(keys) == 3
+    assert len(stages) == 1  # and nothing was trained again

@@ -29,6 +29,9 @@ def with_data(name: str, folder: Path) -> SweepSpec:
     if root in FOLDERS:
         FOLDERS[root](folder)
     else:
+        told = yaml.safe_load(re.findall(r"```yaml\n(tasks:.*?)```", PAGE, re.DOTALL)[0])["tasks"]
+        own = {"tasks": {task: told[task] for task in content["tasks"]}}
+        folder.joinpath("benchmark.yaml").write_text(yaml.safe_dump(own))
         for task in content["tasks"]:
             public_data.llava_json_task(folder / task, public_data.word, 8, 4, np.random.default_rng(0))
     return load_spec(file, [f"benchmark.root={folder}"])

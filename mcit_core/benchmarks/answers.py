@@ -15,21 +15,6 @@ COMMON = {*_COMMON.split(" ")}
 GIVEN_AWAY = re.compile(r"\b(rationale|explanation|solution)\s*:", re.IGNORECASE)
 
 
-def shape(answer: str) -> str:
-    """letter, digit, word, phrase (two to four words), sentence, box or list."""
-    text = answer.strip()
-    if re.fullmatch(r"\[?\s*-?[\d.]+(\s*,\s*-?[\d.]+){3}\s*\]?", text):
-        return "box"
-    if re.fullmatch(r"[A-Za-z][.)]?", text):
-        return "letter"
-    if re.fullmatch(r"-?\d[\d,.]*%?", text):
-        return "digit"
-    if text.startswith("[") or text.count(",") >= 2:
-        return "list"
-    words = len(text.split())
-    return "word" if words == 1 else "phrase" if words <= 4 else "sentence"
-
-
 def stray(gold: str) -> str | None:
     """Why nobody says this gold as it is written, None where somebody may."""
     marks, inches = gold.count('"'), len(re.findall(r'\d"', gold))

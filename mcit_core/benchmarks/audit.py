@@ -14,10 +14,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from mcit_core.benchmarks.answers import LETTER_ASKED, OPTION, guess, never_right, said_outright, shape
+from mcit_core.benchmarks.answers import LETTER_ASKED, OPTION, guess, never_right, said_outright
 from mcit_core.benchmarks.files import FilesBenchmark, TaskFiles, picture_of, place_of
 from mcit_core.benchmarks.json_rows import BadRow, Row, name_of, read_objects, rows_of
 from mcit_core.benchmarks.layouts import SIZES
+from mcit_core.benchmarks.shapes import shape
 
 #: examples of a finding that are kept
 SHOWN = 20

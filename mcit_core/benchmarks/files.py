@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mcit_core.benchmarks import Judging
-from mcit_core.benchmarks.answers import shape
 from mcit_core.benchmarks.json_rows import BadRow, Row, read_objects, rows_of
 from mcit_core.benchmarks.layouts import COIN, MLLM_ACL, MLLM_DCL, TEST, TRAIN, UCIT, VALIDATION, Layout
 from mcit_core.benchmarks.scorers import Scoring, best_score, content_score
 from mcit_core.benchmarks.settings import CoinSettings, FilesSettings
+from mcit_core.benchmarks.shapes import shape
 from mcit_core.example import Example, read_picture
 from mcit_core.folders import file_digest, user_cache, write_atomic
 from mcit_core.registry import near

@@ -59,6 +59,7 @@ class Evaluation(_Json):
     seconds: float
     distinct: int | None = None  # how many different answers were given; None where an earlier version did not count
     cpu_seconds: float | None = None  # as measured; None in an earlier version
+    shapes: dict[str, float] | None = None  # form of an answer -> share of the answers; None in an earlier version
 
 
 @dataclass(frozen=True)

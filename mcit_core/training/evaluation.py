@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from mcit_core.benchmarks import Benchmark, Points, mean_points, scored
+from mcit_core.benchmarks.shapes import shape
 from mcit_core.config import EvaluationSettings
 from mcit_core.data.features import Rows, ahead
 from mcit_core.data.workbench import Workbench
@@ -29,6 +31,7 @@ class Score:
     n: int
     chosen: Tensor | None  # [n, K] the tuner's choices, for key drift and usage
     answers: frozenset[str]  # what was said, each answer once
+    shapes: Counter[str]  # how many answers have which form
 
 
 def encode(model: Model, tuner: Tuner | None, batch: Batch) -> tuple[Encoded, Tensor | None]:
@@ -88,6 +91,7 @@ def _evaluate(
     points: list[Points] = []
     choices: list[Tensor] = []
     said: set[str] = set()
+    shapes: Counter[str] = Counter()
     picked = torch.arange(len(rows)) if picked is None else picked
     with nullcontext() if tuner is None else tuner.attached():
         parts = picked.split(settings.batch_size)
@@ -109,11 +113,12 @@ def _evaluate(
             told = [(i, rows.answers[i]) for i in index[exact].tolist()]
             told += zip(index[open_rows].tolist(), answers, strict=True)
             said.update(answer for _, answer in told)
+            shapes.update(shape(answer) for _, answer in told)
             points += [
                 scored(benchmark, task, answer, rows.answers[i], rows.content_kinds[i], rows.scoring(i))
                 for i, answer in told
             ]
-    return Score(mean_points(points), len(picked), torch.cat(choices) if choices else None, frozenset(said))
+    return Score(mean_points(points), len(picked), torch.cat(choices) if choices else None, frozenset(said), shapes)
 
 
 def evaluate_task(
@@ -140,6 +145,7 @@ def evaluate_task(
     points = mean_points([score.points for score in scores], [score.n for score in scores])
     cell = Cell(task, split, n=n, **points._asdict())
     chosen = scores[0].chosen if len(tuners) == 1 else None  # choices of different groups cannot be compared
+    shapes = sum((score.shapes for score in scores), Counter[str]())
     routed = torch.bincount(route, minlength=len(tuners)).div(n).tolist() if groups else None
     return Evaluation(
         [cell],
@@ -148,4 +154,5 @@ def evaluate_task(
         time.perf_counter() - start,
         distinct=len(frozenset[str]().union(*(score.answers for score in scores))),
         cpu_seconds=time.process_time() - start_cpu,
+        shapes={name: count / n for name, count in sorted(shapes.items())},
     )

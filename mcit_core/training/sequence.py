@@ -188,6 +188,7 @@ class Sequence:
                 metrics |= self._choices(key.task, task, evaluation.chosen)
                 if evaluation.distinct is not None:
                     metrics[f"distinct_answers/{task}"] = float(evaluation.distinct)
+                metrics |= {f"answer_shape/{task}/{name}": share for name, share in (evaluation.shapes or {}).items()}
                 if groups and evaluation.routed and task in experiment.order[: stage + 1]:
                     metrics[f"grouping/accuracy/{task}"] = evaluation.routed[groups.of(task)]
                     metrics[f"grouping/group/{task}"] = float(groups.of(task))

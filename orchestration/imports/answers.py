@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcit_core.benchmarks import Points, mean_points
-from mcit_core.benchmarks.answers import shape
 from mcit_core.benchmarks.captions import mean_of_seven, seven_figures
 from mcit_core.benchmarks.json_rows import BadRow, Row, name_of, read_objects, rows_of
 from mcit_core.benchmarks.layouts import CAPTION, TEST
 from mcit_core.benchmarks.scorers import Scoring, best_score, content_score
+from mcit_core.benchmarks.shapes import shape
 from orchestration.imports.found import UnreadableError, plain
 
 #: answers with golds beside them, by what is looked for first
@@ -36,12 +36,14 @@ class Answer:
 @dataclass(frozen=True)
 class Scored:
     """Means over `n` answers, in [0, 1]. published: by the benchmark's own rule; of captions the mean of seven figures,
-    None where that cannot be had here. constant: the answer given to nearly all of them, if there is one."""
+    None where that cannot be had here. constant: the answer given to nearly all of them, if there is one. shapes: form
+    of an answer -> share of them."""
 
     n: int
     published: float | None
     points: Points
     constant: str | None
+    shapes: dict[str, float]
 
 
 def golds_of(folder: Path, task: str) -> dict[str, Row]:
@@ -120,7 +122,12 @@ def score_answers(answers: Sequence[Answer], scoring: Scoring) -> Scored | None:
     commonest, times = said.most_common(1)[0]
     constant = commonest if times >= CONSTANT * len(points) and len(asked) > 1 else None
     means = mean_points(points)
-    return Scored(len(points), _captions(answers) if scoring == CAPTION else means.accuracy, means, constant)
+    own = _captions(answers) if scoring == CAPTION else means.accuracy
+    shapes: Counter[str] = Counter()
+    for text, count in said.items():
+        shapes[shape(text)] += count
+    shares = {name: count / len(points) for name, count in sorted(shapes.items())}
+    return Scored(len(points), own, means, constant, shares)
 
 
 def _captions(answers: Sequence[Answer]) -> float | None:

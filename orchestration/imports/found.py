@@ -45,6 +45,7 @@ class Printed:
     accuracy_strict: float | None = None
     content_accuracy: float | None = None
     format_accuracy: float | None = None
+    shapes: dict[str, float] | None = None
 
 
 @dataclass

@@ -223,6 +223,7 @@ def _put(run: FoundRun, stage: int, task: str, path: Path, scoring: Scoring | No
             accuracy_strict=scored.points.accuracy_strict,
             content_accuracy=scored.points.content_accuracy,
             format_accuracy=scored.points.format_accuracy,
+            shapes=scored.shapes,
         )
         run.said += _doubts(path, task, result, scored.published, scored.n)
         if scored.constant is not None:

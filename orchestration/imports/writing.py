@@ -135,6 +135,7 @@ def _stages(run: FoundRun) -> list[StageResult]:
         result.accuracy.append(
             Cell(task, "test", printed.value, content, printed.n, printed.accuracy_strict, printed.format_accuracy)
         )
+        result.metrics.update({f"answer_shape/{task}/{name}": share for name, share in (printed.shapes or {}).items()})
     return list(found.values())
 
 
@@ -162,12 +163,15 @@ def write_run(
     provenance = {**provenance, **run_id(folder)}
     rows = [one.row(columns) for one in imported]
     accuracy: list[Row] = []
+    measured: list[Row] = []
     for one, row in zip(imported, rows, strict=True):
         about = {name: row[name] for name in ("trial", "method", "seed", "order")}
         for stage in one.stages:
             accuracy += [
                 {**about, "stage": stage.stage, "stage_task": stage.task, **vars(cell)} for cell in stage.accuracy
             ]
+            place: Row = {"trial": one.trial, "stage": stage.stage, "task": stage.task}
+            measured += [{**place, "name": name, "value": value} for name, value in stage.metrics.items()]
     seeds = sorted({run.seed for run in runs if run.seed is not None})
     sweep: dict[str, object] = {
         "name": folder.name,
@@ -183,7 +187,7 @@ def write_run(
     tables = {
         "steps": STEPS_SCHEMA.empty_table(),
         "accuracy": pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA),
-        "stages": STAGES_SCHEMA.empty_table(),
+        "stages": pa.Table.from_pylist(measured, STAGES_SCHEMA),
         "trials": trials_table(rows, axes),
     }
     write_tables(folder, tables, digest([row["trial"] for row in rows]))

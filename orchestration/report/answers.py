@@ -14,6 +14,8 @@ from orchestration.results.estimates import present
 
 #: a fall of so many points of accuracy within one stage is marked
 FALL = 0.2
+#: a form that fewer answers have is not shown
+RARE = 0.02
 #: trials that are shown
 MOST = 6
 
@@ -33,14 +35,14 @@ def answers_section(context: Context) -> Section | None:
         "Per cent, right after a task's own stage and after the last one that tested it. Strict: by the data set's "
         "own rule, where accuracy follows the benchmark's published one. Content: right whatever its form. Form: an "
         "answer has the shape of a right one (letter, digit, word, phrase, sentence, box or list). Where content stays "
-        "and form is lost, a model has forgotten how to answer and not what. The last column is the largest fall of "
+        "and form is lost, a model has forgotten how to answer and not what. The largest fall is that of "
         f"accuracy from one stage to the next; {100 * FALL:.0f} points and more are marked."
     )
     left = f" {len(tables) - MOST} trials more are in accuracy.parquet." if len(tables) > MOST else ""
     return "Answers: form and content", paragraph(words + left, "note") + "".join(tables[:MOST])
 
 
-HEAD = ("task", "accuracy", "strict", "content", "form", "largest fall")
+HEAD = ("task", "accuracy", "strict", "content", "form", "largest fall", "what answers look like")
 
 
 def _known(stages: Sequence[StageResult]) -> list[bool]:
@@ -60,13 +62,28 @@ def _line(stages: Sequence[StageResult], order: Sequence[str], task: str) -> lis
         return []
     first, last = cells[min(cells)], cells[max(cells)]
     columns = ("accuracy", "accuracy_strict", "content_accuracy", "format_accuracy")
-    return [html.escape(task), *(_change(first, last, name) for name in columns), _fall(cells, order)]
+    looks = [_looks(stages, task, stage) for stage in (min(cells), max(cells))]
+    shown = " → ".join(dict.fromkeys(looks)) if all(looks) else "–"
+    return [html.escape(task), *(_change(first, last, name) for name in columns), _fall(cells, order), shown]
 
 
 def _change(first: Cell, last: Cell, column: str) -> str:
     found = [getattr(first, column), getattr(last, column)]
     values = [f"{100 * value:.1f}" for value in present(found)]
     return " → ".join(values) if len(values) == 2 else "–"
+
+
+def _looks(stages: Sequence[StageResult], task: str, number: int) -> str:
+    """The forms of a task's answers after a stage, the most frequent first; empty where they were not counted."""
+    start = f"answer_shape/{task}/"
+    found = [
+        (value, name.removeprefix(start))
+        for stage in stages
+        if stage.stage == number
+        for name, value in stage.metrics.items()
+        if name.startswith(start) and value >= RARE
+    ]
+    return ", ".join(f"{html.escape(name)} {100 * value:.0f}" for value, name in sorted(found, reverse=True))
 
 
 def _fall(cells: dict[int, Cell], order: Sequence[str]) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from mcit_core.benchmarks.answers import guess, never_right, said_outright, shape
+from mcit_core.benchmarks.answers import guess, never_right, said_outright
 from mcit_core.benchmarks.check import kind_of_folder, main
+from mcit_core.benchmarks.shapes import shape
 from tests.support import public_data
 
 Rows = list[dict[str, Any]]
@@ -235,6 +236,7 @@ def test_what_cannot_be_read_at_all(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("A", "letter"), ("a.", "letter"), ("(A", "word"), ("3", "digit"), ("1,877", "digit"), ("-2.5%", "digit"),
         ("cat", "word"), ("tabby cat", "phrase"), ("a b c d", "phrase"), ("a b c d e", "sentence"),
         ("[0.1,0.2,0.3,0.4]", "box"), ("0.1, 0.2, 0.3, 0.4", "box"), ("red, green, blue", "list"), ("[1,2]", "list"),
+        ("", "nothing"), (" \n", "nothing"),
     ],
 )  # fmt: skip
 def test_shapes(answer: str, expected: str) -> None:

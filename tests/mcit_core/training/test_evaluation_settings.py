@@ -80,3 +80,11 @@ def test_the_limit_counts_for_what_teacher_forcing_finds_right(bench: Workbench)
             for forcing in (True, False)
         )
         assert quick == slow, most
+
+
+def test_the_forms_of_answers_are_counted(bench: Workbench) -> None:
+    experiment = build_experiment("tiny", "mini", "sequential", ("attribute", "ground"), 0, {"train.steps": 1})
+    last = list(Sequence(experiment, bench))[-1].metrics
+    for task in ("attribute", "ground"):
+        shares = [value for name, value in last.items() if name.startswith(f"answer_shape/{task}/")]
+        assert sum(shares) == pytest.approx(1)

@@ -179,3 +179,20 @@ def test_runs_of_several_folders_are_named_by_them(tmp_path: Path) -> None:
     (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(told))
     assert main([str(tmp_path / "mapping.yaml"), "--name", "x", "--storage", str(tmp_path / "runs")]) == 0
     assert {row["method"] for row in trials(tmp_path / "runs" / "x")} == {"lr_0.01", "lr_0.001"}
+
+
+def test_the_report_tells_when_answers_change_their_form(tmp_path: Path) -> None:
+    """As ArxivQA's letters became digits once IconQA had been learned."""
+    place = tmp_path / "UCIT"
+    kept, lost = [("B", "B")] * 20, [("B", "B")] * 8 + [("2", "B")] * 12
+    write_stage(place / "ArxivQA" / "X-task1", kept, "Accuracy: 100.00%")
+    write_stage(place / "ArxivQA" / "X-task2", lost, "Accuracy: 40.00%")
+    write_stage(place / "IconQA" / "X-task2", [("3", "3")] * 20, "Accuracy: 100.00%")
+    tasks = ["--tasks", "ArxivQA,IconQA"]
+    assert main([str(place), "--name", "forms", "--storage", str(tmp_path / "runs"), *tasks]) == 0
+    page = (tmp_path / "runs" / "forms" / "report.html").read_text()
+    assert "<td>letter 100 → digit 60, letter 40</td>" in page
+    assert "<b>60.0 with IconQA</b>" in page
+    stages = pq.read_table(tmp_path / "runs" / "forms" / "stages.parquet").to_pylist()
+    told = {(row["stage"], row["name"]): row["value"] for row in stages}
+    assert told[1, "answer_shape/ArxivQA/digit"] == pytest.approx(0.6)

@@ -70,11 +70,11 @@ def read_results(run_dir: Path) -> Results:
     sweep_file = run_dir / "sweep.yaml"
     sweep = (load_yaml(sweep_file.read_text(encoding="utf-8")) or {}) if sweep_file.exists() else {}
     axes = {
-        str(name): [_plain(value) for value in values] if isinstance(values, list) else None
+        str(name): [plain_value(value) for value in values] if isinstance(values, list) else None
         for name, values in (sweep.get("axes") or {}).items()
     }
     trials, accuracy, stages = (_rows(run_dir / f"{name}.parquet") for name in ("trials", "accuracy", "stages"))
-    trials = [{name: _plain(value) if name in axes else value for name, value in row.items()} for row in trials]
+    trials = [{name: plain_value(value) if name in axes else value for name, value in row.items()} for row in trials]
     left = [row for row in trials if row["status"] == NOT_IN_SWEEP]
     here = [row for row in trials if row["status"] != NOT_IN_SWEEP]
     if left:  # they may bring columns of former axes
@@ -84,7 +84,8 @@ def read_results(run_dir: Path) -> Results:
     return Results(run_dir, sweep, axes, here, stage_results(accuracy, stages), left)
 
 
-def _plain(value: JsonValue) -> JsonValue:
+def plain_value(value: JsonValue) -> JsonValue:
+    """A value of an axis as tables have it."""
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 

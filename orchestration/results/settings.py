@@ -141,15 +141,19 @@ def best_of(found: Iterable[SettingSummary]) -> SettingSummary | None:
     return max(found, key=lambda summary: summary.metric(VALIDATION).mean or 0.0, default=None)
 
 
-def candidates(trials: Sequence[Row], axes: Collection[str], design: Design = LISTED) -> list[SettingSummary]:
-    """The settings that compete, each with its estimate of VALIDATION alone; references do not. A setting with fewer
-    finished trials than another does not either, so that none wins because its hard seed failed; those with equally
-    many are compared on the seeds and orders that all of them have, where there are any."""
-    there = _validated(trials, axes, design)
+def candidates(
+    trials: Sequence[Row], axes: Collection[str], design: Design = LISTED, metrics: Sequence[str] = (VALIDATION,)
+) -> list[SettingSummary]:
+    """The settings that compete, each with its estimates of `metrics`, all of which it must have; references do not. A
+    setting with fewer finished trials than another does not either, so that none wins because its hard seed failed;
+    those with equally many are compared on the seeds and orders that all of them have, where there are any."""
+    there = _validated(trials, axes, design, metrics)
     rows = rows_by_setting(finished(trials), axes)
     units = {
         summary.setting: {
-            (row["seed"], row["order"]) for row in rows[summary.setting] if row.get(VALIDATION) is not None
+            (row["seed"], row["order"])
+            for row in rows[summary.setting]
+            if all(row.get(name) is not None for name in metrics)
         }
         for summary in there
     }
@@ -157,12 +161,14 @@ def candidates(trials: Sequence[Row], axes: Collection[str], design: Design = LI
     whole = {setting: found for setting, found in units.items() if len(found) == most}
     shared = set.intersection(*whole.values()) if whole else set()
     common = [row for row in trials if (row["seed"], row["order"]) in shared]
-    return [summary for summary in _validated(common, axes, design) or there if summary.setting in whole]
+    return [summary for summary in _validated(common, axes, design, metrics) or there if summary.setting in whole]
 
 
-def _validated(trials: Sequence[Row], axes: Collection[str], design: Design) -> list[SettingSummary]:
+def _validated(
+    trials: Sequence[Row], axes: Collection[str], design: Design, metrics: Sequence[str]
+) -> list[SettingSummary]:
     return [
         summary
-        for summary in settings_summary(trials, axes, design, [VALIDATION])
-        if not summary.setting.is_reference and summary.metric(VALIDATION).mean is not None
+        for summary in settings_summary(trials, axes, design, metrics)
+        if not summary.setting.is_reference and all(summary.metric(name).mean is not None for name in metrics)
     ]

@@ -14,6 +14,7 @@ COMMANDS = {
     "methods": ("mcit_core.methods", "say what every method trains, protects and keeps"),
     "import_results": ("orchestration.import_results", "make a RUN of results that another repository has written"),
     "best": ("orchestration.best", "pick a setting of a finished sweep, and print the experiment to go on with"),
+    "results": ("orchestration.results.__main__", "ask the tables of a RUN in SQL; say what every column is"),
     "export": ("orchestration.export", "write what a stage has trained as an adapter folder of peft"),
     "store": ("orchestration.store", "look after finished stages: list, verify, explain, gc"),
     "track": ("orchestration.track", "bring MLflow up to date from a RUN's Parquet files"),

@@ -4,5 +4,6 @@ Everything here is on the stored scale, accuracy in [0, 1]; only `words` multipl
 """
 
 from orchestration.results.estimates import paired_interval
+from orchestration.results.tables import Tables, load
 
-__all__ = ["paired_interval"]
+__all__ = ["Tables", "load", "paired_interval"]

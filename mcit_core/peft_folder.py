@@ -6,12 +6,11 @@ are stacked to one of their ranks' sum, which is the same matrix.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from peft import LoraConfig
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
@@ -52,18 +51,22 @@ def check_exportable(experiment: Experiment, model: Model) -> HfModel:
 
 
 def write_adapter(folder: Path, experiment: Experiment, model: HfModel, state: StageState) -> None:
-    """adapter_config.json and adapter_model.safetensors in `folder`, whose files are float32. The network is made on
+    """adapter_config.json and adapter_model.safetensors in `folder`, whose numbers are float32. The network is made on
     the meta device, for its names: no weights are read. Raises ValueError where the state does not fit it."""
     with torch.device("meta"):
         network = AutoModelForImageTextToText.from_config(model.config)
     stack = _path(network, language_model(network, model.encoder_decoder))
     pairs = low_rank_pairs(state)
     tensors: dict[str, Tensor] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for site, (down, up) in pairs.items():
         tensors |= {f"{stack}.{site}.lora_A.weight": down, f"{stack}.{site}.lora_B.weight": up}
+        shapes[f"{stack}.{site}.weight"] = (len(up), down.shape[1])
     own = {name.removeprefix(PROJECTOR): value for name, value in state.tensors.items() if name.startswith(PROJECTOR)}
     projector = _path(network, model.family.projector(network)) if own else None
     tensors |= {f"{projector}.{name}": value for name, value in own.items()}
+    shapes |= {f"{projector}.{name}": tuple(value.shape) for name, value in own.items()}
+    _check_fit(model, network, shapes)
     rank = len(next(iter(pairs.values()))[0])
     config = LoraConfig(
         r=rank,
@@ -76,16 +79,24 @@ def write_adapter(folder: Path, experiment: Experiment, model: HfModel, state: S
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
-    save_file(_named(tensors), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    named = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in tensors.items()}
+    (folder / "adapter_model.safetensors").write_bytes(save(named, metadata={"format": "pt"}))
+
+
+def _check_fit(model: HfModel, network: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises ValueError where the network has not what these weights change."""
+    there = {name: tuple(weight.shape) for name, weight in network.named_parameters()}
+    for name, shape in shapes.items():
+        if there.get(name) != shape:
+            has = f"it is {list(there[name])}" if name in there else "it is not there"
+            raise ValueError(
+                f"{model.folder} is not the model that was trained: {name} was {list(shape)}, and {has} now"
+            )
 
 
 def _is_folder(path: str) -> bool:
     """Or else it is the hub's name of a model."""
     return Path(path).expanduser().is_dir()
-
-
-def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def _path(network: nn.Module, module: object) -> str:

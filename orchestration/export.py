@@ -2,33 +2,43 @@
 
 The adapter is of the model's own folder: `AutoPeftModel.from_pretrained(OUT)` loads both. Of a method that keeps
 weights for groups of tasks (LLaCA) every group becomes a folder of its own, OUT/group0 and on. Nothing is trained, and
-of the model no weights are read. Exit 0: written; 1: OUT or the stage store fails; 2: there is nothing to export, and
-why.
+of the model's weights only a digest is taken, where they are there. Exit 0: written; 1: OUT or the stage store fails;
+2: there is nothing to export, and why.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
+from pydantic import JsonValue
+
+from mcit_core.config import UNTRAINED
 from mcit_core.folders import check_folder
 from mcit_core.registry import near
 from mcit_core.stages.results import StageResult
 from mcit_core.stages.state import StageState
-from mcit_core.yaml_document import SpecError, load_yaml
+from mcit_core.yaml_document import SpecError
 from orchestration.arguments import choose_stages
-from orchestration.keep.files import StorageError, writing
+from orchestration.keep.files import StorageError
 from orchestration.keep.records import Records, TrialRecord
 from orchestration.keep.stage_store import StageStore
 from orchestration.keep.upkeep import stages_of
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
+from orchestration.results.reading import read_sweep
 
-#: of what a stage measured of itself, what tells it from the same one trained again
+if TYPE_CHECKING:
+    from mcit_core.models.hf import HfModel
+
+#: what a stage's training measured, which no second training of it does to the last digit
 TRAINED = ("seconds/train", "loss/first", "loss/last")
 #: the file in an adapter's folder that says what it is
 ABOUT = "mcit.json"
@@ -70,55 +80,79 @@ def main(arguments: list[str] | None = None) -> int:
 
 def export(run: Path, name: str, stage: str | None, out: Path, stages: str | None) -> None:
     """Raises SpecError, ValueError or OSError, which say why there is nothing to export, and StorageError."""
+    out = out.resolve()
     check_folder(out, "OUT")
     if out.exists() and any(out.iterdir()):
         raise SpecError(f"OUT {out}: is there and not empty; give another")
     record = _record(run, name)
     result = _stage(record, stage)
-    storage = run.resolve().parent
 
-    from mcit_core.data.workbench import workbench_for
+    import torch
+
+    from mcit_core.models import load_model
     from mcit_core.peft_folder import check_exportable, write_adapter
-    from mcit_core.training.stage import groups_at
 
     experiment = record.trial.experiment
-    bench = workbench_for(experiment, storage / "features")
-    model = check_exportable(experiment, bench.model)
-    key, weights, state = _stored(StageStore(choose_stages(stages, storage)), record, result)
-    if weights != model.digest:
-        print(f"{model.folder}: not the files, settings or versions that the stage was trained with", file=sys.stderr)
-    groups = groups_at(experiment, bench, result.stage)
-    parts = groups.members if groups else [_learned(record, result)]
-    with writing(out):
+    model = check_exportable(experiment, load_model(experiment.model, torch.device("cpu")))
+    key, made_from, state = _stored(StageStore(choose_stages(stages, run.resolve().parent)), record, result)
+    for line in _doubts(model, made_from):
+        print(line, file=sys.stderr)
+    grey = ", trained on grey pictures" if experiment.protocol == "blind" else ""
+    said = []
+    with _scratch(out) as scratch:
+        for number in range(state.groups):
+            part = Path(f"group{number}") if state.groups > 1 else Path()
+            tasks = _learned(record, result, number if state.groups > 1 else None)
+            own = state.group(number)
+            if own is None:
+                raise ValueError(f"stage {result.stage} of {record.trial.id} has no weights for group {number}")
+            about = {
+                "trial": record.trial.id,
+                "stage": result.stage,
+                "key": key,
+                "tasks": tasks,
+                "experiment": experiment.model_dump(mode="json"),
+            }
+            (scratch / part).mkdir(exist_ok=True)
+            write_adapter(scratch / part, experiment, model, own)
+            (scratch / part / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            of = f", of {', '.join(tasks)}" if tasks else ""
+            said.append(f"{out / part}: {record.trial.id} after stage {result.stage}{of}{grey}")
+        shutil.copytree(scratch, out, dirs_exist_ok=True)
+    print("\n".join(said))
+    if state.groups > 1:
+        print("the method sends each row to one of these groups by its instruction; an adapter alone does not")
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder beside `out`. Raises StorageError for an OSError of what is done inside."""
+    try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
-            scratch = Path(made) / out.name
-            for number, tasks in enumerate(parts):
-                folder = scratch / f"group{number}" if len(parts) > 1 else scratch
-                own = state.group(number)
-                assert own is not None
-                write_adapter(folder, experiment, model, own)
-                about = {
-                    "trial": record.trial.id,
-                    "stage": result.stage,
-                    "key": key,
-                    "tasks": tasks,
-                    "experiment": experiment.model_dump(mode="json"),
-                }
-                (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-                place = out / folder.relative_to(scratch)
-                print(f"{place}: {record.trial.id} after stage {result.stage}, of {', '.join(tasks)}")
-            os.replace(scratch, out)  # an empty OUT gives way
-    if len(parts) > 1:
-        print("the method sends each row to one of these groups by its instruction; an adapter alone does not")
+            scratch = Path(made) / "adapter"
+            scratch.mkdir()
+            yield scratch
+    except (OSError, shutil.Error) as error:
+        raise StorageError(f"OUT {out}: cannot be written ({error})") from error
+
+
+def _doubts(model: HfModel, made_from: dict[str, JsonValue]) -> list[str]:
+    """What may keep the adapter from computing as the stage did."""
+    try:
+        digest = model.digest
+    except (FileNotFoundError, ValueError) as error:
+        return [f"{error}: whether the weights are those that the stage was trained on cannot be told"]
+    if made_from.get("weights") == digest:
+        return []
+    return [f"{model.folder}: not the files, settings or versions that the stage was trained with"]
 
 
 def _record(run: Path, name: str) -> TrialRecord:
     """What a RUN says of the one trial whose name starts with `name`."""
-    file = run / "sweep.yaml"
-    if file.exists() and "imported" in (load_yaml(file.read_text(encoding="utf-8")) or {}):
+    if "imported" in read_sweep(run):
         raise SpecError(f"{run} was imported: it holds results, and no weights")
-    spec = load_spec(file)
+    spec = load_spec(run / "sweep.yaml")
     records = Records(run, spec, make_trials(spec))
     records.read()
     names = [*records.records]
@@ -130,41 +164,54 @@ def _record(run: Path, name: str) -> TrialRecord:
 
 
 def _stage(record: TrialRecord, stage: str | None) -> StageResult:
-    """The stage of a trial that was asked for."""
-    trained = record.trained
+    """The stage of a trial that was asked for, by its number, or else by its task."""
+    trained, experiment = record.trained, record.trial.experiment
+    if experiment.protocol in UNTRAINED:
+        raise SpecError(f"{record.trial.id}: method {record.trial.method} trains nothing")
     if not trained:
-        raise SpecError(f"{record.trial.id} has no finished stage; its method is {record.trial.method}")
+        raise SpecError(f"{record.trial.id} has no finished stage: it is {record.status}")
     if stage is None:
         return trained[-1]
-    found = [result for result in trained if stage in (str(result.stage), result.task)]
+    found = [result for result in trained if stage == str(result.stage)]
+    found += [result for result in trained if stage == result.task]
     if not found:
         there = ", ".join(f"{result.stage} ({result.task})" for result in trained)
         raise SpecError(f"--stage {stage}: {record.trial.id} has the stages {there}")
     return found[0]
 
 
-def _learned(record: TrialRecord, result: StageResult) -> list[str]:
-    """The tasks that the weights of a stage have been trained on."""
+def _learned(record: TrialRecord, result: StageResult, group: int | None) -> list[str]:
+    """The tasks that the weights of a stage, or of one group of it, have been trained on; of a group none where the
+    RUN is of a version that did not tell."""
     experiment = record.trial.experiment
     if experiment.protocol == "multitask":
         return [*experiment.order]
-    return [*experiment.order[0 if experiment.protocol == "sequence" else result.stage : result.stage + 1]]
+    first = 0 if experiment.protocol == "sequence" else result.stage
+    seen = [*experiment.order[first : result.stage + 1]]
+    return [task for task in seen if group is None or result.metrics.get(f"grouping/group/{task}") == group]
 
 
-def _stored(store: StageStore, record: TrialRecord, result: StageResult) -> tuple[str, str, StageState]:
-    """Key and model's digest of the very stage whose results the RUN has, and its state: of stages that were trained
-    again, by other code or elsewhere, the one that measured the same. The key is not worked out anew, since code,
-    versions and machine may be others than those that trained it."""
+def _stored(
+    store: StageStore, record: TrialRecord, result: StageResult
+) -> tuple[str, dict[str, JsonValue], StageState]:
+    """Key, origin and state of the very stage whose results the RUN has. Its key is not worked out anew, since code,
+    versions and machine may be others than those that trained it: it is the stage of these settings that measured the
+    same, to the last digit of the seconds it took."""
     entries = {key: entry for key in store.entries() if (entry := store.record(key)) is not None}
-    chain = stages_of({key: entry["made_from"] for key, entry in entries.items()}, record.trial)
-    measured = {name: result.metrics.get(name) for name in TRAINED}
-    for key in chain[result.stage]:
-        told = entries[key]["measured"]["metrics"]
-        if {name: told.get(name) for name in TRAINED} == measured and (found := store.get_stage(key)) is not None:
-            return key, str(entries[key]["made_from"].get("weights")), found[0]
+    alike = stages_of({key: entry["made_from"] for key, entry in entries.items()}, record.trial)[result.stage]
+    measured = {name: result.metrics[name] for name in TRAINED if name in result.metrics}
+    keys = [
+        key for key in alike if {name: entries[key]["measured"]["metrics"].get(name) for name in measured} == measured
+    ]
+    if len(keys) == 1 and measured:
+        return keys[0], entries[keys[0]]["made_from"], store.peek(keys[0])
+    what = f"stage {result.stage} of {record.trial.id}"
+    if keys:
+        raise SpecError(f"{what}: {len(keys)} stages in {store.folder.root} may be it, and nothing tells which")
+    why = f"{len(alike)} of its settings, trained at another time" if alike else "none of its settings"
     raise SpecError(
-        f"stage {result.stage} of {record.trial.id} is not in {store.folder.root} ({len(entries)} stages); --stages "
-        "names the store where it is another, and the sweep's own command trains again what was deleted"
+        f"{what} is not in {store.folder.root} ({len(entries)} stages, {why}); --stages names the store where it is "
+        "another, and the sweep's own command trains again what was deleted"
     )
 
 

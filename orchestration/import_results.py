@@ -15,12 +15,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mcit_core.yaml_document import SpecError, load_yaml
+from mcit_core.yaml_document import SpecError
 from orchestration.arguments import choose_storage
 from orchestration.imports.found import UnreadableError
 from orchestration.imports.reading import Asked, read_all
 from orchestration.keep.files import StorageError, without_userinfo, writing
 from orchestration.keep.run_lock import run_lock
+from orchestration.results.reading import read_sweep
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,7 +105,11 @@ def _import(given: argparse.Namespace) -> int:
 def _check_free(folder: Path) -> None:
     """An import takes the place of an import, never of a sweep. Raises UnreadableError."""
     file = folder / "sweep.yaml"
-    if file.exists() and "imported" not in (load_yaml(file.read_text(encoding="utf-8")) or {}):
+    try:
+        told = read_sweep(folder)
+    except ValueError as error:
+        raise UnreadableError(f"{error}; give the import another --name") from error
+    if file.exists() and "imported" not in told:
         raise UnreadableError(f"{folder} is the RUN of a sweep; give the import another --name")
     if not file.exists() and folder.exists() and any(folder.iterdir()):
         raise UnreadableError(f"{folder} is there and is no RUN; give another --name or --storage")

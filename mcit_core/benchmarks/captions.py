@@ -14,16 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 #: the figures that are averaged, as pycocoevalcap names them
 SEVEN = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
 INSTALL = "captions are scored by pycocoevalcap: `pip install '.[captions]'`"
 #: added to a figure's name where words were told apart without Java
-OTHER_WORDS = " (other words)"
+OTHER_WORDS = " (no Java)"
 
 
 def rouge(prediction: str, golds: Sequence[str]) -> tuple[float, float, float]:
@@ -52,13 +53,18 @@ def _common(one: list[str], other: list[str]) -> int:
     return lengths[-1]
 
 
+@cache
 def has_java() -> bool:
-    return shutil.which("java") is not None
+    """Whether there is a Java that runs."""
+    try:
+        return subprocess.run(["java", "-version"], capture_output=True, timeout=60, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def seven_figures(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> dict[str, float]:
     """Figure -> its value over a whole file, in [0, 1] but for CIDEr, whose most is 10: the seven of SEVEN, or without
-    Java six of other names. Every caption needs a gold. A minute for thousands of captions. Raises ModuleNotFoundError
+    Java six of other names. Every caption needs a gold. Seconds for thousands of captions. Raises ModuleNotFoundError
     without pycocoevalcap, and ValueError where a caption has no gold."""
     if not predictions or not all(golds):
         raise ValueError("every caption needs a reference")
@@ -73,10 +79,12 @@ def seven_figures(predictions: Sequence[str], golds: Sequence[Sequence[str]]) ->
     java = has_java()
 
     def words(texts: Sequence[Sequence[str]]) -> dict[int, list[str]]:
+        # a caption a line for Java: whatever breaks one would shift all that follow
+        lines = [[" ".join(text.split()) for text in row] for row in texts]
         if not java:
-            return {i: [*map(_words, row)] for i, row in enumerate(texts)}
+            return {i: [*map(_words, row)] for i, row in enumerate(lines)}
         found: dict[int, list[str]] = PTBTokenizer().tokenize(
-            {i: [{"caption": text} for text in row] for i, row in enumerate(texts)}
+            {i: [{"caption": text} for text in row] for i, row in enumerate(lines)}
         )
         return found
 
@@ -90,6 +98,22 @@ def seven_figures(predictions: Sequence[str], golds: Sequence[Sequence[str]]) ->
 def _words(text: str) -> str:
     """Lower case, without the marks that the Penn Treebank's tokenizer drops for captions."""
     return " ".join(re.findall(r"[\w'-]*\w", text.lower()))
+
+
+def read_captions(file: Path) -> list[tuple[str, list[str]]]:
+    """What was said and the references, row by row. Raises ValueError that names the row for anything else."""
+    rows = json.loads(file.read_text(encoding="utf-8-sig"))
+    if not isinstance(rows, list) or not rows:
+        raise ValueError('expected a JSON list of {"pred": .., "ground_truth": [..]}')
+    found: list[tuple[str, list[str]]] = []
+    for number, row in enumerate(rows):
+        said, told = (row.get(key) for key in ("pred", "ground_truth")) if isinstance(row, dict) else (None, None)
+        golds = told if isinstance(told, list) else [told]
+        texts = [gold for gold in golds if isinstance(gold, str)]
+        if not isinstance(said, str) or len(texts) < len(golds):
+            raise ValueError(f"row {number}: expected pred, a text, and ground_truth, a text or a list of texts")
+        found.append((said, texts))
+    return found
 
 
 def mean_of_seven(figures: dict[str, float]) -> float | None:
@@ -107,12 +131,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help='JSON: [{"pred": "a cat", "ground_truth": ["the cat", "a cat"]}, ..]')
     given = parser.parse_args(arguments)
     try:
-        pairs = [(str(row["pred"]), row["ground_truth"]) for row in json.loads(given.file.read_text("utf-8-sig"))]
-        golds = [[str(one) for one in (told if isinstance(told, list) else [told])] for _, told in pairs]
-        known = [i for i, row in enumerate(golds) if row]
-        figures = seven_figures([pairs[i][0] for i in known], [golds[i] for i in known])
-    except (OSError, ValueError, KeyError, TypeError, ModuleNotFoundError) as error:
-        print(f"{given.file}: {type(error).__name__}: {error}", file=sys.stderr)
+        pairs = read_captions(given.file)
+        known = [(said, golds) for said, golds in pairs if golds]
+        figures = seven_figures([said for said, _ in known], [golds for _, golds in known])
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"{given.file}: {error}", file=sys.stderr)
         return 2
     left = len(pairs) - len(known)
     print(f"{len(known)} captions" + (f", {left} without a reference left out" if left else ""))

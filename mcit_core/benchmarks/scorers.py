@@ -191,7 +191,7 @@ def rouge_l(prediction: str, gold: Gold, row: Told) -> Verdict:
 
 
 def mathvista(prediction: str, gold: Gold, row: Told) -> Verdict:
-    question = str(row.get("question", row.get("text", row.get("prompt", ""))))
+    question = next((str(row[key]) for key in ("question", "text", "prompt") if row.get(key)), "")
     return plain_answer(prediction, _one(gold), question)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,12 @@ class StageState:
             if (name.startswith(prefix) if number else not name.startswith("group"))
         }
         return StageState(found) if found else None
+
+    @property
+    def groups(self) -> int:
+        """How many instruction groups have tensors; 1 where there are none."""
+        numbers = {int(found[1]) for name in self.tensors if (found := re.match(r"group(\d+)/", name))}
+        return 1 + max(numbers, default=0)
 
     def with_group(self, number: int, group: StageState) -> StageState:
         """This state with one group's tensors put in the place of its old ones."""

@@ -131,9 +131,10 @@ def score_answers(answers: Sequence[Answer], scoring: Scoring) -> Scored | None:
 
 
 def _captions(answers: Sequence[Answer]) -> float | None:
-    """The mean of seven figures, in [0, 1]; None where one of them cannot be had here."""
+    """The mean of seven figures, in [0, 1]; None where it cannot be had here, or is above 1, which no accuracy is."""
     try:
         found = seven_figures([answer.prediction for answer in answers], [answer.golds for answer in answers])
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, OSError, ValueError, AssertionError):  # the last ones of a Java that breaks off
         return None
-    return mean_of_seven(found)
+    mean = mean_of_seven(found)
+    return mean if mean is not None and mean <= 1 else None

@@ -202,7 +202,7 @@ def _put(run: FoundRun, stage: int, task: str, path: Path, scoring: Scoring | No
         why = (
             f"empty files ({', '.join(sorted(empty))}): interrupted"
             if empty
-            else "no score, and captions are scored a file at a time by pycocoevalcap and Java, which are not here"
+            else "no score, and captions want pycocoevalcap and Java, and a mean of seven of at most 100"
             if scored is not None
             else "no score, and no golds beside answers"
         )

@@ -215,6 +215,17 @@ class StageStore:
         except (ValueError, KeyError, TypeError):
             return None
 
+    def peek(self, key: str) -> StageState:
+        """A stage's state; nothing in the store is touched or moved. Raises KeyError where it is not there, and
+        ValueError where it is damaged."""
+        record = self.folder.read(_place(key, RECORD))
+        if record is None:
+            raise KeyError(key)
+        try:
+            return _checked(key, record, self.folder.read(_place(key, STATE)))[0]
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ValueError(f"stage {key[:12]} in {self.folder.root} is damaged ({error})") from error
+
     def entries(self) -> dict[str, list[Entry]]:
         """The files of every stage that has a record, by key, its evaluations among them."""
         found: dict[str, list[Entry]] = {}

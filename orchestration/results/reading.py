@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+import yaml
 from pydantic import JsonValue
 
 from mcit_core.methods import ORDERLESS
@@ -64,14 +65,28 @@ class Results:
         return {name for stages in self.stages.values() for stage in stages for name in stage.metrics}
 
 
+def read_sweep(run_dir: Path) -> dict[str, JsonValue]:
+    """What a RUN's sweep.yaml says, unchecked; empty where it is not there. Raises ValueError for a damaged one."""
+    path = run_dir / "sweep.yaml"
+    if not path.exists():
+        return {}
+    try:
+        found = load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(found, dict | None):
+        raise ValueError(f"{path} is damaged: it holds no mapping")
+    return found or {}
+
+
 def read_results(run_dir: Path) -> Results:
-    """Read a RUN folder; a table that is not there is empty. Raises ValueError for a damaged one."""
+    """Read a RUN folder; a table that is not there is empty. Raises ValueError for a damaged file."""
     run_dir = Path(run_dir)
-    sweep_file = run_dir / "sweep.yaml"
-    sweep = (load_yaml(sweep_file.read_text(encoding="utf-8")) or {}) if sweep_file.exists() else {}
+    sweep = read_sweep(run_dir)
+    told = sweep.get("axes")
     axes = {
         str(name): [plain_value(value) for value in values] if isinstance(values, list) else None
-        for name, values in (sweep.get("axes") or {}).items()
+        for name, values in (told.items() if isinstance(told, dict) else ())
     }
     trials, accuracy, stages = (_rows(run_dir / f"{name}.parquet") for name in ("trials", "accuracy", "stages"))
     trials = [{name: plain_value(value) if name in axes else value for name, value in row.items()} for row in trials]

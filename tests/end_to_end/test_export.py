@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mcit_core.stages.keys import StageKey
+from mcit_core.stages.state import StageState
 from orchestration.export import main
 from orchestration.keep.stage_store import StageStore
 from tests.support.places import ROOT
@@ -84,17 +87,76 @@ def test_what_cannot_be_exported_is_said(storage: Path, tmp_path: Path, capsys: 
     (tmp_path / "full" / "file").touch()
     for arguments, said in (
         ([run, trial_of(storage, "fwd_prompt"), out], "tuner prompt_pool, of method fwd_prompt, has no form of peft's"),
-        ([run, trial_of(storage, "zero_shot"), out], "has no finished stage; its method is zero_shot"),
+        ([run, trial_of(storage, "zero_shot"), out], "method zero_shot trains nothing"),
         ([run, lora, "--stage", "2", out], "--stage 2: " + lora + " has the stages 0 (attribute), 1 (ground)"),
         ([run, "llama", out], "there is no trial 'llama'"),
         ([run, "direct", out], "2 trials start with 'direct'"),
         ([str(tmp_path), lora, out], "sweep.yaml"),
         ([run, lora, str(tmp_path / "full")], "is there and not empty"),
-        ([run, lora, out, "--stages", str(tmp_path / "none")], "is not in"),
+        ([run, lora, out, "--stages", str(tmp_path / "none")], "(0 stages, none of its settings)"),
+        ([run, lora, str(tmp_path / "full" / "file")], "is a file; expected a folder"),
     ):
         assert main(arguments) == 2, arguments
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def copied(storage: Path, folder: Path) -> Path:
+    """The RUN and its stages in another storage."""
+    shutil.copytree(storage, folder, ignore=shutil.ignore_patterns("mlflow*", "features", "mlartifacts"))
+    return folder
+
+
+def test_a_broken_run_is_said(storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lora = trial_of(storage, "o_lora")
+    for number, content in enumerate((b"{", b"5", b"\xff\xfe", b"imported: [{trial: a}]")):
+        run = copied(storage, tmp_path / f"runs{number}") / "exported"
+        (run / "sweep.yaml").write_bytes(content)
+        assert main([str(run), lora, str(tmp_path / "out")]) == 2
+        said = capsys.readouterr().err
+        assert ("was imported" if b"imported" in content else "sweep.yaml") in said
+
+
+def test_of_stages_that_are_alike_it_is_the_one_that_measured_the_same(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where code has changed since, and the sweep has trained the stage again."""
+    run, trial = copied(storage, tmp_path / "runs") / "exported", trial_of(storage, "o_lora")
+    assert main([str(run), trial, "--stage", "0", str(tmp_path / "first")]) == 0
+    store = StageStore(tmp_path / "runs" / "stages")
+    key = json.loads((tmp_path / "first" / "mcit.json").read_text())["key"]
+    record = store.record(key)
+    found = store.get_stage(key)
+    assert record is not None
+    assert found is not None
+    other = {name: value + 1 for name, value in found[0].tensors.items()}
+    made_from = {**record["made_from"], "code": "another"}
+    again = StageKey("0" * 64, "attribute", None, made_from)
+    store.put_stage(again, StageState(other), replace(found[1], metrics={**found[1].metrics, "seconds/train": 99.0}))
+    assert main([str(run), trial, "--stage", "0", str(tmp_path / "second")]) == 0
+    read = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("first", "second")]
+    assert read[0] == read[1]
+    store.delete(key)
+    assert main([str(run), trial, "--stage", "0", str(tmp_path / "third")]) == 2
+    assert "1 of its settings, trained at another time" in capsys.readouterr().err
+
+
+def test_a_damaged_stage_stays_where_it_is(storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, trial = copied(storage, tmp_path / "runs") / "exported", trial_of(storage, "o_lora")
+    for state in (tmp_path / "runs" / "stages").glob("*/*/state.safetensors"):
+        state.write_bytes(state.read_bytes()[:-1])
+    before = sorted((tmp_path / "runs" / "stages").rglob("*"))
+    assert main([str(run), trial, str(tmp_path / "out")]) == 2
+    assert "is damaged (the checksum of state.safetensors does not match)" in capsys.readouterr().err
+    assert sorted((tmp_path / "runs" / "stages").rglob("*")) == before
+
+
+def test_out_may_be_an_empty_folder_or_a_link_to_one(storage: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    assert main([str(storage / "exported"), trial_of(storage, "o_lora"), str(tmp_path / "link")]) == 0
+    assert (tmp_path / "empty" / "adapter_config.json").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_other_weights_are_told(storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from mcit_core.models.hf import HfModel
 from mcit_core.models.settings import HfSettings
 from mcit_core.peft_folder import check_exportable, write_adapter
 from mcit_core.registry import TUNERS
+from mcit_core.stages.state import StageState
 from mcit_core.tuners import Tuner
 from tests.support.tiny_vlms import folder_of
 
@@ -118,3 +119,19 @@ def test_a_merged_model_is_a_plain_folder(tmp_path: Path) -> None:
 def test_what_peft_has_no_form_for_is_refused() -> None:
     with pytest.raises(ValueError, match="tuner prompt_pool, of method sequential, has no form of peft's; lora and"):
         check_exportable(experiment_of("prompt_pool", {}), model_of("llava"))
+
+
+def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    model, experiment = model_of("llava"), experiment_of("lora", {"lora.projector_lr": 1e-3})
+    state = tuner_of(experiment, model, 1).state()
+    name = next(name for name in state.tensors if name.startswith("A."))
+    site = name.removeprefix("A.")
+    more = {"A.layers.9.x": torch.zeros(8, 64), "B.layers.9.x": torch.zeros(64, 8)}
+    for tensors, why in (
+        ({**state.tensors, name: torch.zeros(8, 3)}, rf"{site}\.weight was \[64, 3\], and it is \[64, 64\] now"),
+        ({**state.tensors, **more}, "it is not there now"),
+        ({**state.tensors, "projector.linear_1.weight": torch.zeros(2, 2)}, r"linear_1\.weight was \[2, 2\]"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            write_adapter(tmp_path, experiment, model, StageState(tensors))
+    assert not (tmp_path / "adapter_model.safetensors").exists()

@@ -78,6 +78,8 @@ def test_the_pick_is_judged_on_seeds_that_did_not_make_it(tmp_path: Path) -> Non
 def test_what_cannot_be_picked_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(ROOT / "docs" / "data" / "compare")
     unfinished = write_run(tmp_path / "run", [energy("a", 0.5, 0, status="FAILED")])
+    damaged = write_run(tmp_path / "damaged", [energy("a", 0.5, 0)])
+    (damaged / "sweep.yaml").write_text("{")
     for arguments, said in (
         ([run, "--objective", "acuracy"], "acuracy is no metric; expected one of average_accuracy"),
         ([run, "--objective", "forward_transfer"], "is measured on test rows alone"),
@@ -89,6 +91,7 @@ def test_what_cannot_be_picked_is_said(tmp_path: Path, capsys: pytest.CaptureFix
         ),
         ([str(tmp_path)], "is no RUN: it has no trials.parquet"),
         ([str(unfinished)], "no setting can be picked"),
+        ([str(damaged)], "sweep.yaml is damaged"),
     ):
         assert main(arguments) == 2, arguments
         assert said in capsys.readouterr().err

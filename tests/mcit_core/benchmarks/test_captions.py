@@ -48,11 +48,51 @@ def test_without_the_package_it_is_named(
     assert "pip install '.[captions]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["[", "[1]", "{}", '[{"pred": "a"}]', "[]"])
-def test_a_file_that_is_none_is_refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[", "Expecting value"),
+        ("{}", "expected a JSON list"),
+        ("[]", "expected a JSON list"),
+        ("[1]", "row 0: expected pred"),
+        ('[{"pred": "a", "ground_truth": ["b"]}, {"pred": "a"}]', "row 1: expected pred"),
+        ('[{"pred": null, "ground_truth": ["b"]}]', "row 0: expected pred"),
+        ('[{"pred": "a", "ground_truth": null}]', "row 0: expected pred"),
+        ('[{"pred": "a", "ground_truth": [{"caption": "b"}]}]', "row 0: expected pred"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "ans_gt.json").write_text(text)
     assert main([str(tmp_path / "ans_gt.json")]) == 2
-    assert str(tmp_path) in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert str(tmp_path) in told
+    assert said in told
+
+
+def test_a_java_that_does_not_run_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "java").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    has_java.cache_clear()
+    assert not has_java()
+    monkeypatch.undo()
+    has_java.cache_clear()
+
+
+@pytest.mark.parametrize("java", [True, False])
+def test_a_caption_with_line_ends_moves_no_other_one(java: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pycocoevalcap.bleu.bleu")
+    if java and not has_java():
+        pytest.skip("METEOR and the tokenizer are Java programs")
+    if not java:
+        monkeypatch.setattr(captions, "has_java", lambda: False)
+    said = ["a cat on a mat", "two dogs run home", "a red bus"]
+    plain = seven_figures(said, [[text] for text in said])
+    for sign in ("\r", "\n", "\u2028", "\x0b", "\x85"):
+        broken = [said[0].replace(" on", f"{sign} on"), *said[1:]]
+        assert seven_figures(broken, [[text] for text in said]) == pytest.approx(plain)
 
 
 def test_without_java_six_figures_have_names_of_their_own(
@@ -62,8 +102,8 @@ def test_without_java_six_figures_have_names_of_their_own(
     monkeypatch.setattr(captions, "has_java", lambda: False)
     found = seven_figures(SAID, TOLD)
     assert not {*found} & {*SEVEN}
-    assert found["Bleu_1 (other words)"] == pytest.approx(1)
-    assert found["ROUGE_L (other words)"] == pytest.approx(1)
+    assert found["Bleu_1 (no Java)"] == pytest.approx(1)
+    assert found["ROUGE_L (no Java)"] == pytest.approx(1)
     assert mean_of_seven(found) is None
     file = tmp_path / "ans_gt.json"
     rows = [{"pred": said, "ground_truth": told} for said, told in zip(SAID, TOLD, strict=True)]
@@ -74,9 +114,10 @@ def test_without_java_six_figures_have_names_of_their_own(
     assert "– (there is no java)" in said
 
 
-@pytest.mark.skipif(not has_java(), reason="METEOR and the tokenizer are Java programs")
 def test_with_java_there_are_seven() -> None:
     pytest.importorskip("pycocoevalcap.bleu.bleu")
+    if not has_java():
+        pytest.skip("METEOR and the tokenizer are Java programs")
     found = seven_figures(SAID, TOLD)
     assert [*found] == [*SEVEN]
     assert found["Bleu_4"] < 1  # "two dogs run" has no four words in a row

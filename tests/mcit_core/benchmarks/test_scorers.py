@@ -132,15 +132,34 @@ CASES: dict[str, list[Case]] = {
         ("the the the", "the cat", 2.44 / 6 / (0.5 + 0.48)), ("a  b", "a b", 2.44 * 2 / 3 / (1 + 0.96)), ("a b a b", "b a b a", 0.75),
         ("a", ["a"] * 5, 1), ("dog", "cat", 0), ("a b c", "a x c", 2 / 3), ("sat the cat", "the cat sat", 2 / 3),
     ],
-    "mathvista": [
-        ("3", "3", 1), ("The answer is 3.", "3", 1), ("The answer is 3", "4", 0), ("3 or 4", "3", 0), ("", "3", 0), ("three", "3", 0),
-        ("1,000", "1000", 1), ("100 g", "1000", 0), ("3.0", "3", 1), ("3.7", "3", 0), ("-3", "3", 0), ("1.2", "1.2", 1),
-        ("1.24", "1.2", 1), ("1.26", "1.2", 0), (".5", "0.5", 1), ("1.20 m", "1.2", 1), ("[1, 2]", "[1,2]", 1), ("[1, 2] or [3]", "[1,2]", 0),
-        ("[2, 1]", "[1,2]", 0), ("yes", "yes", 1), ("Yes", "yes", 0), ("A", "A", 1),
-        ("9" * 400, "3", 0), ("9" * 400, "9" * 400, 1), ("9" * 400, "1.5", 0),
-    ],
 }  # fmt: skip
-ANGLES = "Hint: Please give the letter.\nQuestion: How large is it?\nChoices:\n(A) 135°\n(B) 140°\n(C) 145°"
+MATHVISTA: dict[str, list[tuple[str, str, float]]] = {
+    "How many?": [
+        ("3", "3", 1), ("The answer is 3.", "3", 1), ("The answer is 3", "4", 0), ("3 or 4", "3", 0), ("", "3", 0),
+        ("three", "3", 0), ("1,000", "1000", 1), ("100 g", "1000", 0), ("3.0", "3", 1), ("3.7", "3", 0), ("-3", "3", 0),
+        ("−3", "-3", 1), ("−3", "3", 0), ("1,2", "12", 0), ("1,,2", "12", 0), ("1.2.3", "1.2", 0), ("1.2", "1.2", 1),
+        ("1.24", "1.2", 1), ("1.26", "1.2", 0), (".5", "0.5", 1), ("1.20 m", "1.2", 1), ("x3", "3", 0),
+        ("9" * 400, "3", 0), ("9" * 400, "9" * 400, 1), ("9" * 400, "1.5", 0), ("yes", "yes", 1), ("Yes", "yes", 0),
+        ("[1, 2]", "[1,2]", 1), ("[1, 2] or [3]", "[1,2]", 0), ("[2, 1]", "[1,2]", 0),
+        ("[[1,2],[3]]", "[[1, 2], [3]]", 1), ("It is [1,2].", "[1,2]", 1), ("[1,2", "[1,2]", 0),
+    ],
+    "How large is it?\nChoices:\n(A) 135°\n(B) 140°\n(C) 145°": [
+        ("B", "140°", 1), ("(B) 140°", "140°", 1), ("The answer is B", "140°", 1), ("140°", "140°", 1),
+        ("140°.", "140°", 1), ("It is 140° in all", "140°", 1), ("B", "B", 1), ("A", "140°", 0), ("(A) 140°", "140°", 0),
+        ("A or B", "140°", 0), ("(A) and (B)", "140°", 0), ("b", "140°", 0), ("E", "140°", 0), ("135° or 140°", "140°", 0),
+        ("1400°", "140°", 0), ("", "140°", 0), ("Option B, since it is wide", "140°", 1), ("B. It is wide", "140°", 1),
+        ("The answer is A, no, the answer is B", "140°", 0),
+    ],
+    "Which form?\r\nChoices:\r\n (A) circle\r\n (B) triangle\r\n (C) ": [
+        ("A triangle", "triangle", 1), ("A man", "circle", 0), ("It is not A", "circle", 0), ("not triangle", "triangle", 0),
+        ("B, as (A) is wrong", "circle", 0), ("It is a Triangle", "triangle", 1), ("the answer is a triangle", "triangle", 1),
+        ("It isn't a circle", "circle", 0), ("", "", 0), ("C", "", 1), ("triangles", "triangle", 0),
+    ],
+    "How many?\nChoices:\n(A) 5\n(B) 7": [
+        ("The answer is 2.5", "5", 0), ("-5", "5", 0), ("1,5", "5", 0), ("5", "5", 1), ("It is 5.", "5", 1), ("5.5", "5", 0),
+    ],
+    "Which letter?\nChoices:\n(A) B\n(B) A": [("A", "A", 0), ("B", "A", 1)],
+}  # fmt: skip
 WITH_ROW: list[tuple[str, str, str | list[str], dict[str, Any], float]] = [
     ("sci", "Mars", "mars", {"image": "images/TQA_12.png"}, 1),
     ("sci", "Mars.", "mars", {"image": "images/TQA_12.png"}, 0),
@@ -163,27 +182,9 @@ WITH_ROW: list[tuple[str, str, str | list[str], dict[str, Any], float]] = [
     ("sci", "marsh", "mars", {"image": "MapQA_1.png"}, 1),
     ("sci", "marsh", "mars", {"image": "AI2D_1.png"}, 0),
     *(
-        ("mathvista", said, gold, {"question": ANGLES}, points)
-        for said, gold, points in (
-            ("B", "140°", 1),
-            ("(B) 140°", "140°", 1),
-            ("The answer is B", "140°", 1),
-            ("140°", "140°", 1),
-            ("140°.", "140°", 1),
-            ("It is 140° in all", "140°", 1),
-            ("B", "B", 1),
-            ("A", "140°", 0),
-            ("(A) 140°", "140°", 0),
-            ("A or B", "140°", 0),
-            ("(A) and (B)", "140°", 0),
-            ("It's B", "140°", 1),
-            ("b", "140°", 0),
-            ("E", "140°", 0),
-            ("135° or 140°", "140°", 0),
-            ("1400°", "140°", 0),
-            ("", "140°", 0),
-            ("Because of X, B", "140°", 1),
-        )
+        ("mathvista", said, gold, {"question": question}, points)
+        for question, cases in MATHVISTA.items()
+        for said, gold, points in cases
     ),
     ("ocr_list", "x ^ 2", ["x^2"], {"category": "Handwritten Mathematical Expression Recognition"}, 1),
     ("ocr_list", "x ^ 2", ["x^2"], {"category": "Text Recognition"}, 0),
@@ -215,7 +216,19 @@ def test_every_rule_has_twenty_cases() -> None:
 
 @given(st.sampled_from(sorted({*RULES} - {"iou", "iou_coin"})), st.text(), st.text(min_size=1))
 def test_whatever_is_said_a_score_is_between_0_and_1(rule: str, prediction: str, gold: str) -> None:
-    assert 0 <= score(rule, prediction, gold) <= 1
+    assert 0 <= score(rule, prediction, gold, row={"question": "?"}) <= 1
+
+
+@given(st.text("ABC()., 0123456789[]−-"), st.sampled_from(["A", "B", "5", "1.5", "[1]"]), st.sampled_from([*MATHVISTA]))
+def test_whatever_is_said_mathvista_judges_it(prediction: str, gold: str, question: str) -> None:
+    assert score("mathvista", prediction, gold, row={"question": question}) in (0, 1)
+
+
+def test_mathvista_is_not_judged_without_its_question() -> None:
+    for row in ({}, {"question": ""}, {"question": None, "text": " "}):
+        with pytest.raises(ValueError, match="without its question"):
+            score("mathvista", "B", "140°", row=row)
+    assert score("mathvista", "3", "3", row={"question": "", "text": "How many?"}) == 1
 
 
 @given(st.sampled_from(["iou", "iou_coin"]), st.text("[],.0123456789eE-na "))

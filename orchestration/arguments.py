@@ -135,10 +135,10 @@ def find_sweep(file: Path) -> Path:
     names = [*shipped_names(), *recipe_names()]
     if str(file) in names:
         return SHIPPED / f"{file}.yaml"
-    if file.exists() or file.name != str(file):  # a folder is refused where it is read
+    if file.exists() or file.parent not in (Path(), Path(RECIPES)):  # a folder is refused where it is read
         return file
     raise SpecError(
-        f"{file}: no such file, and no shipped sweep of this name; there are {', '.join(names)}{near(file.name, names)}"
+        f"{file}: no such file, and no shipped sweep of this name; there are {', '.join(names)}{near(str(file), names)}"
     )
 
 

@@ -98,6 +98,9 @@ def test_a_bare_name_is_a_shipped_sweep_unless_it_is_a_file(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     assert find_sweep(Path("threshold")) == SHIPPED / "threshold.yaml"
     assert find_sweep(Path("threshold.yaml")) == Path("threshold.yaml")
+    assert find_sweep(Path("paper/coin")) == SHIPPED / "paper" / "coin.yaml"
+    with pytest.raises(SpecError, match="did you mean 'paper/coin'"):
+        find_sweep(Path("paper/coinn"))
     assert find_sweep(Path("sweeps/threshold")) == Path("sweeps/threshold")
     (tmp_path / "threshold").mkdir()  # a RUN's folder, say
     assert find_sweep(Path("threshold")) == SHIPPED / "threshold.yaml"

@@ -31,7 +31,9 @@ def published_section(context: Context) -> Section | None:
         title = html.escape(source.source)
         cited = f'<a href="{html.escape(source.link)}">{title}</a>' if source.link else title
         parts.append(f"<p><b>{html.escape(source.model)}</b>, {cited}</p>")
-        parts.append(paragraph(f"{', '.join(source.tasks)}. {source.convention.strip()}", "note"))
+        parts.append(
+            paragraph(f"{', '.join(source.tasks)}; {source.scoring} scores. {source.convention.strip()}", "note")
+        )
         parts.append(html_table(head, lines, "numbers"))
     return "Published figures on this benchmark", "".join(parts)
 

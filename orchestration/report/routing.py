@@ -24,7 +24,7 @@ def routing_section(context: Context) -> Section | None:
         return None
     words = (
         "Per cent of a task's test rows that each group answered, after the last stage; the task's own group in bold. "
-        "What another group answered, it answered by weights that have not been trained on the task."
+        "What another group answered, it answered by weights that are not this task's own."
     )
     left = f" {len(tables) - MOST} trials more: `grouping/sent/…` in stages.parquet." if len(tables) > MOST else ""
     return "Which group answered", paragraph(words + left, "note") + "".join(tables[:MOST])

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from mcit_core.benchmarks.layouts import SIZES
+from mcit_core.benchmarks.layouts import COIN, SIZES
+from mcit_core.methods import build_experiment
+from mcit_core.stages.looks import RETENTION, looks, untrained_looks
 from orchestration.arguments import SHIPPED, find_sweep, recipe_names
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.sweep_file import load_spec
@@ -74,7 +76,17 @@ def test_hours_follow_from_the_measured_step() -> None:
     told = dict(re.findall(r"(all|query and value) matrices: ([\d.]+) s a row", PAGE))
     assert {name: f"{(value + decoded) / 16:.3f}" for name, value in seconds.items()} == told
     rows = sum(task["train"] for task in SIZES["ucit"].values())
-    for matrices, count, hours in re.findall(r"\| (all|query and value) \| ([\d,]+) \| ([\d.]+) \|", PAGE):
+    lines = re.findall(r"\| (all|query and value) \| ([\d,]+) \| ([\d.]+) \|", PAGE)
+    assert len(lines) == 5
+    for matrices, count, hours in lines:
         number = int(count.replace(",", ""))
         assert abs(number * float(told[matrices]) / 3600 - float(hours)) < 0.06
     assert f"{rows:,}" in PAGE
+
+
+def test_the_page_counts_the_splits_that_are_evaluated() -> None:
+    order = tuple(COIN.tasks)
+    experiment = build_experiment("mini", "mini", "sequential_lora", order, 0, {})
+    stages = [place for stage in range(-1, len(order)) for place in looks(experiment, stage) if place != RETENTION]
+    count = len(stages) + len(untrained_looks(experiment))
+    assert f"on CoIN {count} splits a sequence" in PAGE

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mcit_core.benchmarks.layouts import COIN, MLLM_ACL, MLLM_DCL, UCIT
 from mcit_core.metrics import CATALOGUE, summarise
 from orchestration.results.published import Published, published, published_on
+from tests.support.places import ROOT
 
 LAYOUTS = {"coin": COIN, "ucit": UCIT, "mllm_dcl": MLLM_DCL, "mllm_acl": MLLM_ACL}
 
@@ -47,4 +50,16 @@ def test_three_figures_of_a_row_follow_from_two_of_them() -> None:
 
 def test_a_benchmark_without_a_row_has_none() -> None:
     assert published_on("mini") == []
-    assert len(published_on("ucit")) == 2
+    assert len(published_on("ucit")) == 1
+
+
+def test_the_table_of_the_page_is_that_of_the_file() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    final = published_on("coin")[0]
+    found = re.findall(r"^\| ([\w-]+) \| ([\d.−–]+) \| ([\d.−–]+) \| ([\d.−–]+) \|$", page, re.MULTILINE)
+    names = ("average_accuracy", "backward_transfer", "learning_accuracy")
+    told = {
+        method: {name: float(text.replace("−", "-")) for name, text in zip(names, row, strict=True) if text != "–"}
+        for method, *row in found
+    }
+    assert told == final.rows

@@ -12,18 +12,26 @@ from pathlib import Path
 from mcit_core.yaml_document import SpecError
 from orchestration.keep.files import StorageError
 from orchestration.keep.stage_store import StageStore
-from orchestration.keep.upkeep import collect, explain, sweep_up
+from orchestration.keep.upkeep import Use, collect, explain, sweep_up, uses
 from orchestration.plan.sweep_file import load_spec
-from orchestration.plan.trials import make_trials
+from orchestration.plan.trials import Trial, make_trials
+from orchestration.results.reading import read_sweep
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
-def show(store: StageStore) -> None:
-    print(f"{'key':14}{'after':14}{'task':14}{'MB':>8}  {'last used':18}{'trained in':>10}")
+def show(store: StageStore, storage: str) -> None:
+    """Every stage, and what it is to the RUNs that lie in `storage`."""
+    print(
+        f"{'key':14}{'after':14}{'task':14}{'MB':>8}  {'last used':18}{'trained in':>10}  "
+        f"{'sweep':16}{'method':26}{'seed':6}setting"
+    )
     files = store.entries()
+    records = {key: record for key in files if (record := store.record(key)) is not None}
+    sweeps, unread = _sweeps(storage)
+    found = uses({key: record["made_from"] for key, record in records.items()}, sweeps)
     for key, entries in sorted(files.items(), key=lambda item: max(entry.changed for entry in item[1])):
-        record = store.record(key)
+        record = records.get(key)
         if record is None:
             print(f"{key[:12]:14}cannot be read; `verify` sets it aside")
             continue
@@ -32,11 +40,31 @@ def show(store: StageStore) -> None:
         size, used = sum(entry.size for entry in entries), max(entry.changed for entry in entries)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(used))
         seconds = record["measured"].get("metrics", {}).get("seconds/train")
-        print(
+        line = (
             f"{key[:12]:14}{parent[:12]:14}{made_from.get('task', '-'):14}{size / 1e6:8.2f}  "
-            f"{when:18}{'-' if seconds is None else f'{seconds:.0f} s':>10}"
+            f"{when:18}{'-' if seconds is None else f'{seconds:.0f} s':>10}  "
         )
+        fields = made_from.get("fields")
+        tuner, seed = (fields.get("tuner", "-"), fields.get("seed", "-")) if isinstance(fields, dict) else ("-", "-")
+        for use in found.get(key) or [Use("-", f"(tuner {tuner})", "", str(seed))]:
+            print(f"{line}{use.sweep:16}{use.method:26}{use.seed:6}{use.settings}".rstrip())
+            line = " " * len(line)
     print(f"{len(files)} stages, {sum(e.size for entries in files.values() for e in entries) / 1e6:.1f} MB")
+    if unread:
+        print(f"not read: {', '.join(unread)}; what stages are to them is not told")
+
+
+def _sweeps(storage: str) -> tuple[dict[str, list[Trial]], list[str]]:
+    """The trials of every RUN in a storage folder by the RUN's name, and the RUNs whose sweeps cannot be read here."""
+    found: dict[str, list[Trial]] = {}
+    unread = []
+    for file in sorted(Path(storage).glob("*/sweep.yaml")) if "://" not in storage else ():
+        try:
+            if "imported" not in read_sweep(file.parent):
+                found[file.parent.name] = make_trials(load_spec(file))
+        except (SpecError, ValueError, OSError):
+            unread.append(file.parent.name)
+    return found, unread
 
 
 def verify(store: StageStore) -> int:
@@ -111,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.command == "verify":
             return 1 if verify(store) else 0
         if args.command == "list":
-            show(store)
+            show(store, args.storage)
         elif args.command == "explain":
             print("\n".join(explain(store, full_key(store, args.key_a), full_key(store, args.key_b))))
         else:

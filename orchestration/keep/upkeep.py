@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -96,6 +97,45 @@ def needed_by(records: dict[str, MadeFrom], trials: Iterable[Trial]) -> set[str]
     sweep file does not tell those)."""
     alike = _by_plan(records)
     return {key for trial in trials for keys in _chain(records, alike, trial) for key in keys}
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a stage is to a sweep's trials: methods, settings and seeds as text, several where trials share it."""
+
+    sweep: str
+    method: str
+    settings: str
+    seed: str
+
+
+def uses(records: dict[str, MadeFrom], sweeps: Mapping[str, Iterable[Trial]]) -> dict[str, list[Use]]:
+    """Stage -> what it is to each sweep, by name; as `needed_by` has them, whatever code and versions trained it."""
+    alike = _by_plan(records)
+    found: dict[str, list[Use]] = {}
+    for name, trials in sweeps.items():
+        mine: dict[str, list[Trial]] = {}
+        for trial in trials:
+            for key in dict.fromkeys(key for keys in _chain(records, alike, trial) for key in keys):
+                mine.setdefault(key, []).append(trial)
+        for key, several in mine.items():
+            told = [
+                (
+                    trial.method,
+                    ", ".join(f"{k} {v}" for k, v in trial.settings.items() if v is not None and k != "method"),
+                )
+                for trial in several
+            ]
+            methods, settings = ([*dict.fromkeys(column)] for column in zip(*told, strict=True))
+            seeds = sorted({trial.experiment.seed for trial in several})
+            found.setdefault(key, []).append(
+                Use(name, _some(methods), _some([one for one in settings if one]), ", ".join(map(str, seeds)))
+            )
+    return found
+
+
+def _some(texts: list[str]) -> str:
+    return " | ".join(texts[:2]) + (f" | and {len(texts) - 2} more" if len(texts) > 2 else "")
 
 
 def stages_of(records: dict[str, MadeFrom], trial: Trial) -> list[list[str]]:

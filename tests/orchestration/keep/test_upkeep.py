@@ -83,6 +83,14 @@ def test_list_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert code == 0
     assert all(key.key[:12] in said for chain in chains.values() for key in chain)
     assert "6 stages" in said
+    lines = {line[:12]: " ".join(line.split()) for line in said.splitlines()}
+    for name, told in (
+        ("ab", "ab fwd_prompt 0"),
+        ("ba", "- (tuner prompt_pool) 0"),
+        ("big", "- (tuner prompt_pool) 0"),
+    ):
+        for key in chains[name]:
+            assert lines[key.key[:12]].endswith(told), lines[key.key[:12]]
     assert upkeep_said(capsys, "verify", *storage)[0] == 0
     store.folder.write(f"{chains['ab'][0].key[:2]}/{chains['ab'][0].key}/state.safetensors", b"torn")
     code, said = upkeep_said(capsys, "verify", *storage)
@@ -90,6 +98,22 @@ def test_list_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "6 stages and 0 evaluations read, 1 damaged" in said
     assert upkeep_said(capsys, "verify", *storage)[0] == 0
     assert upkeep_said(capsys, "list", "--storage", str(tmp_path / "no"))[0] == 2
+
+
+def test_list_says_which_settings_share_a_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A first stage does not depend on what protects it; sweeps that cannot be read are named."""
+    sweep_store(tmp_path)
+    text = (tmp_path / "ab" / "sweep.yaml").read_text()
+    axes = ", axes: {projection.task_energy: [0.5, 0.9, 0.99]}}"
+    (tmp_path / "ab" / "sweep.yaml").write_text(text[:-1].rstrip() + axes)
+    for name, content in (("broken", "{"), ("theirs", "imported: []")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.yaml").write_text(content)
+    code, said = upkeep_said(capsys, "list", "--storage", str(tmp_path))
+    assert code == 0
+    assert "not read: broken;" in said
+    (line,) = [line for line in said.splitlines() if "task_energy" in line and " attribute " in line]
+    assert "projection.task_energy 0.5 | projection.task_energy 0.9 | and 1 more" in line
 
 
 def test_gc_spares_what_a_run_needs_and_what_is_leased(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,14 +58,14 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
                 reference = reference_experiment(experiment, name, spec.tasks)
                 if reference == experiment.model_copy(update={"method": name}) and method != name:
                     continue  # a method that protects nothing is its own reference
-                applies = {path: value if _applies(path, reference) else None for path, value in settings.items()}
-                references.append(_trial(reference, applies))
+                told = {path: value if applies(path, reference) else None for path, value in settings.items()}
+                references.append(_trial(reference, told))
     rank = {name: i for i, name in enumerate(spec.references)}
     references.sort(key=lambda trial: rank[trial.method])
     return list({trial.id: trial for trial in references + points}.values())
 
 
-def _applies(path: str, reference: Experiment) -> bool:
+def applies(path: str, reference: Experiment) -> bool:
     """Whether a swept value reaches a reference: it trains, its tuner reads it, nothing is protected by it."""
     section = path.partition(".")[0]
     if section in ("model", "benchmark", "evaluation"):

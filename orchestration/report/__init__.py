@@ -10,15 +10,20 @@ from orchestration.report.context import Context
 from orchestration.report.drawing import LOOK
 from orchestration.report.page import render
 from orchestration.report.tables import write_csv, write_latex
-from orchestration.results.reading import read_results
+from orchestration.results.reading import Results, read_results
 
 
 def write_report(run_dir: Path) -> Path:
     """Write report.html, tables.csv and tables.tex into a RUN folder; returns the path of report.html."""
-    context = Context.of(read_results(Path(run_dir)))
-    write_csv(context, context.results.folder / "tables.csv")
-    write_latex(context, context.results.folder / "tables.tex")
-    path = context.results.folder / "report.html"
+    return write_results(read_results(Path(run_dir)), Path(run_dir))
+
+
+def write_results(results: Results, folder: Path) -> Path:
+    """As `write_report`, of results and into any folder."""
+    context = Context.of(results)
+    write_csv(context, folder / "tables.csv")
+    write_latex(context, folder / "tables.tex")
+    path = folder / "report.html"
     with matplotlib.rc_context(LOOK):
         path.write_text(render(context), encoding="utf-8")
     return path

@@ -24,8 +24,11 @@ LABEL = 14
 
 def print_summary(run_dir: Path, console: Console | None = None) -> None:
     """Print settings x metrics (per cent, mean ± half the 95 % interval), and beneath it what failed."""
-    console = console or Console()
-    results = read_results(run_dir)
+    print_results(read_results(run_dir), console or Console())
+
+
+def print_results(results: Results, console: Console) -> None:
+    """As `print_summary`, of results."""
     context = Context.of(results)
     headlines = [metric for metric in summary_metrics(context.summaries) if metric.place == "headline"]
     shown = headlines

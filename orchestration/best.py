@@ -14,20 +14,13 @@ from pathlib import Path
 from mcit_core.config import Value
 from mcit_core.experiment_file import PARTS
 from mcit_core.methods import unread
-from mcit_core.metrics import CATALOGUE
 from mcit_core.yaml_document import SpecError, dump_yaml
-from orchestration.keep.tables import Row
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
-from orchestration.results.comparisons import Comparison, compare
-from orchestration.results.estimates import Estimate, estimate
+from orchestration.results.answer import answer, as_text, name_of, why_nothing
 from orchestration.results.reading import Results, plain_value, read_results
-from orchestration.results.settings import Setting, SettingSummary, estimate_rows, rows_by_setting
-from orchestration.results.wanted import VALIDATED, Limit, Picked, Wish, column_of, pick
-from orchestration.results.words import format_estimate, format_number, setting_label, units
-
-#: settings of either kind that are named
-SHOWN = 5
+from orchestration.results.settings import Setting, rows_by_setting
+from orchestration.results.wanted import Limit, Wish, column_of, pick
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,113 +66,13 @@ def _told(run: Path, wish: Wish, out: Path | None) -> list[str]:
     results = read_results(run)
     found = pick(results.trials, results.axes, wish, results.design)
     if not found.kept:
-        raise ValueError(_why_nothing(run, results, wish, found))
+        raise ValueError(f"{run}: {why_nothing(results, wish, found)}")
     chosen = found.kept[0].setting
     experiment = _experiment(run, results, chosen)
-    lines = [
-        *_words(results, wish, found),
-        "",
-        f"# the experiment, for `mcit run` ({_name(results, chosen)})",
-        experiment.rstrip(),
-    ]
     if out is not None:
         out.write_text(experiment, encoding="utf-8")
-    return lines
-
-
-def _why_nothing(run: Path, results: Results, wish: Wish, found: Picked) -> str:
-    if not found.left_out:
-        wanted = ", ".join(wish.columns)
-        return f"{run}: no setting can be picked: none has a finished trial with {wanted}, references aside"
-    near = min(found.left_out, key=lambda summary: sum(not limit.holds(summary) for limit in wish.limits))
-    return (
-        f"{run}: none of {len(found.left_out)} settings keeps to {_limits_words(wish)}; the nearest is "
-        f"{_name(results, near.setting)} with {_values_words(wish, near)}"
-    )
-
-
-def _name(results: Results, setting: Setting) -> str:
-    return setting_label(setting, results.axes, method=True)
-
-
-def _limits_words(wish: Wish) -> str:
-    return " and ".join(
-        f"{CATALOGUE[limit.metric].title} of {format_number(limit.metric, limit.value)} at the "
-        f"{'most' if limit.most else 'least'}"
-        for limit in wish.limits
-    )
-
-
-def _values_words(wish: Wish, summary: SettingSummary) -> str:
-    names = dict.fromkeys((wish.objective, *(limit.metric for limit in wish.limits)))
-    return ", ".join(
-        f"{CATALOGUE[name].title} {format_estimate(name, summary.metric(column_of(name)))}" for name in names
-    )
-
-
-def _words(results: Results, wish: Wish, found: Picked) -> list[str]:
-    best, *others = found.kept
-    rows = rows_by_setting(results.trials, results.axes)
-    where = "validation rows" if wish.objective in VALIDATED else "what was measured"
-    lines = [
-        f"picked      {_name(results, best.setting)}",
-        f"because     {_values_words(wish, best)}: the best of {len(found.kept)} by "
-        f"{CATALOGUE[wish.objective].title} on {where}"
-        + (f" that keep to {_limits_words(wish)}" if wish.limits else ""),
-    ]
-    lines += [f"runner-up   {_name(results, one.setting)}: {_values_words(wish, one)}" for one in others[:1]]
-    lines += [
-        f"left out    {_name(results, one.setting)}: {_values_words(wish, one)}" for one in found.left_out[:SHOWN]
-    ]
-    if len(found.left_out) > SHOWN:
-        lines.append(f"            and {len(found.left_out) - SHOWN} more")
-    done = [row for row in rows[best.setting] if row["status"] == "FINISHED"]
-    shown = ("average_accuracy", "learning_accuracy", "forgetting", "trained_parameters", "memory_bytes")
-    test = {name: estimate_rows(done, name, results.design) for name in shown}
-    told = [
-        f"{CATALOGUE[name].title} {format_estimate(name, value)}"
-        for name, value in test.items()
-        if value.mean is not None
-    ]
-    lines.append(f"on test     {', '.join(told)} ({units(test['average_accuracy'])}; {_seconds(done)} a trial)")
-    against = [one for one in _compared(results) if one.setting == best.setting]
-    lines += [f"            {_difference(results, one)}" for one in against]
-    if found.times:
-        times = found.times.get(best.setting, 0)
-        held = format_number("average_accuracy", found.held_out.mean, signed=True)
-        lines.append(
-            f"how sure    picked again by {times} of {sum(found.times.values())} when a seed is left out; on the seeds "
-            f"left out, {held} points of average accuracy against sequential"
-            if found.held_out.mean is not None
-            else f"how sure    picked again by {times} of {sum(found.times.values())} when a seed is left out"
-        )
-    else:
-        lines.append("how sure    not told: it takes two seeds to see whether another one would pick it too")
-    return lines
-
-
-def _compared(results: Results) -> list[Comparison]:
-    found = compare(results.trials, results.axes, results.design).with_sequential
-    return [
-        one for one in found if one.metric in ("average_accuracy", "forgetting") and one.difference.mean is not None
-    ]
-
-
-def _difference(results: Results, one: Comparison) -> str:
-    mean = format_number(one.metric, one.difference.mean, signed=True)
-    interval = one.difference.interval
-    width = (
-        ""
-        if interval is None
-        else " [" + ", ".join(format_number(one.metric, end, signed=True) for end in interval) + "]"
-    )
-    p = "" if one.p_holm is None else f", p = {one.p_holm:.2g} among all comparisons of this run"
-    return f"{CATALOGUE[one.metric].title} {mean}{width} points against {_name(results, one.baseline)}{p}"
-
-
-def _seconds(rows: list[Row]) -> str:
-    found: Estimate = estimate(row.get("seconds") for row in rows)
-    return f"{format_number('seconds', found.mean)} s"
+    head = f"# the experiment, for `mcit run` ({name_of(results, chosen)})"
+    return [*as_text(answer(results, wish)), "", head, experiment.rstrip()]
 
 
 def _experiment(run: Path, results: Results, setting: Setting) -> str:
@@ -196,7 +89,7 @@ def _experiment(run: Path, results: Results, setting: Setting) -> str:
         if told == wanted:
             break
     else:
-        raise SpecError(f"{run}/sweep.yaml makes no trial of {_name(results, setting)} any more")
+        raise SpecError(f"{run}/sweep.yaml makes no trial of {name_of(results, setting)} any more")
     made = trial.experiment
     dotted = {**spec.base, **{path: value for path, value in trial.settings.items() if value is not None}}
     dotted.pop("method", None)

@@ -13,6 +13,7 @@ from mcit_core.metrics import Metric
 from orchestration.keep.tables import text_in
 from orchestration.report.context import Context
 from orchestration.report.findings import headline
+from orchestration.results.answer import answer, first_line
 from orchestration.results.notices import notices
 from orchestration.results.reading import Results, read_results
 from orchestration.results.settings import SettingSummary
@@ -45,7 +46,12 @@ def print_results(results: Results, console: Console) -> None:
     console.print(
         "per cent, mean ± half the 95 % interval, below three seeds their own values; ↑ higher, ↓ lower is better\n"
     )
-    console.print(headline(context), markup=False)
+    told = Table.grid(padding=(0, 2, 0, 0))
+    for label, words in answer(results) if results.trials else ():
+        if label not in ("went wrong", ""):  # which are told below
+            told.add_row(Text(label), Text(words))
+    console.print(told)
+    console.print(f"\n{headline(context)}", markup=False)
     for text in notices(results):
         console.print(f"Look into this: {text}", markup=False)
     _print_unfinished(results, console)
@@ -83,11 +89,3 @@ def _print_unfinished(results: Results, console: Console) -> None:
             Text(so_far(row)),
         )
     console.print(table)
-
-
-def first_line(error: str | None) -> str:
-    """The line of an error that says what went wrong: its first, but the last one of a traceback."""
-    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
-    if not lines:
-        return ""
-    return lines[-1] if lines[0].startswith("Traceback ") else lines[0]

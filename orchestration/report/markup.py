@@ -35,3 +35,9 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "
         f'<div class="scroll"><table class="{kind}"><thead><tr>{top}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def html_rows(rows: Sequence[tuple[str, str]], kind: str) -> str:
+    """A list of labels, each with what there is to say; cells are HTML already."""
+    body = "".join(f"<dt>{label}</dt><dd>{text}</dd>" for label, text in rows)
+    return f'<dl class="{kind}">{body}</dl>'

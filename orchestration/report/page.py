@@ -25,6 +25,10 @@ a { color: var(--blue); text-decoration: none; }
 a:hover { text-decoration: underline; }
 .headline { font-size: 19px; line-height: 1.45; padding: 14px 18px; border-left: 4px solid var(--blue);
   background: var(--wash); }
+.answer { display: grid; grid-template-columns: max-content 1fr; gap: 8px 22px; max-width: 100ch; margin: 0; }
+.answer dt { color: var(--soft); }
+.answer dd { margin: 0; overflow-wrap: anywhere; }
+.answer dt:nth-of-type(2), .answer dd:nth-of-type(2) { font-size: 19px; font-weight: 650; color: var(--ink); }
 .note { max-width: 92ch; }
 .note, figcaption { color: var(--soft); font-size: 14px; }
 .missing { color: var(--soft); font-size: 14px; font-style: italic; }
@@ -64,7 +68,8 @@ details { margin-top: 1em; } summary { cursor: pointer; color: var(--blue); font
 details pre { padding: 14px 18px; background: var(--wash); margin-top: .6em; }
 footer { margin-top: 4em; padding-bottom: 48px; color: var(--soft); font-size: 14px; }
 @media print { section { break-inside: avoid-page; } nav { display: none; } .scroll { overflow: visible; } }
-@media (max-width: 560px) { header, main, footer { padding: 0 16px; } }
+@media (max-width: 560px) { header, main, footer { padding: 0 16px; } .answer { display: block; }
+  .answer dd { margin-bottom: .7em; } }
 """
 
 

@@ -20,7 +20,7 @@ from orchestration.report.findings import (
     what_was_run,
     why_nothing_is_chosen,
 )
-from orchestration.report.markup import Builder, Section, html_table, missing, paragraph
+from orchestration.report.markup import Builder, Section, html_rows, html_table, missing, paragraph
 from orchestration.report.matrices import forgetting_curves, heat_maps
 from orchestration.report.published import published_section
 from orchestration.report.routing import routing_section
@@ -33,12 +33,21 @@ from orchestration.report.tables import (
     orders_table,
     settings_table,
 )
+from orchestration.results.answer import answer
 from orchestration.results.matrices import test_set_error
 from orchestration.results.notices import notices
 from orchestration.results.words import format_number, so_far, summary_metrics
 
 #: so many settings are named with their validation figures
 MOST_VALIDATED = 8
+
+
+def _answer(context: Context) -> Section | None:
+    lines = answer(context.results) if context.results.trials else []
+    if not lines:
+        return None
+    rows = [(html.escape(label), html.escape(text)) for label, text in lines]
+    return "The answer", html_rows(rows, "answer")
 
 
 def _summary(context: Context) -> Section:
@@ -193,7 +202,10 @@ def _forgetting(context: Context) -> Section:
     return "Forgetting curves", body + (missing(left_out) if left_out else "")
 
 
-def _subspaces(context: Context) -> Section:
+def _subspaces(context: Context) -> Section | None:
+    recorded = any(name.startswith("subspace/") for name in context.results.measured)
+    if not recorded:
+        return None
     lines = stage_lines(
         context,
         ["subspace/rank", "subspace/dims_left"],
@@ -201,12 +213,9 @@ def _subspaces(context: Context) -> Section:
         "might move in or claim. Means over seeds and orders.",
     )
     gradient = gradient_figure(context)
-    recorded = any(name.startswith("subspace/") for name in context.results.measured)
     words = exhausted_words(context)
     body = (lines or "") + (paragraph(words) if words else "") + (gradient or "")
-    if not recorded:
-        body += missing("no stage recorded a subspace: the finished trials do not project")
-    elif gradient is None:
+    if gradient is None:
         body += missing("no shares of gradient energy were recorded")
     return "Subspaces, stage by stage", body
 
@@ -241,11 +250,10 @@ def _costs(context: Context) -> Section:
     return "Time and size", figure + costs_table(context)
 
 
-def _failures(context: Context) -> Section:
+def _failures(context: Context) -> Section | None:
     rows = [row for row in context.results.trials if row["status"] != "FINISHED"]
     if not rows:
-        text = "Every trial finished." if context.results.trials else "There is no trial yet."
-        return "Trials without a final result", paragraph(text)
+        return None
     head = ["trial", "method", "seed", "order", "status", "so far, not final", "why"]
     return "Trials without a final result", html_table(head, [_failure(row) for row in rows], "words")
 
@@ -276,8 +284,9 @@ def _provenance(context: Context) -> Section:
 #: the sections in the order of the page. A new figure or table: write its builder in a file of its own (`curves.py` is
 #: an example, `markup.py` has what it is made of), import the builder above, and name it here where it is to stand
 SECTIONS: list[Builder] = [
+    _answer,
+    _failures,
     _summary,
-    _metrics,
     _settings,
     _against_sequential,
     _axes,
@@ -292,8 +301,8 @@ SECTIONS: list[Builder] = [
     _orders,
     published_section,
     _costs,
-    _failures,
     _provenance,
+    _metrics,
 ]
 
 

@@ -90,7 +90,7 @@ def test_what_cannot_be_picked_is_said(tmp_path: Path, capsys: pytest.CaptureFix
             "none of 16 settings keeps to forgetting of −50.0 at the most; the nearest",
         ),
         ([str(tmp_path)], "is no RUN: it has no trials.parquet"),
-        ([str(unfinished)], "no setting can be picked"),
+        ([str(unfinished)], "no setting has a finished trial with validation accuracies"),
         ([str(damaged)], "sweep.yaml is damaged"),
     ):
         assert main(arguments) == 2, arguments

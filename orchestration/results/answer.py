@@ -1,0 +1,210 @@
+"""What a sweep's reader wants to know first: which setting to take, how much it gains, how sure that is, what it costs.
+
+The same lines stand at the top of the report, in the terminal and in MLflow.
+"""
+
+from __future__ import annotations
+
+from mcit_core.choices import kind_of
+from mcit_core.methods import REFERENCES
+from mcit_core.metrics import CATALOGUE
+from orchestration.keep.tables import Row, text_in
+from orchestration.results.comparisons import Comparison, compare
+from orchestration.results.estimates import estimate, estimate_units
+from orchestration.results.reading import Results, finished
+from orchestration.results.settings import Setting, SettingSummary, estimate_rows, rows_by_setting
+from orchestration.results.verdicts import TOLD, in_words, plural, verdict, what_would_tell
+from orchestration.results.wanted import VALIDATED, Picked, Wish, column_of, pick
+from orchestration.results.words import format_estimate, format_number, format_value, setting_label, units
+
+#: settings or trials of a kind that are named
+SHOWN = 5
+#: metrics on which the choice is set against sequential
+AGAINST = ("average_accuracy", "forgetting")
+USUAL = Wish("average_accuracy")
+#: a label and what there is to say, plain text
+Line = tuple[str, str]
+
+
+def answer(results: Results, wish: Wish = USUAL) -> list[Line]:
+    """The lines; those of the choice only where a setting can be picked."""
+    found = pick(results.trials, results.axes, wish, results.design)
+    lines = [("asked", _question(results))]
+    if found.kept:
+        lines += _chosen(results, wish, found)
+    elif not results.imported:
+        lines.append(("take", why_nothing(results, wish, found)))
+    return [*lines, *_went_wrong(results)]
+
+
+def name_of(results: Results, setting: Setting) -> str:
+    """A setting, its method with it."""
+    return setting_label(setting, results.axes, method=True)
+
+
+def why_nothing(results: Results, wish: Wish, found: Picked) -> str:
+    """Why no setting can be picked."""
+    if not found.left_out:
+        return "nothing yet: no setting has a finished trial with validation accuracies, references aside"
+    near = min(found.left_out, key=lambda summary: sum(not limit.holds(summary) for limit in wish.limits))
+    return (
+        f"none of {len(found.left_out)} settings keeps to {_limits(wish)}; the nearest is "
+        f"{name_of(results, near.setting)} with {_values(wish, near)}"
+    )
+
+
+def _question(results: Results) -> str:
+    studied = [row for row in results.trials if row["method"] not in REFERENCES]
+    settings = [one for one in rows_by_setting(results.trials, results.axes) if not one.is_reference]
+    seeds = len({row["seed"] for row in studied})
+    orders = len({row["order"] for row in studied})
+    tasks = len(results.orders[0].split(">")) if results.orders else 0
+    varied = {
+        axis: list(dict.fromkeys(format_value(row.get(axis)) for row in studied))
+        for axis in results.axes
+        if axis != "order"
+    }
+    axes = "; ".join(
+        f"{axis}: {', '.join(values[:SHOWN])}{' ..' if len(values) > SHOWN else ''}" for axis, values in varied.items()
+    )
+    model, benchmark = (_kind(results.sweep.get(key)) for key in ("model", "benchmark"))
+    return (
+        f"which of {plural(len(settings), 'setting')}{f' ({axes})' if axes else ''} is best after "
+        f"{plural(tasks, 'task')} of {benchmark} in turn, with model {model}; {plural(seeds, 'seed')}, "
+        f"{plural(orders, 'order')} of tasks"
+    )
+
+
+def _kind(choice: object) -> str:
+    return kind_of(choice) if isinstance(choice, str | dict) else "unknown"
+
+
+def _limits(wish: Wish) -> str:
+    return " and ".join(
+        f"{CATALOGUE[limit.metric].title} of {format_number(limit.metric, limit.value)} at the "
+        f"{'most' if limit.most else 'least'}"
+        for limit in wish.limits
+    )
+
+
+def _values(wish: Wish, summary: SettingSummary) -> str:
+    names = dict.fromkeys((wish.objective, *(limit.metric for limit in wish.limits)))
+    return ", ".join(
+        f"{CATALOGUE[name].title} {format_estimate(name, summary.metric(column_of(name)))}" for name in names
+    )
+
+
+def _chosen(results: Results, wish: Wish, found: Picked) -> list[Line]:
+    best, *others = found.kept
+    rows = rows_by_setting(results.trials, results.axes)
+    done = finished(rows[best.setting])
+    where = "validation rows" if wish.objective in VALIDATED else "what was measured"
+    kept = f" that keep to {_limits(wish)}" if wish.limits else ""
+    lines = [
+        ("take", name_of(results, best.setting)),
+        ("because", f"{_values(wish, best)}: the best of {len(found.kept)}{kept}, on {where}"),
+        ("on test rows", _measured(results, done, ("average_accuracy", "learning_accuracy", "forgetting"))),
+    ]
+    compared = [
+        one
+        for one in compare(results.trials, results.axes, results.design).with_sequential
+        if one.setting == best.setting and one.metric in AGAINST and one.difference.mean is not None
+    ]
+    if compared:
+        gains = "; ".join(map(_difference, compared))
+        lines.append(("against", f"{name_of(results, compared[0].baseline)}: {gains}"))
+    lines.append(("how sure", _how_sure(found, bool(compared))))
+    lines.append(("it costs", _costs(results, done)))
+    lines += [("runner-up", f"{name_of(results, one.setting)}: {_values(wish, one)}") for one in others[:1]]
+    if found.left_out:
+        named = [f"{name_of(results, one.setting)} ({_values(wish, one)})" for one in found.left_out[:SHOWN]]
+        more = len(found.left_out) - SHOWN
+        lines.append(("left out", "; ".join(named) + (f"; and {more} more" if more > 0 else "")))
+    surer = _surer(results, wish, found, compared)
+    return [*lines, ("surer with", surer)] if surer else lines
+
+
+def _measured(results: Results, rows: list[Row], names: tuple[str, ...]) -> str:
+    found = {name: estimate_rows(rows, name, results.design) for name in names}
+    told = [
+        f"{CATALOGUE[name].title} {format_estimate(name, one)}" for name, one in found.items() if one.mean is not None
+    ]
+    return f"{', '.join(told)} ({units(found['average_accuracy'])})" if told else "nothing was measured"
+
+
+def _difference(one: Comparison) -> str:
+    judged = verdict(one.metric, one.difference, one.p_holm)
+    p = "" if one.p_holm is None or judged not in TOLD else f", p = {one.p_holm:.2g} among all comparisons"
+    return f"{CATALOGUE[one.metric].title} {in_words(one.metric, one.difference)}{p}: {judged}"
+
+
+def _how_sure(found: Picked, compared: bool) -> str:
+    if not found.times:
+        return "not told: it takes two seeds to see whether another one would pick it too"
+    times, cases = found.times.get(found.kept[0].setting, 0), sum(found.times.values())
+    again = f"with one seed left out, each in turn, picked again {times} of {cases} times"
+    if not compared or found.held_out.mean is None:
+        return again
+    held = format_number("average_accuracy", found.held_out.mean, signed=True)
+    return f"{again}; on the seed left out, what the others pick has {held} points of average accuracy over sequential"
+
+
+def _costs(results: Results, rows: list[Row]) -> str:
+    names = [name for name, entry in CATALOGUE.items() if not entry.better]
+    found = {name: estimate_rows(rows, name, results.design).mean for name in names}
+    told = [f"{CATALOGUE[name].title} {format_number(name, mean)}" for name, mean in found.items() if mean is not None]
+    seconds = estimate(row.get("seconds") for row in rows).mean
+    return (
+        ", ".join([*told, *([f"{format_number('seconds', seconds)} s a trial"] if seconds else [])]) or "not measured"
+    )
+
+
+def _surer(results: Results, wish: Wish, found: Picked, compared: list[Comparison]) -> str:
+    """What would tell the chosen setting from sequential, or else from the runner-up, where that is not told yet."""
+    first = compared[0] if compared else None
+    if first is not None and verdict(first.metric, first.difference, first.p_holm) not in TOLD:
+        words = what_would_tell(first.difference)
+        return f"against sequential, {words}" if words else ""
+    if len(found.kept) < 2:
+        return ""
+    column = column_of(wish.objective)
+    rows = rows_by_setting(finished(results.trials), results.axes)
+    sides = [{(row["seed"], row["order"]): row.get(column) for row in rows[one.setting]} for one in found.kept[:2]]
+    pairs = {unit: (sides[0][unit], sides[1][unit]) for unit in sides[0] if unit in sides[1]}
+    gap = estimate_units(
+        {
+            unit: here - there
+            for unit, (here, there) in pairs.items()
+            if isinstance(here, int | float) and isinstance(there, int | float)
+        },
+        results.design,
+    )
+    if CATALOGUE[wish.objective].unit != "percent" or (gap.interval and not gap.interval[0] <= 0 <= gap.interval[1]):
+        return ""
+    words = what_would_tell(gap)
+    return f"against the runner-up, {words}" if words else ""
+
+
+def _went_wrong(results: Results) -> list[Line]:
+    bad = [row for row in results.trials if row["status"] in ("FAILED", "UNFINISHED")]
+    lines = [("went wrong", f"{text_in(row, 'trial')} {_why(row)}") for row in bad[:SHOWN]]
+    return lines + ([("", f"and {len(bad) - SHOWN} trials more")] if len(bad) > SHOWN else [])
+
+
+def _why(row: Row) -> str:
+    said = first_line(text_in(row, "error"))
+    return f"{text_in(row, 'status').lower()}: {said}" if said else text_in(row, "status").lower()
+
+
+def first_line(error: str | None) -> str:
+    """The line of an error that says what went wrong: its first, but the last one of a traceback."""
+    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return lines[-1] if lines[0].startswith("Traceback ") else lines[0]
+
+
+def as_text(lines: list[Line]) -> list[str]:
+    """The lines for a terminal, labels in a column of their own."""
+    wide = max((len(label) for label, _ in lines), default=0) + 2
+    return [f"{label:<{wide}}{text}" for label, text in lines]

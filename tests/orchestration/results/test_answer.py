@@ -1,0 +1,118 @@
+"""The first screen: every figure on it worked out again from the rows, by code of its own."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from orchestration.keep.tables import Row
+from orchestration.report.context import Context
+from orchestration.report.page import render
+from orchestration.results.answer import answer, as_text
+from orchestration.results.reading import Results, read_results
+from tests.orchestration.results.test_results import AXIS, energy, trial, write_run
+from tests.support.places import ROOT
+
+DATA = ROOT / "docs" / "data"
+
+
+def told(results: Results) -> dict[str, str]:
+    return dict(answer(results))
+
+
+def numbers(text: str) -> list[float]:
+    return [float(found.replace("−", "-").replace(",", "")) for found in re.findall(r"[+−]?\d[\d,]*\.?\d*", text)]
+
+
+def by_seed(rows: list[Row], name: str) -> dict[object, float]:
+    """Seed -> mean over its orders."""
+    found: dict[object, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["seed"], []).append(float(str(row[name])))
+    return {seed: statistics.fmean(values) for seed, values in found.items()}
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), half
+
+
+@pytest.mark.parametrize("name", ["threshold", "pool", "fwd_prompt"])
+def test_every_figure_follows_from_the_rows(name: str) -> None:
+    results = read_results(DATA / name)
+    lines = told(results)
+    axes = [axis for axis in results.axes if axis != "order"]
+    settings: dict[tuple[object, ...], list[Row]] = {}
+    for row in results.finished:
+        if row["method"] == "fwd_prompt":
+            settings.setdefault(tuple(row[axis] for axis in axes), []).append(row)
+    means = {
+        key: statistics.fmean(by_seed(rows, "validation/average_accuracy").values()) for key, rows in settings.items()
+    }
+    best, second = sorted(means, key=lambda key: -means[key])[:2]
+    for value in best:
+        assert str(value) in lines["take"]
+    mean, half = interval([*by_seed(settings[best], "validation/average_accuracy").values()])
+    assert numbers(lines["because"])[:3] == pytest.approx([100 * mean, 100 * half, len(settings)], abs=0.051)
+    found = numbers(lines["on test rows"])
+    for i, metric in enumerate(("average_accuracy", "learning_accuracy", "forgetting")):
+        mean, half = interval([*by_seed(settings[best], metric).values()])
+        assert found[2 * i : 2 * i + 2] == pytest.approx([100 * mean, 100 * half], abs=0.051)
+    base = [
+        row
+        for row in results.finished
+        if row["method"] == "sequential"
+        and all(row[axis] in (None, value) for axis, value in zip(axes, best, strict=True))
+    ]
+    shown = numbers(lines["against"].partition("average accuracy ")[2])
+    mine, theirs = (by_seed(rows, "average_accuracy") for rows in (settings[best], base))
+    mean, half = interval([mine[seed] - theirs[seed] for seed in mine])
+    assert [shown[0], shown[2], shown[3]] == pytest.approx(
+        [100 * mean, 100 * (mean - half), 100 * (mean + half)], abs=0.051
+    )
+    for value in second:
+        assert str(value) in lines["runner-up"]
+    seconds = statistics.fmean(float(str(row["seconds"])) for row in settings[best])
+    assert numbers(lines["it costs"])[-1] == pytest.approx(seconds, abs=0.051)
+    assert numbers(lines["it costs"])[0] == settings[best][0]["trained_parameters"]
+
+
+def test_what_went_wrong_is_told_by_its_last_line(tmp_path: Path) -> None:
+    error = "Traceback (most recent call last):\n  File x\nValueError: <b>no room</b>"
+    rows = [energy("good", 0.5, 0, average_accuracy=0.5) | {"validation/average_accuracy": 0.5}]
+    rows += [energy(f"bad{i}", 0.99, i, status="FAILED", error=error) for i in range(7)]
+    results = read_results(write_run(tmp_path / "run", rows))
+    lines = [line for line in answer(results) if line[0] in ("went wrong", "")]
+    assert lines[0] == ("went wrong", "bad0 failed: ValueError: <b>no room</b>")
+    assert lines[-1] == ("", "and 2 trials more")
+    page = render(Context.of(results))
+    assert "bad0 failed: ValueError: &lt;b&gt;no room&lt;/b&gt;" in page
+    assert page.index("The answer") < page.index("Trials without a final result") < page.index("What was run")
+
+
+def test_before_anything_has_finished_it_says_so(tmp_path: Path) -> None:
+    results = read_results(write_run(tmp_path / "run", [energy("a", 0.5, 0, status="UNFINISHED")]))
+    lines = told(results)
+    assert lines["take"].startswith("nothing yet")
+    assert lines["went wrong"] == "a unfinished"
+    assert lines["asked"].startswith(f"which of 1 setting ({AXIS}: 0.5) is best after 3 tasks of mini")
+
+
+def test_one_seed_says_that_nothing_tells_how_sure_it_is(tmp_path: Path) -> None:
+    rows = [
+        energy(f"t{value}", value, 0, average_accuracy=value) | {"validation/average_accuracy": value}
+        for value in (0.5, 0.99)
+    ]
+    rows.append(trial("s", "sequential", 0, average_accuracy=0.4))
+    lines = told(read_results(write_run(tmp_path / "run", rows)))
+    assert lines["how sure"].startswith("not told: it takes two seeds")
+    assert "too few seeds to tell" in lines["against"]
+
+
+def test_labels_stand_in_a_column() -> None:
+    assert as_text([("a", "x"), ("longer", "y")]) == ["a       x", "longer  y"]

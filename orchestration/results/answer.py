@@ -208,3 +208,8 @@ def as_text(lines: list[Line]) -> list[str]:
     """The lines for a terminal, labels in a column of their own."""
     wide = max((len(label) for label, _ in lines), default=0) + 2
     return [f"{label:<{wide}}{text}" for label, text in lines]
+
+
+def as_markdown(lines: list[Line]) -> str:
+    """The lines as a list, for a description."""
+    return "\n".join(f"- **{label}**: {text}" if label else f"- {text}" for label, text in lines)

@@ -75,6 +75,10 @@ class Content:
         return digest([self.points, self.params, self.status])
 
 
+#: characters of a run's description at most; MLflow keeps 8,000 of a tag
+NOTE = 5000
+
+
 class Mirror:
     """Writes the RUN folder `run`, called `name`, to the MLflow server at `uri`; `provenance` becomes tags of every
     run. Every method raises what the server raises."""
@@ -243,14 +247,16 @@ class Mirror:
             if run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
-    def end(self, status: str, failed: int) -> None:
-        """End the parent, and every child that a killed sweep left running."""
+    def end(self, status: str, failed: int, note: str = "") -> None:
+        """End the parent, and every child that a killed sweep left running. note: its description, in Markdown."""
         self._end_running([run for run in self._search("trial") if _parent_of(run) == self.parent])
         folder = self.run
         for path in (folder / "report.html", folder / "sweep.yaml", folder / "tables.csv"):
             if path.exists():
                 self._client.log_artifact(self.parent, str(path))
         self._client.set_tag(self.parent, "trials_failed", str(failed))
+        if note:
+            self._client.set_tag(self.parent, "mlflow.note.content", note[:NOTE])
         self._client.set_terminated(self.parent, status)
 
 

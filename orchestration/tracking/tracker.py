@@ -19,6 +19,10 @@ from orchestration.keep.provenance import Provenance
 from orchestration.keep.records import Records, TrialRecord
 from orchestration.keep.tables import OUTDATED
 from orchestration.plan.spec import SweepSpec
+from orchestration.plan.trials import Trial
+from orchestration.results.answer import answer, as_markdown
+from orchestration.results.reading import read_results
+from orchestration.results.words import format_value, short_axis_names
 from orchestration.tracking.artefacts import write_artefacts
 from orchestration.tracking.mirror import Content, Mirror, Point, default_uri, mlflow_name
 
@@ -61,11 +65,28 @@ class Tracker:
             if final:
                 statuses = [record.status for record in records.values()]
                 ended = "KILLED" if "UNFINISHED" in statuses else "FAILED" if "FAILED" in statuses else "FINISHED"
-                self.mirror.end(ended, statuses.count("FAILED"))
+                self.mirror.end(ended, statuses.count("FAILED"), self._note())
         except Exception:
             self.mirror.forget()
             self._done.clear()
             raise
+
+    def _note(self) -> str:
+        """The answer, as the parent's description."""
+        try:
+            return as_markdown(answer(read_results(self.records.run)))
+        except ValueError:  # a damaged file of the RUN is told elsewhere
+            return ""
+
+    def _name(self, trial: Trial) -> str:
+        """What a person reads: "fwd_prompt task_energy=0.95 order=2 seed=1"."""
+        spec = self.records.spec
+        short = short_axis_names(name for name in spec.axes if name != "method")
+        settings = {short[name]: value for name, value in trial.settings.items() if name in short and value is not None}
+        parts = [trial.method, *(f"{name}={format_value(value)}" for name, value in settings.items())]
+        if len(spec.orders) > 1 and trial.experiment.order in spec.orders:
+            parts.append(f"order={1 + spec.orders.index(trial.experiment.order)}")
+        return " ".join([*parts, f"seed={trial.experiment.seed}"])
 
     def _content(self, record: TrialRecord) -> Content:
         trial = record.trial
@@ -74,7 +95,7 @@ class Tracker:
             "mlflow.parentRunId": self.mirror.parent,
             "mcit.kind": "trial",
             "mcit.trial": trial.id,
-            "mlflow.runName": trial.id,
+            "mlflow.runName": self._name(trial),
             "method": trial.method,
             "order": trial.order,
             "seed": str(trial.experiment.seed),

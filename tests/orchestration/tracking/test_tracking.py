@@ -148,6 +148,22 @@ def test_every_point_stands_once(storage: Path) -> None:
     assert seen(uri_of(storage), "tracked") == found
 
 
+def test_runs_have_names_that_a_person_reads_and_the_sweep_says_what_came_out(storage: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    records = fill(make_records(storage))
+    records.write()
+    write_sweep(records.run, resolved(records.spec), provenance())
+    sync(records)
+    client = MlflowClient(uri_of(storage))
+    runs = client.search_runs([client.get_experiment_by_name("tracked").experiment_id])
+    names = {run.data.tags["mlflow.runName"] for run in runs if run.data.tags["mcit.kind"] == "trial"}
+    assert names == {"fwd_prompt task_energy=0.5 seed=0", "fwd_prompt task_energy=0.99 seed=0"}
+    (note,) = [found for run in runs if (found := run.data.tags.get("mlflow.note.content"))]
+    assert note.startswith("- **asked**: which of 2 settings")
+    assert "- **take**: fwd_prompt, task_energy 0.5" in note
+
+
 def test_a_failed_trial_that_then_finishes_keeps_nothing_of_its_failure(storage: Path) -> None:
     sync(fill(make_records(storage), failed=True))
     before = seen(uri_of(storage), "tracked")

@@ -13,6 +13,7 @@ from orchestration.results.estimates import Estimate, estimate
 from orchestration.results.settings import Setting, estimate_rows
 
 MOST_SETTINGS = 24
+MOST_REFERENCES = 8
 SPENT = ("seconds/train", "seconds/evaluate")
 Place = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
 
@@ -21,12 +22,13 @@ def pareto_figure(context: Context) -> str | None:
     """Average accuracy against forgetting; the settings that no other beats in both are joined."""
     points = [
         (summary.setting, summary.metric("forgetting"), summary.metric("average_accuracy"))
-        for summary in context.summaries
+        for summary in context.ranked
         if summary.metric("forgetting").n and summary.metric("average_accuracy").n
     ]
     if not points:
         return None
-    shown = points[:MOST_SETTINGS]
+    references = [point for point in points if point[0].is_reference][:MOST_REFERENCES]
+    shown = [point for point in points if not point[0].is_reference][: MOST_SETTINGS - len(references)] + references
     figure, (panel,) = new_figure(max(4.6, 1.2 + 0.24 * len(shown)))
     for number, point in enumerate(shown, start=1):
         _point(context, panel, number, point)
@@ -44,7 +46,8 @@ def pareto_figure(context: Context) -> str | None:
         else (" One setting is best in both." if len(shown) > 1 else "")
     )
     caption += " Some intervals are cut at the panel's edge." if cut else ""
-    caption += f" The first {len(shown)} of {len(points)} settings are drawn." if len(points) > len(shown) else ""
+    left = len(points) - len(shown)
+    caption += f" The best on validation rows are drawn, and references; {left} settings are not." if left else ""
     return as_html(figure, caption, "Average accuracy against forgetting")
 
 

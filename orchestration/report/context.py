@@ -15,6 +15,7 @@ from orchestration.results.comparisons import Compared, compare
 from orchestration.results.estimates import Estimate
 from orchestration.results.reading import Results
 from orchestration.results.settings import (
+    VALIDATION,
     Setting,
     SettingSummary,
     applying_axes,
@@ -66,6 +67,18 @@ class Context:
     @property
     def settings(self) -> list[Setting]:
         return [summary.setting for summary in self.summaries]
+
+    @cached_property
+    def ranked(self) -> list[SettingSummary]:
+        """As they are shown in tables: the settings under study, the best on validation rows first, those that have no
+        such figure by their test accuracy behind them; then the references."""
+
+        def rank(summary: SettingSummary) -> tuple[bool, float]:
+            validated, tested = (summary.metric(name).mean for name in (VALIDATION, "average_accuracy"))
+            return validated is None, -(validated or tested or 0.0)
+
+        studied = sorted((s for s in self.summaries if not s.setting.is_reference), key=rank)
+        return studied + [summary for summary in self.summaries if summary.setting.is_reference]
 
     @property
     def studied(self) -> list[Setting]:

@@ -20,6 +20,7 @@ from orchestration.report.findings import (
     what_was_run,
     why_nothing_is_chosen,
 )
+from orchestration.report.forest import forest_figure
 from orchestration.report.markup import Builder, Section, html_rows, html_table, missing, paragraph
 from orchestration.report.matrices import forgetting_curves, heat_maps
 from orchestration.report.published import published_section
@@ -160,7 +161,7 @@ def _against_sequential(context: Context) -> Section:
         "95 % interval, p of the same t. The intervals are for one comparison each; the p-values are corrected after "
         "Holm over all that this report compares."
     )
-    return "Against sequential", paragraph(text, "note") + table
+    return "Against sequential", (forest_figure(context) or "") + paragraph(text, "note") + table
 
 
 def _axes(context: Context) -> Section | None:

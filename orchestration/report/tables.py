@@ -15,7 +15,7 @@ from orchestration.report.markup import html_table
 from orchestration.results.comparisons import Comparison
 from orchestration.results.estimates import estimate
 from orchestration.results.reading import metric_names
-from orchestration.results.settings import TUNER, SettingSummary, estimate_rows, setting_axes
+from orchestration.results.settings import TUNER, Setting, SettingSummary, estimate_rows, setting_axes
 from orchestration.results.words import format_number, format_value, summary_metrics, units
 
 
@@ -69,16 +69,40 @@ def _title(metric: Metric) -> str:
 
 
 def _settings_table(context: Context, metrics: Sequence[Metric]) -> str:
+    """The best value under study of each metric in bold."""
     head = ["setting", "n", *map(_title, metrics)]
+    best = {metric.name: _best(context, metric) for metric in metrics}
+    shown = [
+        summary
+        for summary in context.ranked
+        # a reference says nothing by dashes alone
+        if not summary.setting.is_reference or any(summary.metric(metric.name).n for metric in metrics)
+    ]
     rows = [
-        [setting_cell(context, summary), _count(summary), *(_cell(summary, metric) for metric in metrics)]
-        for summary in context.summaries
+        [
+            setting_cell(context, summary),
+            _count(summary),
+            *(_cell(summary, metric, best[metric.name] == summary.setting) for metric in metrics),
+        ]
+        for summary in shown
     ]
     classes = [
         "reference" if summary.setting.is_reference else "chosen" if summary.setting == context.chosen else ""
-        for summary in context.summaries
+        for summary in shown
     ]
     return html_table(head, rows, "numbers", classes)
+
+
+def _best(context: Context, metric: Metric) -> Setting | None:
+    """The setting under study with the best mean; None where there is one alone, or nothing is better."""
+    means = {
+        summary.setting: mean
+        for summary in context.summaries
+        if not summary.setting.is_reference and (mean := summary.metric(metric.name).mean) is not None
+    }
+    if not metric.better or len(means) < 2:
+        return None
+    return (max if metric.better == "higher" else min)(means, key=means.__getitem__)
 
 
 def setting_cell(context: Context, summary: SettingSummary) -> str:
@@ -92,9 +116,10 @@ def _count(summary: SettingSummary) -> str:
     return str(summary.finished) if summary.finished == summary.trials else f"{summary.finished} of {summary.trials}"
 
 
-def _cell(summary: SettingSummary, metric: Metric) -> str:
+def _cell(summary: SettingSummary, metric: Metric, best: bool) -> str:
     found = summary.metric(metric.name)
     text = format_number(metric.name, found.mean)
+    text = f"<b>{text}</b>" if best else text
     if found.half_width is not None and (found.half_width > 0 or metric.better or metric.name == "seconds"):
         text += f' <span class="interval">± {format_number(metric.name, found.half_width)}</span>'
     elif found.half_width is None and found.n > 1:
@@ -108,7 +133,8 @@ def comparison_table(context: Context) -> str:
     comparisons = [c for c in context.compared.with_sequential if c.difference.mean is not None]
     metrics = [name for name in headline_names() if any(c.metric == name for c in comparisons)]
     by_place = {(c.setting, c.metric): c for c in comparisons}
-    settings = list(dict.fromkeys(c.setting for c in comparisons))
+    compared = {c.setting for c in comparisons}
+    settings = [summary.setting for summary in context.ranked if summary.setting in compared]
     if not settings:
         return ""
     rows = []

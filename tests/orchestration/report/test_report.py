@@ -18,7 +18,9 @@ from orchestration.report.context import Context
 from orchestration.report.markup import Section, paragraph
 from orchestration.report.page import render
 from orchestration.report.sections import SECTIONS
+from orchestration.report.tables import settings_table
 from orchestration.results.reading import read_results
+from orchestration.results.words import format_number
 from tests.orchestration.results.test_results import AXIS, ORDER, cells, energy, trial, write_run
 from tests.support.places import ROOT
 
@@ -146,6 +148,27 @@ def test_seconds_are_of_the_cpu_where_all_have_them(full: Path, tmp_path: Path) 
         run = write_run(tmp_path / "run", trials, cells(trials[0], MATRIX) + cells(trials[1], MATRIX), written)
         write_report(run)
         assert (told in (run / "report.html").read_text()) == shown
+
+
+def test_the_answer_stands_first_and_settings_by_their_rank(full: Path) -> None:
+    source = (full / "report.html").read_text()
+    order = ["The answer", "Trials without a final result", "What was run", "Settings and metrics", "How to read"]
+    places = [source.index(f"<h2>{title}") for title in order]
+    assert places == sorted(places)
+    assert 'alt="Differences from sequential"' in source
+
+
+def test_settings_are_ranked_on_validation_rows_and_the_best_value_is_bold(full: Path) -> None:
+    context = Context.of(read_results(full))
+    assert [summary.setting.value(AXIS) for summary in context.ranked if not summary.setting.is_reference] == [
+        0.99,
+        0.5,
+    ]
+    table = settings_table(context)
+    assert table.index("task_energy 0.99") < table.index("task_energy 0.5<")
+    means = [summary.metric("forgetting").mean or 0.0 for summary in context.ranked[:2]]
+    assert f"<b>{format_number('forgetting', min(means))}</b>" in table
+    assert f"<b>{format_number('forgetting', max(means))}</b>" not in table
 
 
 def test_same_run_same_report(full: Path) -> None:

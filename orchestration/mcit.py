@@ -14,6 +14,10 @@ COMMANDS = {
     "methods": ("mcit_core.methods", "say what every method trains, protects and keeps"),
     "import_results": ("orchestration.import_results", "make a RUN of results that another repository has written"),
     "report": ("orchestration.report.__main__", "write the report of a RUN again, or one of several RUNs together"),
+    "figures": (
+        "orchestration.figures",
+        "write every figure of a RUN as SVG, PDF, PNG and CSV, the paper's with them",
+    ),
     "best": ("orchestration.best", "pick a setting of a finished sweep, and print the experiment to go on with"),
     "results": ("orchestration.results.__main__", "ask the tables of a RUN in SQL; say what every column is"),
     "export": ("orchestration.export", "write what a stage has trained as an adapter folder of peft"),

@@ -6,7 +6,10 @@ import base64
 import html
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -53,8 +56,35 @@ def new_figure(
     return figure, list(panels.flat)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as the page has it. caption: HTML; alt: what it shows, in a few words."""
+
+    figure: Figure
+    caption: str
+    alt: str
+
+
+_collected: ContextVar[list[Drawn] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Drawn]]:
+    """Inside, figures are gathered in the list and not made into HTML."""
+    found: list[Drawn] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
 def as_html(figure: Figure, caption: str, alt: str) -> str:
     """The figure as an inlined SVG image with its caption (HTML)."""
+    gathered = _collected.get()
+    if gathered is not None:
+        gathered.append(Drawn(figure, caption, alt))
+        return " "
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     data = base64.b64encode(buffer.getvalue()).decode("ascii")

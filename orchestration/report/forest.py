@@ -51,8 +51,9 @@ def forest_figure(context: Context) -> str | None:
         panel.set_ylim(len(settings) - 0.4, -0.6)
         panel.grid(visible=False, axis="y")
         panel.set_xlabel(f"{WORDS[name]}, points against sequential")
-        panel.set_yticks(range(len(settings)), [])
-    panels[0].set_yticks(range(len(settings)), [context.label(setting) for setting in settings])
+        panel.set_yticks(range(len(settings)), [context.label(setting) for setting in settings])
+    for panel in panels[1:]:
+        panel.tick_params(labelleft=False)
     caption = (
         "Means over seeds of the differences between trials of the same seed and order, with 95 % intervals where "
         "there are three seeds. Filled: told from zero among all that this report compares (Holm); hollow: not told. "

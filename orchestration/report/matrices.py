@@ -26,13 +26,18 @@ def _has_matrix(setting: Setting) -> bool:
     return setting.method not in ORDERLESS
 
 
-def mean_of(context: Context, rows: list[Row]) -> AccuracyMatrix:
-    """The mean accuracy matrix of trials of one order."""
+def matrices_of(context: Context, rows: list[Row]) -> list[AccuracyMatrix]:
+    """The accuracy matrices of the trials that have one."""
     stages = context.results.stages
     matrices = [
         accuracy_matrix(stages.get(text_in(row, "trial"), []), text_in(row, "order").split(">")) for row in rows
     ]
-    return mean_matrix([matrix for matrix in matrices if matrix.tasks])
+    return [matrix for matrix in matrices if matrix.tasks]
+
+
+def mean_of(context: Context, rows: list[Row]) -> AccuracyMatrix:
+    """The mean accuracy matrix of trials of one order."""
+    return mean_matrix(matrices_of(context, rows))
 
 
 def heat_maps(context: Context) -> tuple[list[str], str]:

@@ -8,10 +8,15 @@ from orchestration.report.context import Context
 from orchestration.report.sections import sections
 
 CSS = """
-:root { --ink: #1f2328; --soft: #5c6570; --line: #dfe3e8; --wash: #f6f7f9; --blue: #0b5c94; --red: #a8431a; }
+:root { --ink: #1f2328; --soft: #5c6570; --line: #dfe3e8; --wash: #f6f7f9; --blue: #0b5c94; --red: #a8431a;
+  --page: #fff; --rule: #aab2bb; --chosen: #fff8e8; --tag: #e4e7eb; --star: #f3dfae; --on-star: #5f4708;
+  color-scheme: light dark; }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e3e6ea; --soft: #9aa4b0; --line: #363d46;
+  --wash: #22272e; --blue: #6cb6f0; --red: #f0956c; --page: #181b20; --rule: #5c6672; --chosen: #332c18; --tag: #363d46;
+  --star: #57471b; --on-star: #f3dfae; } figure img { padding: 6px; border-radius: 6px; background: #fff; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", "Helvetica Neue", Arial,
-  "DejaVu Sans", sans-serif; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI",
+  "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; }
 header, main, footer { max-width: 1064px; margin: 0 auto; padding: 0 32px; }
 header { padding-top: 48px; }
 .kind { margin: 0; color: var(--soft); font-size: 14px; letter-spacing: .04em; text-transform: uppercase; }
@@ -34,13 +39,15 @@ a:hover { text-decoration: underline; }
 .missing { color: var(--soft); font-size: 14px; font-style: italic; }
 .scroll { overflow-x: auto; margin: 1em 0; }
 table { border-collapse: collapse; font-size: 14px; line-height: 1.4; }
-thead th { text-align: left; vertical-align: bottom; font-weight: 600; border-bottom: 2px solid #aab2bb; }
+thead th { text-align: left; vertical-align: bottom; font-weight: 600; border-bottom: 2px solid var(--rule); }
 th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 tbody th { text-align: left; font-weight: 500; max-width: 19em; }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
 .numbers td { white-space: nowrap; }
 .numbers thead th { min-width: 5.5em; }
 .numbers thead th:first-child { min-width: 11em; }
+.numbers tr { background: var(--page); }
+.numbers th:first-child { position: sticky; left: 0; background: inherit; }
 .words { width: 100%; }
 .words td { overflow-wrap: anywhere; }
 .words tbody th { padding-right: 28px; }
@@ -49,11 +56,11 @@ tbody th { text-align: left; font-weight: 500; max-width: 19em; }
 .findings thead th:nth-child(1) { width: 38%; white-space: normal; }
 .findings thead th:nth-child(3) { width: 12em; }
 .interval { color: var(--soft); }
-tr.reference { background: var(--wash); }
-tr.chosen { background: #fff8e8; }
-.tag { margin-left: 4px; padding: 1px 6px; border-radius: 8px; background: #e4e7eb; color: var(--soft);
+.numbers tr.reference, tr.reference { background: var(--wash); }
+.numbers tr.chosen, tr.chosen { background: var(--chosen); }
+.tag { margin-left: 4px; padding: 1px 6px; border-radius: 8px; background: var(--tag); color: var(--soft);
   font-size: 12px; }
-.tag.star { background: #f3dfae; color: #5f4708; }
+.tag.star { background: var(--star); color: var(--on-star); }
 .verdict.better { color: var(--blue); font-weight: 600; }
 .verdict.worse { color: var(--red); font-weight: 600; }
 .verdict.open { color: var(--soft); }

@@ -8,13 +8,17 @@ test rows, against `sequential` and beside the runner-up, is told with it. Accur
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
-from mcit_core.config import Value
+from mcit_core.config import Experiment, Value
 from mcit_core.experiment_file import PARTS
+from mcit_core.folders import write_atomic
 from mcit_core.methods import unread
+from mcit_core.metrics import CATALOGUE
 from mcit_core.yaml_document import SpecError, dump_yaml
+from orchestration.keep.files import StorageError, writing
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
 from orchestration.results.answer import answer, as_text, name_of, why_nothing
@@ -44,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         limits = [_limit(text, most=True) for text in given.max] + [_limit(text, most=False) for text in given.min]
         print("\n".join(_told(given.run, Wish(given.objective, tuple(limits)), given.out)))
+    except StorageError as error:
+        print(f"--out: {error}", file=sys.stderr)
+        return 2
     except (SpecError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,12 +58,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _limit(text: str, most: bool) -> Limit:
-    name, _, value = text.partition("=")
+    option = f"--{'max' if most else 'min'} {text}"
+    name, _, value = (part.strip() for part in text.partition("="))
+    wrong = ValueError(f"{option}: expected METRIC=NUMBER, as forgetting=0.05")
+    if not name:
+        raise wrong
     column_of(name)
     try:
-        return Limit(name, float(value), most)
+        number = float(value)
     except ValueError:
-        raise ValueError(f"--{'max' if most else 'min'} {text}: expected METRIC=NUMBER, as forgetting=0.05") from None
+        raise wrong from None
+    if not math.isfinite(number):
+        raise wrong
+    if CATALOGUE[name].unit == "percent" and abs(number) > 1:
+        raise ValueError(f"{option}: accuracies are in [0, 1]; did you mean {name}={number / 100:g}?")
+    return Limit(name, number, most)
 
 
 def _told(run: Path, wish: Wish, out: Path | None) -> list[str]:
@@ -70,7 +86,10 @@ def _told(run: Path, wish: Wish, out: Path | None) -> list[str]:
     chosen = found.kept[0].setting
     experiment = _experiment(run, results, chosen)
     if out is not None:
-        out.write_text(experiment, encoding="utf-8")
+        if out.exists() and out.read_bytes() != experiment.encode():
+            raise ValueError(f"--out {out}: is there already, with something else in it; give another name")
+        with writing(out):
+            write_atomic(out, experiment.encode())
     head = f"# the experiment, for `mcit run` ({name_of(results, chosen)})"
     return [*as_text(answer(results, wish)), "", head, experiment.rstrip()]
 
@@ -91,7 +110,11 @@ def _experiment(run: Path, results: Results, setting: Setting) -> str:
     else:
         raise SpecError(f"{run}/sweep.yaml makes no trial of {name_of(results, setting)} any more")
     made = trial.experiment
-    dotted = {**spec.base, **{path: value for path, value in trial.settings.items() if value is not None}}
+    # None is a value of some settings, and of others says that they have nothing to do with the trial
+    dotted = {
+        **spec.base,
+        **{path: value for path, value in trial.settings.items() if value is not None or _is_none(made, path)},
+    }
     dotted.pop("method", None)
     for path in unread(made.method, dotted) & dotted.keys():
         del dotted[path]
@@ -104,6 +127,15 @@ def _experiment(run: Path, results: Results, setting: Setting) -> str:
         **{path: value for path, value in dotted.items() if path.partition(".")[0] not in PARTS},
     }
     return dump_yaml(content)
+
+
+def _is_none(experiment: Experiment, path: str) -> bool:
+    value: Value = experiment.model_dump(mode="json")
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return value is None
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Write every figure of a RUN for a paper: `python -m orchestration.figures RUN`.
 
 RUN/figures/<name>.svg, .pdf, .png and .csv, the last with the numbers that the figure shows: the figures of the report,
-and those of Fwd-Prompt's paper, of which the ones on the tasks' input embeddings need the model and the data. Exit 0:
-written; 1: the folder cannot be written; 2: there is no RUN, or nothing in it to draw.
+and those of Fwd-Prompt's paper, of which the ones on the tasks' input embeddings need the model and the data.
+RUN/figures/captions.json has their captions. Exit 0: written; 1: the folder cannot be written; 2: there is no RUN, or
+nothing in it to draw.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from orchestration.plan.trials import make_trials
 from orchestration.report import drawing, figure_files
 from orchestration.report.context import Context
 from orchestration.report.drawing import Drawn, collecting
-from orchestration.report.figure_files import names_of, words, write_figure
+from orchestration.report.figure_files import names_of, replace_listed, words, write_figure
 from orchestration.report.paper import LEFT_OUT, forward_maps, space_figures
 from orchestration.report.sections import SECTIONS
 from orchestration.results.reading import Results, read_results
@@ -71,9 +72,11 @@ def write_figures(run: Path, spaces: bool = False) -> list[str]:
         folder = run / "figures"
         with writing(folder):
             folder.mkdir(exist_ok=True)
-            for name, one in zip(names_of(drawn), drawn, strict=True):
+            captions = {name: words(one.caption) for name, one in zip(names_of(drawn), drawn, strict=True)}
+            replace_listed(folder, captions)
+            for name, one in zip(captions, drawn, strict=True):
                 write_figure(folder, name, one.figure)
-                said.append(f"{folder / name}: {words(one.caption)}")
+                said.append(f"{folder / name}: {captions[name]}")
     return [*said, *filter(None, [why]), LEFT_OUT]
 
 

@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError("--out DIR is wanted: a report of several RUNs belongs to none of them")
         folder = given.out or given.runs[0]
         check_folder(folder, "--out")
+        if given.out is not None and (folder / "trials.parquet").exists():
+            raise ValueError(f"--out {folder}: is a RUN with a report of its own; give another folder")
         results = merge(given.runs, folder) if len(given.runs) > 1 else read_results(given.runs[0])
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)

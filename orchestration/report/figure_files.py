@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,13 +44,30 @@ def write_figure(folder: Path, name: str, figure: Figure) -> None:
     write_atomic(folder / f"{name}.csv", text.getvalue().encode())
 
 
+def replace_listed(folder: Path, captions: Mapping[str, str]) -> None:
+    """Write captions.json, and delete the figures that an earlier one lists and this one does not."""
+    listed = folder / "captions.json"
+    try:
+        before = json.loads(listed.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = {}
+    for name in before if isinstance(before, dict) else ():
+        if name not in captions and Path(name).name == name:
+            for form in (*FORMS, "csv"):
+                (folder / f"{name}.{form}").unlink(missing_ok=True)
+    write_atomic(listed, json.dumps(captions, indent=1, ensure_ascii=False).encode())
+
+
 def names_of(drawn: list[Drawn]) -> list[str]:
-    """A file's name for each figure, from what it shows."""
+    """A file's name for each figure, from what it shows; no two are the same."""
     found: list[str] = []
     for one in drawn:
-        name = re.sub(r"[^a-z0-9]+", "_", one.alt.lower()).strip("_")[:60]
-        taken = sum(other == name or re.fullmatch(rf"{re.escape(name)}_\d+", other) is not None for other in found)
-        found.append(f"{name}_{taken + 1}" if taken else name)
+        words = re.sub(r"[-−](?=\d)", "minus_", one.alt.lower())
+        name = re.sub(r"[^a-z0-9]+", "_", words).strip("_")[:60]
+        again = (f"{name}_{number}" for number in count(2))
+        while name in found:
+            name = next(again)
+        found.append(name)
     return found
 
 
@@ -57,7 +77,8 @@ def words(caption: str) -> str:
 
 
 def numbers_of(figure: Figure) -> list[Row]:
-    """What a figure's panels show, row by row of COLUMNS; half widths of intervals as errors."""
+    """What a figure's panels show, row by row of COLUMNS; half widths of intervals as errors, empty where there is no
+    interval. A line across the panel has no x."""
     return [row for number, panel in enumerate(figure.axes, start=1) for row in _panel(panel, number)]
 
 
@@ -72,11 +93,12 @@ def _panel(panel: Axes, number: int) -> Iterator[Row]:
             inside |= {id(part) for part in (line, *caps)}
             if line is None:
                 continue
-            errors = {name: [0.0] * np.size(line.get_xdata()) for name in "xy"}
+            errors: dict[str, list[float | str]] = {name: [""] * np.size(line.get_xdata()) for name in "xy"}
             sides = [name for name, there in (("x", container.has_xerr), ("y", container.has_yerr)) if there]
             for name, bar in zip(sides, bars, strict=True):
                 axis = "xy".index(name)
-                errors[name] = [float(np.ptp(np.asarray(segment)[:, axis])) / 2 for segment in bar.get_segments()]
+                widths = [float(np.ptp(np.asarray(segment)[:, axis])) / 2 for segment in bar.get_segments()]
+                errors[name] = [width or "" for width in widths]
             points = zip(*(np.atleast_1d(np.asarray(data, float)) for data in line.get_data()), strict=True)
             for i, (x, y) in enumerate(points):
                 yield title, label, _at(x_names, x), errors["x"][i], _at(y_names, y), errors["y"][i], ""
@@ -90,8 +112,13 @@ def _panel(panel: Axes, number: int) -> Iterator[Row]:
                 else:
                     yield title, label, _at(x_names, x + width / 2), "", height, "", ""
     for artist in panel.lines:
-        if id(artist) in inside or not isinstance(artist, Line2D) or artist.get_transform() != panel.transData:
-            continue  # a part of an errorbar, or a line across the panel
+        if id(artist) in inside or not isinstance(artist, Line2D):
+            continue
+        if artist.get_transform() != panel.transData:  # a line across the panel
+            level = float(np.ravel(artist.get_ydata())[0])
+            if _series(artist.get_label()) and artist.get_transform() == panel.get_yaxis_transform(which="grid"):
+                yield title, _series(artist.get_label()), "", "", level, "", ""
+            continue
         for x, y in zip(*(np.atleast_1d(np.asarray(data, float)) for data in artist.get_data()), strict=True):
             yield title, _series(artist.get_label()), _at(x_names, x), "", _at(y_names, y), "", ""
     for image in panel.images:
@@ -102,6 +129,10 @@ def _panel(panel: Axes, number: int) -> Iterator[Row]:
     for dots in panel.collections:
         if dots.get_offset_transform() == panel.transData:
             for x, y in np.atleast_2d(np.asarray(dots.get_offsets(), float)):
+                yield title, _series(dots.get_label()), _at(x_names, x), "", _at(y_names, y), "", ""
+        elif isinstance(dots, LineCollection) and _series(dots.get_label()):
+            for ends in dots.get_segments():
+                x, y = np.asarray(ends, float).mean(0)
                 yield title, _series(dots.get_label()), _at(x_names, x), "", _at(y_names, y), "", ""
 
 

@@ -39,6 +39,7 @@ def forest_figure(context: Context) -> str | None:
                 100 * (one.difference.mean or 0.0),
                 place,
                 xerr=100 * (one.difference.half_width or 0.0),
+                label=judged,
                 color=colour,
                 marker="o",
                 markerfacecolor=colour if judged in TOLD else "white",

@@ -104,8 +104,8 @@ def render(context: Context) -> str:
 </header>
 <main>
 {body}</main>
-<footer>The numbers behind this page lie beside it: tables.csv and tables.tex (the table of settings), trials.parquet,
-accuracy.parquet and stages.parquet (everything).</footer>
+<footer>The numbers behind this page: tables.csv and tables.tex beside it (the table of settings); trials.parquet,
+accuracy.parquet and stages.parquet in the RUN's folder (everything).</footer>
 </body>
 </html>
 """

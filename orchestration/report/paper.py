@@ -7,6 +7,7 @@ input embeddings. What lies behind the captions of its figures is a reconstructi
 from __future__ import annotations
 
 import html
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,8 @@ from orchestration.results.estimates import Estimate, estimate
 from orchestration.results.matrices import AccuracyMatrix, mean_matrix
 
 if TYPE_CHECKING:
+    import torch
+
     from mcit_core.data.workbench import Workbench
 
 #: settings whose matrices are shown
@@ -35,14 +38,17 @@ def forward_maps(context: Context) -> list[Drawn]:
     """R[t, j] - zero_shot[j] of some settings, in points: what learning the first t tasks gives to task j."""
     found = []
     for setting in context.pick(MOST_MAPS):
-        matrices = matrices_of(context, context.rows(setting, next(iter(context.results.orders), None)))
+        order = next(iter(context.results.orders), None)
+        matrices = matrices_of(context, context.rows(setting, order))
         matrix = mean_matrix(matrices)
         gains = _gains(matrix)
         if gains is None:
             continue
         label = context.label(setting)
         caption = f"{label}: test accuracy after a stage (row) less that of the untouched model, in points."
-        caption += _harm(estimate(_not_yet_learned(one) for one in matrices))
+        if len(context.results.orders) > 1:
+            caption += f" In the first of {len(context.results.orders)} orders."
+        caption += _harm(estimate(_not_yet_learned(one) for one in matrices), _floor(matrix))
         figure = _map(gains, matrix.tasks, matrix.tasks, 100.0)
         found.append(Drawn(figure, html.escape(caption), f"forward transfer {label}"))
     return found
@@ -58,17 +64,24 @@ def _not_yet_learned(matrix: AccuracyMatrix) -> float | None:
     return float(later.mean()) if later.size else None
 
 
-def _harm(mean: Estimate) -> str:
+def _floor(matrix: AccuracyMatrix) -> bool:
+    """Whether the untouched model gets nothing right of tasks not yet learned, so that no training can harm them."""
+    return not any(matrix.untouched[1:])
+
+
+def _harm(mean: Estimate, floor: bool = False) -> str:
     """Whether tasks not yet learned suffer; told only where the interval over seeds leaves zero out."""
     if mean.mean is None:
         return ""
-    said = f" On tasks not yet learned it is {mean.mean:+.1f}".replace("-", "−")
+    said = f" On the tasks not yet learned that were evaluated it is {mean.mean:+.1f}".replace("-", "−")
+    if floor:
+        return f"{said}: the untouched model gets none of them right, so no harm could show."
     if mean.interval is None:
         return f"{said} (no interval from {mean.n} {'seed' if mean.n == 1 else 'seeds'})."
     low, high = mean.interval
     paper = "the harm to them that the paper observed"
     told = "shows" if high < 0 else "does not show" if low > 0 else "cannot be told"
-    return f"{said} ± {mean.half_width or 0.0:.1f} (95 %, {mean.n} seeds): {paper} {told}."
+    return f"{said} ± {mean.half_width or 0.0:.1f} (95 %, {mean.n} seeds, this setting by itself): {paper} {told}."
 
 
 def _gains(matrix: AccuracyMatrix) -> np.ndarray | None:
@@ -137,24 +150,38 @@ def space_figures(bench: Workbench, tasks: tuple[str, ...]) -> list[Drawn]:
             _map(shares, list(tasks), [f"{100 * energy:.0f} %" for energy in ENERGIES], 1.0, "{:.2f}"),
             f"Share of each task's energy inside the pre-trained space at three of its energies. At 99 % it is "
             f"{least:.0f} to {most:.0f} %: the large discrepancy between tasks and pre-training that the paper found "
-            + ("shows." if most < 50 else "does not show." if least > 90 else "shows in part."),
+            + ("shows" if most < 50 else "does not show" if least > 90 else "shows in part")
+            + " (it does where all tasks are below 50 %, and does not where all are above 90 %).",
             "energy inside the pre-trained space",
         )
     )
     spaces = {task: subspace.leading(statistics[task], 0.9) for task in tasks}
-    overlaps = np.array([[subspace.overlap(spaces[a], spaces[b]) or 0.0 for b in tasks] for a in tasks])
+    overlaps = np.array([[_overlap(spaces[a], spaces[b]) for b in tasks] for a in tasks])
     apart = overlaps[~np.eye(len(tasks), dtype=bool)]
-    told = f" Between tasks it is {apart.min():.2f} to {apart.max():.2f}." if len(apart) else ""
+    apart = apart[np.isfinite(apart)]
+    told = (
+        f" Between tasks it is {apart.min():.2f} to {apart.max():.2f}, {apart.mean():.2f} on average: the large "
+        f"discrepancy between tasks that the paper found {'shows' if apart.mean() < 0.5 else 'does not show'} (it does "
+        "below 0.5 on average)."
+        if len(apart)
+        else ""
+    )
     found.append(
         Drawn(
             _map(overlaps, list(tasks), list(tasks), 1.0, "{:.2f}"),
-            f"Overlap of the spaces that hold 90 % of each task's energy, 1 for the same space.{told} The large "
-            "discrepancy between tasks that the paper found "
-            + ("shows." if len(apart) and apart.mean() < 0.5 else "does not show."),
+            f"Overlap of the spaces that hold 90 % of each task's energy, 1 for the same space.{told}",
             "overlap of the tasks' spaces",
         )
     )
     return found
+
+
+def _overlap(one: torch.Tensor, other: torch.Tensor) -> float:
+    """NaN where there is none."""
+    from mcit_core import subspace
+
+    found = subspace.overlap(one, other)
+    return math.nan if found is None else found
 
 
 def _inside(gram: object, basis: object) -> float:

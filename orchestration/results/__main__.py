@@ -9,11 +9,16 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 from orchestration.results.columns import as_markdown
 from orchestration.results.tables import NAMES, load
+
+#: columns that a terminal has room for
+WIDE = 12
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,11 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("expected a RUN folder, or --columns")
     counts = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS rows FROM {name}" for name in NAMES)
     try:
-        found = load(given.run).query(given.query or counts)
+        found = load(given.run).query(counts if given.query is None else given.query)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    _print(found.column_names, [list(row.values()) for row in found.to_pylist()], given.form)
+    rows = [list(row) for row in zip(*(column.to_pylist() for column in found.columns), strict=True)]
+    try:
+        _print(found.column_names, rows, given.form)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 
@@ -46,15 +56,31 @@ def _print(names: list[str], rows: list[list[object]], form: str) -> None:
     if form == "csv":
         csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
     elif form == "json":
-        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, ensure_ascii=False))
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"several columns of the answer are called {', '.join(twice)}: name them with AS")
+        told = [dict(zip(names, map(_plain, row), strict=True)) for row in rows]
+        print(json.dumps(told, default=str, ensure_ascii=False, allow_nan=False))
     else:
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
-        shown = Table(*names)
+        shown = Table()
+        for name in names:
+            shown.add_column(Text(name))
         for row in rows:
-            shown.add_row(*(_shown(value) for value in row))
+            shown.add_row(*(Text(_shown(value)) for value in row))
         Console(width=None if sys.stdout.isatty() else 200).print(shown)
+        if len(names) > WIDE:
+            print(f"{len(names)} columns: --form csv or json has them whole")
+
+
+def _plain(value: object) -> object:
+    """As JSON has it: NaN and infinities are null, decimal numbers are numbers."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shown(value: object) -> str:

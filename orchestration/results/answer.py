@@ -10,10 +10,10 @@ from mcit_core.methods import REFERENCES
 from mcit_core.metrics import CATALOGUE
 from orchestration.keep.tables import Row, text_in
 from orchestration.results.comparisons import Comparison, compare
-from orchestration.results.estimates import estimate, estimate_units
+from orchestration.results.estimates import Estimate, estimate, estimate_units
 from orchestration.results.reading import Results, finished
 from orchestration.results.settings import Setting, SettingSummary, estimate_rows, rows_by_setting
-from orchestration.results.verdicts import TOLD, in_words, plural, verdict, what_would_tell
+from orchestration.results.verdicts import TOLD, UNCLEAR, in_words, plural, verdict, what_would_tell
 from orchestration.results.wanted import VALIDATED, Picked, Wish, column_of, pick
 from orchestration.results.words import format_estimate, format_number, format_value, setting_label, units
 
@@ -32,7 +32,7 @@ def answer(results: Results, wish: Wish = USUAL) -> list[Line]:
     lines = [("asked", _question(results))]
     if found.kept:
         lines += _chosen(results, wish, found)
-    elif not results.imported:
+    else:
         lines.append(("take", why_nothing(results, wish, found)))
     return [*lines, *_went_wrong(results)]
 
@@ -45,8 +45,11 @@ def name_of(results: Results, setting: Setting) -> str:
 def why_nothing(results: Results, wish: Wish, found: Picked) -> str:
     """Why no setting can be picked."""
     if not found.left_out:
-        return "nothing yet: no setting has a finished trial with validation accuracies, references aside"
-    near = min(found.left_out, key=lambda summary: sum(not limit.holds(summary) for limit in wish.limits))
+        if results.imported:
+            return "nothing: a setting is picked on validation rows, which an import does not have"
+        wanted = " and ".join(wish.columns)
+        return f"nothing yet: no setting has a finished trial with {wanted}, references aside"
+    near = min(found.left_out, key=wish.excess)
     return (
         f"none of {len(found.left_out)} settings keeps to {_limits(wish)}; the nearest is "
         f"{name_of(results, near.setting)} with {_values(wish, near)}"
@@ -68,9 +71,13 @@ def _question(results: Results) -> str:
         f"{axis}: {', '.join(values[:SHOWN])}{' ..' if len(values) > SHOWN else ''}" for axis, values in varied.items()
     )
     model, benchmark = (_kind(results.sweep.get(key)) for key in ("model", "benchmark"))
+    which = (
+        f"how well {name_of(results, settings[0])} does"
+        if len(settings) == 1
+        else f"which of {plural(len(settings), 'setting')}{f' ({axes})' if axes else ''} is best"
+    )
     return (
-        f"which of {plural(len(settings), 'setting')}{f' ({axes})' if axes else ''} is best after "
-        f"{plural(tasks, 'task')} of {benchmark} in turn, with model {model}; {plural(seeds, 'seed')}, "
+        f"{which} after {plural(tasks, 'task')} of {benchmark} in turn, with model {model}; {plural(seeds, 'seed')}, "
         f"{plural(orders, 'order')} of tasks"
     )
 
@@ -113,13 +120,14 @@ def _chosen(results: Results, wish: Wish, found: Picked) -> list[Line]:
     if compared:
         gains = "; ".join(map(_difference, compared))
         lines.append(("against", f"{name_of(results, compared[0].baseline)}: {gains}"))
-    lines.append(("how sure", _how_sure(found, bool(compared))))
+    lines.append(("how sure", _how_sure(found)))
     lines.append(("it costs", _costs(results, done)))
     lines += [("runner-up", f"{name_of(results, one.setting)}: {_values(wish, one)}") for one in others[:1]]
-    if found.left_out:
-        named = [f"{name_of(results, one.setting)} ({_values(wish, one)})" for one in found.left_out[:SHOWN]]
-        more = len(found.left_out) - SHOWN
-        lines.append(("left out", "; ".join(named) + (f"; and {more} more" if more > 0 else "")))
+    out = [f"{name_of(results, one.setting)} ({_values(wish, one)})" for one in found.left_out]
+    out += [f"{name_of(results, setting)} ({why})" for setting, why in found.absent.items()]
+    if out:
+        more = len(out) - SHOWN
+        lines.append(("left out", "; ".join(out[:SHOWN]) + (f"; and {more} more" if more > 0 else "")))
     surer = _surer(results, wish, found, compared)
     return [*lines, ("surer with", surer)] if surer else lines
 
@@ -135,18 +143,29 @@ def _measured(results: Results, rows: list[Row], names: tuple[str, ...]) -> str:
 def _difference(one: Comparison) -> str:
     judged = verdict(one.metric, one.difference, one.p_holm)
     p = "" if one.p_holm is None or judged not in TOLD else f", p = {one.p_holm:.2g} among all comparisons"
-    return f"{CATALOGUE[one.metric].title} {in_words(one.metric, one.difference)}{p}: {judged}"
+    alone = ", though told from zero by itself" if judged == UNCLEAR and _leaves_zero_out(one.difference) else ""
+    return f"{CATALOGUE[one.metric].title} {in_words(one.metric, one.difference)}{p}: {judged}{alone}"
 
 
-def _how_sure(found: Picked, compared: bool) -> str:
+def _leaves_zero_out(difference: Estimate) -> bool:
+    return difference.interval is not None and not difference.interval[0] <= 0 <= difference.interval[1]
+
+
+def _how_sure(found: Picked) -> str:
+    if found.halved:
+        return "not told: halving has chosen with all seeds, so none is left to judge the choice"
+    if len(found.kept) + len(found.left_out) < 2:
+        return "not told: nothing else competed"
     if not found.times:
         return "not told: it takes two seeds to see whether another one would pick it too"
     times, cases = found.times.get(found.kept[0].setting, 0), sum(found.times.values())
-    again = f"with one seed left out, each in turn, picked again {times} of {cases} times"
-    if not compared or found.held_out.mean is None:
-        return again
+    said = f"with one seed left out, each in turn, picked again {times} of {cases} times"
+    if None in found.times:
+        said += f", and {found.times[None]} times no setting keeps to the limits"
+    if found.held_out.mean is None:
+        return said
     held = format_number("average_accuracy", found.held_out.mean, signed=True)
-    return f"{again}; on the seed left out, what the others pick has {held} points of average accuracy over sequential"
+    return f"{said}; on the seed left out, what the others pick has {held} points of average accuracy over sequential"
 
 
 def _costs(results: Results, rows: list[Row]) -> str:
@@ -162,7 +181,11 @@ def _costs(results: Results, rows: list[Row]) -> str:
 def _surer(results: Results, wish: Wish, found: Picked, compared: list[Comparison]) -> str:
     """What would tell the chosen setting from sequential, or else from the runner-up, where that is not told yet."""
     first = compared[0] if compared else None
-    if first is not None and verdict(first.metric, first.difference, first.p_holm) not in TOLD:
+    if (
+        first is not None
+        and verdict(first.metric, first.difference, first.p_holm) not in TOLD
+        and not _leaves_zero_out(first.difference)
+    ):
         words = what_would_tell(first.difference)
         return f"against sequential, {words}" if words else ""
     if len(found.kept) < 2:
@@ -179,7 +202,7 @@ def _surer(results: Results, wish: Wish, found: Picked, compared: list[Compariso
         },
         results.design,
     )
-    if CATALOGUE[wish.objective].unit != "percent" or (gap.interval and not gap.interval[0] <= 0 <= gap.interval[1]):
+    if CATALOGUE[wish.objective].unit != "percent" or _leaves_zero_out(gap):
         return ""
     words = what_would_tell(gap)
     return f"against the runner-up, {words}" if words else ""

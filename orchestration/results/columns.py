@@ -57,9 +57,14 @@ TABLES: dict[Table, list[Column]] = {
         ),
         count("seed", "of the experiment"),
         Column("order", "the tasks in the order of training, with > between them"),
-        Column("status", "FINISHED, FAILED, UNFINISHED, STOPPED (by halving), OUTDATED, NOT_IN_SWEEP"),
+        Column(
+            "status",
+            "FINISHED, FAILED, UNFINISHED, STOPPED (by halving), OUTDATED, NOT_IN_SWEEP; only FINISHED ones count",
+        ),
         Column("error", "the traceback, or why it does not count", null="nothing went wrong"),
-        Column("seconds", "of training and evaluation, as they were measured where they ran", "s", 0.0),
+        Column(
+            "seconds", "of training and evaluation, as they were measured where they ran", "s", 0.0, null="imported"
+        ),
         count("stages_trained", "in the last command"),
         count("stages_reused", "in the last command, from the store"),
         Column("key", "changes with all that the numbers follow from beside the experiment", null="not known yet"),
@@ -225,7 +230,8 @@ def as_markdown() -> str:
         "# Every column of a RUN",
         "",
         "Printed by `python -m orchestration.results --columns`. Shares are stored in [0, 1]; only what is shown is",
-        "multiplied by 100.",
+        "multiplied by 100. In SQL, names with a dot, a slash or a meaning of their own stand in double quotes:",
+        """`"order"`, `"projection.task_energy"`, `"validation/average_accuracy"`.""",
         "",
     ]
     for table, what in _WHAT.items():

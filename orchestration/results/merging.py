@@ -38,6 +38,9 @@ def merge(runs: Sequence[Path], folder: Path) -> Results:
     """The RUNs as one whose report goes to `folder`. What differs between them becomes an axis. Raises ValueError where
     benchmark, model, weights, data, orders or what is evaluated differ, or a trial is in two of them with different
     code behind it, and SpecError where a sweep file cannot be read."""
+    twice = [run for n, run in enumerate(runs) if any(run.resolve() == other.resolve() for other in runs[:n])]
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice")
     found = [_read(run) for run in runs]
     first, *others = found
     for other in others:
@@ -48,9 +51,10 @@ def merge(runs: Sequence[Path], folder: Path) -> Results:
     for run in found:
         for row in run.results.trials:
             name = text_in(row, "trial")
-            if name in rows and rows[name]["key"] != row["key"]:
+            keys = {one["key"] for one in (row, rows.get(name, row)) if one["key"] is not None}
+            if len(keys) > 1:
                 raise ValueError(f"{run.name}: trial {name} is in another RUN too, of other code, data or versions")
-            if name not in rows:
+            if name not in rows or (row["status"] == "FINISHED" != rows[name]["status"]):
                 rows[name] = _row(row, run, axes)
                 stages[name] = run.results.stages.get(name, [])
     plain: dict[str, list[JsonValue] | None] = {name: [*map(plain_value, values)] for name, values in axes.items()}
@@ -59,12 +63,14 @@ def merge(runs: Sequence[Path], folder: Path) -> Results:
         told = first.results.sweep.get("axes")
         plain["order"] = first.results.axes["order"]
         swept["order"] = told["order"] if isinstance(told, dict) else None
+    names = [run.results.folder.name for run in found]
+    names = [run.name if names.count(name) > 1 else name for name, run in zip(names, found, strict=True)]
     sweep: dict[str, JsonValue] = {
         **first.results.sweep,
-        "name": " + ".join(run.results.folder.name for run in found),
+        "name": " + ".join(names),
         "axes": swept,
         "seeds": [*sorted({seed for run in found for seed in run.spec.seeds})],
-        "provenance": {run.results.folder.name: run.results.sweep.get("provenance") for run in found},
+        "provenance": {name: run.results.sweep.get("provenance") for name, run in zip(names, found, strict=True)},
     }
     return Results(folder, sweep, plain, [*rows.values()], stages)
 

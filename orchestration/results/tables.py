@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestration.keep.tables import ACCURACY_SCHEMA, STAGES_SCHEMA, STEPS_SCHEMA
+from orchestration.keep.tables import ACCURACY_SCHEMA, STAGES_SCHEMA, STEPS_SCHEMA, TOGETHER
 from orchestration.results.columns import Table
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 NAMES: tuple[Table, ...] = get_args(Table)
 EMPTY: dict[Table, pa.Schema] = {"accuracy": ACCURACY_SCHEMA, "stages": STAGES_SCHEMA, "steps": STEPS_SCHEMA}
+#: how often, and seconds between, tables are read that a running sweep is writing
+ATTEMPTS = 4
+PAUSE = 0.3
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,19 @@ def load(run: Path | str) -> Tables:
     folder = Path(run)
     if not (folder / "trials.parquet").exists():
         raise FileNotFoundError(f"{folder} is no RUN: it has no trials.parquet")
-    return Tables(**{name: _read(folder / f"{name}.parquet", EMPTY.get(name)) for name in NAMES})
+    for _ in range(ATTEMPTS):
+        found = {name: _read(folder / f"{name}.parquet", EMPTY.get(name)) for name in NAMES}
+        marks = {
+            (table.schema.metadata or {}).get(TOGETHER)
+            for name, table in found.items()
+            if (folder / f"{name}.parquet").exists()
+        }
+        if len(marks) == 1:
+            return Tables(**found)
+        time.sleep(PAUSE)
+    raise ValueError(
+        f"{folder}: its tables are of different writes; `python -m orchestration.track {folder}` writes them anew"
+    )
 
 
 def _read(path: Path, schema: pa.Schema | None) -> pa.Table:

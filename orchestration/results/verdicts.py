@@ -8,6 +8,8 @@ from orchestration.results.words import format_number, units
 
 #: verdicts that tell a difference from none
 TOLD = ("better", "worse")
+#: where it does not
+UNCLEAR = "no clear difference"
 
 
 def plural(count: int, word: str) -> str:
@@ -38,7 +40,7 @@ def verdict(metric: str, difference: Estimate, p_holm: float | None) -> str:
     if not difference.half_width and difference.mean:
         return "the same with every seed"
     if p_holm is None or p_holm > 1 - CONFIDENCE:
-        return "no clear difference"
+        return UNCLEAR
     return "better" if (difference.mean > 0) == (CATALOGUE[metric].better == "higher") else "worse"
 
 

@@ -34,9 +34,13 @@ class Limit:
     most: bool  # or else the least
 
     def holds(self, summary: SettingSummary) -> bool:
+        return self.excess(summary) <= 0
+
+    def excess(self, summary: SettingSummary) -> float:
+        """By how much a mean is beyond the bound, as a share of it; at most 0 where it keeps to it."""
         mean = summary.metric(column_of(self.metric)).mean
         assert mean is not None
-        return mean <= self.value if self.most else mean >= self.value
+        return (mean - self.value if self.most else self.value - mean) / (abs(self.value) or 1.0)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Wish:
         """The columns of trials.parquet that it reads."""
         return [*dict.fromkeys(map(column_of, (self.objective, *(limit.metric for limit in self.limits))))]
 
+    def excess(self, summary: SettingSummary) -> float:
+        """By how much a setting is beyond the limits."""
+        return sum(max(0.0, limit.excess(summary)) for limit in self.limits)
+
     def rank(self, summary: SettingSummary) -> float:
         mean = summary.metric(column_of(self.objective)).mean
         assert mean is not None
@@ -59,14 +67,17 @@ class Wish:
 
 @dataclass(frozen=True)
 class Picked:
-    """`kept`: those that keep to the limits, the best first, all others in `left_out`. `held_out`: test average
-    accuracy minus `sequential`, of every seed that of the setting that the others pick; `times`: how many seeds, each
-    left out in turn, would leave which setting picked."""
+    """`kept`: those that keep to the limits, the best first, all others that compete in `left_out`; `absent`: those
+    that do not compete, and why. `held_out`: test average accuracy minus `sequential`, of every seed that of the
+    setting that the others pick; `times`: how many seeds, each left out in turn, would leave which setting picked, none
+    where no setting keeps to the limits. `halved`: halving has chosen before, with all seeds."""
 
     kept: list[SettingSummary]
     left_out: list[SettingSummary]
+    absent: dict[Setting, str]
     held_out: Estimate
-    times: dict[Setting, int]
+    times: dict[Setting | None, int]
+    halved: bool
 
 
 def column_of(metric: str) -> str:
@@ -82,21 +93,43 @@ def column_of(metric: str) -> str:
 def pick(trials: Sequence[Row], axes: Collection[str], wish: Wish, design: Design = LISTED) -> Picked:
     """Raises ValueError for a metric that cannot be wished for."""
     kept, left_out = _sorted(trials, axes, wish, design)
-    rows = {setting: finished(found) for setting, found in rows_by_setting(trials, axes).items()}
-    seeds = dict.fromkeys(row["seed"] for summary in kept for row in rows[summary.setting])
-    times: dict[Setting, int] = {}
+    competing = [summary.setting for summary in (*kept, *left_out)]
+    every = rows_by_setting(trials, axes)
+    rows = {setting: finished(found) for setting, found in every.items()}
+    absent = {
+        setting: _absence(found, wish)
+        for setting, found in every.items()
+        if not setting.is_reference and setting not in competing
+    }
+    # who does not compete does not without a seed either, though it may be the one that it lacks
+    entered = [row for setting in rows if setting.is_reference or setting in competing for row in rows[setting]]
+    seeds = dict.fromkeys(row["seed"] for setting in competing for row in rows[setting])
+    halved = any(row["status"] == "STOPPED" for row in trials)
+    times: dict[Setting | None, int] = {}
     units: dict[Unit, float] = {}
-    for seed in seeds if len(seeds) > 1 else ():
-        others, _ = _sorted([row for row in trials if row["seed"] != seed], axes, wish, design)
-        if not others:
-            continue
-        chosen = others[0].setting
+    for seed in seeds if kept and len(seeds) > 1 and len(competing) > 1 and not halved else ():
+        others, _ = _sorted([row for row in entered if row["seed"] != seed], axes, wish, design)
+        chosen = others[0].setting if others else None
         times[chosen] = times.get(chosen, 0) + 1
-        against = baseline_of(chosen, rows)
-        if against is not None:
+        against = baseline_of(chosen, rows) if chosen else None
+        if chosen and against:
             mine, theirs = ([row for row in rows[one] if row["seed"] == seed] for one in (chosen, against))
             units |= paired_values(mine, theirs, "average_accuracy")
-    return Picked(kept, left_out, estimate_units(units, design), times)
+    return Picked(kept, left_out, absent, estimate_units(units, design), times, halved)
+
+
+def _absence(rows: Sequence[Row], wish: Wish) -> str:
+    """Why a setting does not compete."""
+    done = finished(rows)
+    missing = [name for name in wish.columns if all(row.get(name) is None for row in done)]
+    if any(row["status"] == "STOPPED" for row in rows):
+        return "stopped by halving"
+    if not done:
+        return "no finished trial"
+    if missing:
+        return f"without {' and '.join(missing)}"
+    whole = sum(all(row.get(name) is not None for name in wish.columns) for row in done)
+    return f"{whole} of its trials count, fewer than of others"
 
 
 def _sorted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mcit_core.experiment_file import load_experiment
 from orchestration.best import main
@@ -28,6 +29,30 @@ def test_the_experiment_is_that_of_a_trial(name: str, tmp_path: Path, capsys: py
     assert said.endswith(file.read_text())
     made = load_experiment(file)
     assert made in [one.experiment for one in make_trials(load_spec(run / "sweep.yaml"))]
+
+
+def test_null_is_a_value(tmp_path: Path) -> None:
+    sweep = {
+        "benchmark": "mini",
+        "model": "mini",
+        "tasks": ["attribute", "ground"],
+        "method": "fwd_prompt",
+        "base": {"train.steps": 60},
+        "axes": {"train.clip": [1.0, None]},
+        "seeds": [0],
+        "references": [],
+    }
+    run, file = tmp_path / "run", tmp_path / "next.yaml"
+    run.mkdir()
+    (run / "sweep.yaml").write_text(yaml.safe_dump({"name": "run", **sweep}))
+    rows = []
+    for one in make_trials(load_spec(run / "sweep.yaml")):
+        clip = one.settings["train.clip"]
+        row = trial(one.id, "fwd_prompt", 0, average_accuracy=0.5) | {"train.clip": clip, "order": one.order}
+        rows.append(row | {"validation/average_accuracy": 0.4 if clip else 0.6})
+    write_run(run, rows, **{"name": "run", **sweep})
+    assert main([str(run), "--out", str(file)]) == 0
+    assert load_experiment(file).train.clip is None
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -84,13 +109,18 @@ def test_what_cannot_be_picked_is_said(tmp_path: Path, capsys: pytest.CaptureFix
         ([run, "--objective", "acuracy"], "acuracy is no metric; expected one of average_accuracy"),
         ([run, "--objective", "forward_transfer"], "is measured on test rows alone"),
         ([run, "--max", "forgetting"], "--max forgetting: expected METRIC=NUMBER"),
+        ([run, "--max", "forgetting=5"], "did you mean forgetting=0.05?"),
+        ([run, "--max", "forgetting=nan"], "expected METRIC=NUMBER"),
+        ([run, "--max", "=0.1"], "expected METRIC=NUMBER"),
+        ([run, "--out", str(damaged / "sweep.yaml")], "is there already, with something else in it"),
+        ([run, "--out", str(damaged / "none" / "x.yaml")], "--out"),
         ([run, "--max", "forgeting=0.1"], "did you mean 'forgetting'"),
         (
             [run, "--max", "forgetting=-0.5"],
             "none of 16 settings keeps to forgetting of −50.0 at the most; the nearest",
         ),
         ([str(tmp_path)], "is no RUN: it has no trials.parquet"),
-        ([str(unfinished)], "no setting has a finished trial with validation accuracies"),
+        ([str(unfinished)], "no setting has a finished trial with validation/average_accuracy"),
         ([str(damaged)], "sweep.yaml is damaged"),
     ):
         assert main(arguments) == 2, arguments

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mcit_core import subspace
 from mcit_core.data.workbench import Workbench
 from orchestration.figures import main
 from orchestration.report.context import Context
+from orchestration.report.drawing import Drawn
 from orchestration.report.figure_files import FORMS, names_of, numbers_of
 from orchestration.report.paper import _harm, space_figures
 from orchestration.results.estimates import estimate
 from orchestration.results.reading import read_results
 from tests.orchestration.report.test_report import MATRIX, full_run
-from tests.orchestration.results.test_results import energy, write_run
+from tests.orchestration.results.test_results import AXIS, energy, trial, write_run
 
 TASKS = ["digits", "charts", "scenes"]
 #: what the figures of a run with a matrix, two seeds and a projection are called
@@ -45,7 +48,7 @@ def table(run: Path, name: str) -> list[dict[str, str]]:
 
 
 def test_every_figure_is_there_in_every_form(run: Path) -> None:
-    names = {path.stem for path in (run / "figures").iterdir()}
+    names = {*json.loads((run / "figures" / "captions.json").read_text())}
     assert names >= WANTED
     for name in names:
         assert {path.suffix[1:] for path in (run / "figures").glob(f"{name}.*")} == {*FORMS, "csv"}
@@ -58,7 +61,9 @@ def test_every_figure_is_there_in_every_form(run: Path) -> None:
 
 def test_an_axis_has_the_values_that_were_tried(run: Path) -> None:
     rows = table(run, "headline_metrics_along_projection_task_energy")
-    assert {row["x"] for row in rows} == {"0.5", "0.99"}
+    assert {row["x"] for row in rows} == {"0.5", "0.99", ""}
+    across = {row["series"] for row in rows if not row["x"]}
+    assert "sequential" in across
 
 
 def test_the_numbers_of_the_forest_plot_are_those_of_the_comparison(run: Path) -> None:
@@ -94,7 +99,10 @@ def test_a_matrix_has_its_cells(run: Path) -> None:
 @pytest.mark.parametrize(
     ("seeds", "told"),
     [
-        ([-10.0, -11.0, -12.0], "−11.0 ± 2.5 (95 %, 3 seeds): the harm to them that the paper observed shows"),
+        (
+            [-10.0, -11.0, -12.0],
+            "−11.0 ± 2.5 (95 %, 3 seeds, this setting by itself): the harm to them that the paper observed shows",
+        ),
         ([10.0, 11.0, 12.0], "does not show"),
         ([-10.0, 11.0, 12.0], "cannot be told"),
         ([-10.0, -11.0], "−10.5 (no interval from 2 seeds)"),
@@ -102,6 +110,40 @@ def test_a_matrix_has_its_cells(run: Path) -> None:
 )
 def test_the_harm_is_told_where_the_interval_leaves_zero_out(seeds: list[float], told: str) -> None:
     assert told in _harm(estimate(seeds))
+    assert "no harm could show" in _harm(estimate(seeds), floor=True)
+
+
+def test_no_two_figures_have_one_name() -> None:
+    alts = ["rank 2", "rank", "rank", "m -1.2", "m -1", "m -1", "m 1", "m 1 2"]
+    drawn = [Drawn(Figure(), "", alt) for alt in alts]
+    names = names_of(drawn)
+    assert len({*names}) == len(alts)
+    assert names[3:5] == ["m_minus_1_2", "m_minus_1"]
+
+
+def test_figures_that_are_no_more_go_and_files_of_others_stay(tmp_path: Path) -> None:
+    run = full_run(tmp_path / "run", tasks=TASKS)
+    assert main([str(run)]) == 0
+    folder = run / "figures"
+    (folder / "mine.png").write_bytes(b"")
+    rows = [row for row in read_results(run).trials if row.get(AXIS) != 0.99]
+    write_run(run, rows, **read_results(run).sweep)
+    assert (folder / "accuracy_matrix_of_task_energy_0_99.pdf").exists()
+    assert main([str(run)]) == 0
+    assert not list(folder.glob("accuracy_matrix_of_task_energy_0_99*"))
+    assert (folder / "differences_from_sequential.pdf").exists()
+    assert (folder / "mine.png").exists()
+
+
+def test_two_seeds_have_no_error(tmp_path: Path) -> None:
+    rows = [trial(f"s{seed}", "sequential", seed, average_accuracy=0.4 + seed / 10) for seed in (0, 1)]
+    for value in (0.5, 0.99):
+        rows += [energy(f"t{value}-{seed}", value, seed, average_accuracy=value) for seed in (0, 1)]
+    run = write_run(tmp_path / "run", rows)
+    assert main([str(run)]) == 0
+    found = table(run, "differences_from_sequential")
+    assert found
+    assert {(row["x_error"], row["series"]) for row in found} == {("", "too few seeds to tell")}
 
 
 def test_the_spaces_are_those_of_the_model(bench: Workbench) -> None:

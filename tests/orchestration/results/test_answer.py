@@ -15,7 +15,8 @@ from orchestration.report.context import Context
 from orchestration.report.page import render
 from orchestration.results.answer import answer, as_text
 from orchestration.results.reading import Results, read_results
-from tests.orchestration.results.test_results import AXIS, energy, trial, write_run
+from orchestration.results.wanted import Limit, Wish
+from tests.orchestration.results.test_results import energy, trial, write_run
 from tests.support.places import ROOT
 
 DATA = ROOT / "docs" / "data"
@@ -100,7 +101,7 @@ def test_before_anything_has_finished_it_says_so(tmp_path: Path) -> None:
     lines = told(results)
     assert lines["take"].startswith("nothing yet")
     assert lines["went wrong"] == "a unfinished"
-    assert lines["asked"].startswith(f"which of 1 setting ({AXIS}: 0.5) is best after 3 tasks of mini")
+    assert lines["asked"].startswith("how well fwd_prompt, task_energy 0.5 does after 3 tasks of mini")
 
 
 def test_one_seed_says_that_nothing_tells_how_sure_it_is(tmp_path: Path) -> None:
@@ -112,6 +113,65 @@ def test_one_seed_says_that_nothing_tells_how_sure_it_is(tmp_path: Path) -> None
     lines = told(read_results(write_run(tmp_path / "run", rows)))
     assert lines["how sure"].startswith("not told: it takes two seeds")
     assert "too few seeds to tell" in lines["against"]
+
+
+def competing(tmp_path: Path, **others: object) -> dict[str, str]:
+    """The answer on two settings of three seeds, of which 0.99 is better but for what `others` say of its last row."""
+    rows = [trial(f"s{seed}", "sequential", seed, average_accuracy=0.3) for seed in range(3)]
+    for value in (0.5, 0.99):
+        for seed in range(3):
+            row = energy(f"t{value}-{seed}", value, seed, average_accuracy=value)
+            rows.append(row | {"validation/average_accuracy": value})
+    rows[-1] |= others
+    return told(read_results(write_run(tmp_path / "run", rows)))
+
+
+def test_what_does_not_compete_is_named(tmp_path: Path) -> None:
+    lines = competing(tmp_path, status="FAILED", average_accuracy=None)
+    assert lines["take"] == "fwd_prompt, task_energy 0.5"
+    assert lines["left out"] == "fwd_prompt, task_energy 0.99 (2 of its trials count, fewer than of others)"
+    assert lines["how sure"] == "not told: nothing else competed"
+    assert "runner-up" not in lines
+
+
+def test_a_missing_validation_figure_is_named(tmp_path: Path) -> None:
+    lines = competing(tmp_path, **{"validation/average_accuracy": None})
+    assert "0.99 (2 of its trials count" in lines["left out"]
+
+
+def test_after_halving_nothing_judges_the_choice(tmp_path: Path) -> None:
+    lines = competing(tmp_path, status="STOPPED")
+    assert lines["how sure"].startswith("not told: halving has chosen")
+    assert "0.99 (stopped by halving)" in lines["left out"]
+
+
+def test_seeds_without_which_none_keeps_to_the_limits_count(tmp_path: Path) -> None:
+    rows = []
+    for value in (0.5, 0.99):
+        for seed, accuracy in enumerate((0.9, 0.5, 0.5)):
+            row = energy(f"t{value}-{seed}", value, seed, average_accuracy=accuracy)
+            rows.append(row | {"validation/average_accuracy": accuracy + (0.01 if value == 0.5 else 0)})
+    results = read_results(write_run(tmp_path / "run", rows))
+    wish = Wish("average_accuracy", (Limit("average_accuracy", 0.6, most=False),))
+    assert (
+        "picked again 2 of 3 times, and 1 times no setting keeps to the limits"
+        in dict(answer(results, wish))["how sure"]
+    )
+
+
+def test_the_nearest_to_the_limits_is_the_nearest(tmp_path: Path) -> None:
+    rows = [
+        energy(f"t{value}", value, 0, average_accuracy=accuracy) | {"validation/average_accuracy": accuracy}
+        for value, accuracy in ((0.5, 0.3), (0.99, 0.4))
+    ]
+    wish = Wish("average_accuracy", (Limit("average_accuracy", 0.6, most=False),))
+    lines = dict(answer(read_results(write_run(tmp_path / "run", rows)), wish))
+    assert "the nearest is fwd_prompt, task_energy 0.99" in lines["take"]
+
+
+def test_an_import_says_why_nothing_is_picked(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [trial("a", "somebody", 0, average_accuracy=0.5)], imported=[{"trial": "a"}])
+    assert "an import does not have" in told(read_results(run))["take"]
 
 
 def test_labels_stand_in_a_column() -> None:

@@ -12,10 +12,11 @@ from orchestration.keep.tables import Row
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
 from orchestration.report.__main__ import main
-from orchestration.results.merging import merge
+from orchestration.results.merging import _evaluated, merge
 from orchestration.results.reading import read_results
 from orchestration.results.settings import rows_by_setting
 from tests.orchestration.results.test_results import write_run
+from tests.support.places import ROOT
 
 PROVENANCE = {"data": {"attribute": "a", "ground": "b"}, "weights": "w"}
 
@@ -132,6 +133,42 @@ def test_a_trial_of_other_code_is_refused(tmp_path: Path) -> None:
     write_run(two, rows, **read_results(two).sweep)
     with pytest.raises(ValueError, match="of other code, data or versions"):
         merge([one, two], tmp_path / "both")
+
+
+@pytest.mark.parametrize("finished_first", [True, False])
+@pytest.mark.parametrize("key", [None, "as before"])
+def test_of_a_trial_in_both_the_finished_one_counts(key: str | None, finished_first: bool, tmp_path: Path) -> None:
+    one, two = run_of(tmp_path / "one"), run_of(tmp_path / "two")
+    rows = [
+        {**row, "status": "FAILED", "average_accuracy": None, "key": key and row["key"]}
+        for row in read_results(two).trials
+    ]
+    write_run(two, rows, **read_results(two).sweep)
+    merged = merge([one, two] if finished_first else [two, one], tmp_path / "both")
+    assert {row["status"] for row in merged.trials} == {"FINISHED"}
+
+
+def test_folders_of_one_name_keep_their_provenance(tmp_path: Path) -> None:
+    one, two = run_of(tmp_path / "here" / "one"), run_of(tmp_path / "there" / "one", seeds=[3])
+    provenance = merge([one, two], tmp_path / "both").sweep["provenance"]
+    assert isinstance(provenance, dict)
+    assert [*provenance] == [str(one), str(two)]
+    with pytest.raises(ValueError, match="is given twice"):
+        merge([one, one], tmp_path / "both")
+
+
+def test_a_run_keeps_its_own_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = run_of(tmp_path / "one"), run_of(tmp_path / "two", seeds=[3])
+    assert main([str(one), str(two), "--out", str(one)]) == 2
+    assert "is a RUN with a report of its own" in capsys.readouterr().err
+
+
+def test_the_example_of_the_readme_belongs_together() -> None:
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("mcit report ")]
+    one, two = (load_spec(ROOT / "sweeps" / f"{name.removeprefix('runs/')}.yaml") for name in line.split()[2:4])
+    for name in ("benchmark", "model", "orders", "orders_drawn"):
+        assert getattr(one, name) == getattr(two, name)
+    assert _evaluated(one) == _evaluated(two)
 
 
 def test_one_run_is_written_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

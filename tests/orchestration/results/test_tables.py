@@ -11,7 +11,7 @@ import pytest
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.training.sequence import Sequence
-from orchestration.keep.tables import ACCURACY_SCHEMA, STAGES_SCHEMA, STEPS_SCHEMA, TRIAL_COLUMNS
+from orchestration.keep.tables import ACCURACY_SCHEMA, STAGES_SCHEMA, STEPS_SCHEMA, TRIAL_COLUMNS, write_tables
 from orchestration.results import load
 from orchestration.results.__main__ import main
 from orchestration.results.columns import STAGE_NAMES, STEP_NAMES, TABLES, Column, as_markdown, columns, find
@@ -95,6 +95,27 @@ def test_a_question_in_sql(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[0] == "trial"
 
 
+def test_values_keep_their_column_and_their_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(DATA / "pool")
+    assert main([run, "--query", "SELECT 1 AS a, 2 AS b, 3 AS a", "--form", "csv"]) == 0
+    assert capsys.readouterr().out == "a,b,a\n1,2,3\n"
+    assert main([run, "--query", "SELECT '[/x] [b]y[/b] :smile:' AS \"[/a]\""]) == 0
+    assert "[/x] [b]y[/b] :smile:" in capsys.readouterr().out
+    sql = "SELECT sum(2) AS n, 0.5 AS half, 'nan'::DOUBLE AS none, 'é' AS letter"
+    assert main([run, "--query", sql, "--form", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"n": 2, "half": 0.5, "none": None, "letter": "é"}]
+    assert main([run, "--query", "SELECT * FROM trials"]) == 0
+    assert "--form csv or json has them whole" in capsys.readouterr().out
+
+
+def test_tables_of_different_writes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestration.results.tables.PAUSE", 0.0)
+    for name, mark in (("trials", "one"), ("accuracy", "another")):
+        write_tables(tmp_path, {name: load(DATA / "pool").trials}, mark)
+    with pytest.raises(ValueError, match="of different writes"):
+        load(tmp_path)
+
+
 def test_arrow_and_pandas(tmp_path: Path) -> None:
     tables = load(DATA / "pool")
     assert tables.trials == pq.read_table(DATA / "pool" / "trials.parquet")
@@ -114,12 +135,13 @@ def test_arrow_and_pandas(tmp_path: Path) -> None:
         (["--query", "SELECT nothing FROM trials"], "nothing"),
         (["--query", "SELECT * FROM '/etc/hostname'"], "does not exist"),
         (["--query", "COPY trials TO 'out.csv'"], "Permission Error"),
-        (["--query", ""], ""),
+        (["--query", ""], "gives no table"),
+        (["--query", "SELECT 1 AS a, 2 AS a", "--form", "json"], "called a: name them with AS"),
     ],
 )
 def test_a_question_that_is_none(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main([str(DATA / "pool"), *arguments])
     told = capsys.readouterr()
-    assert code == (2 if said else 0)
+    assert code == 2
     assert said in told.err
     assert "Traceback" not in told.err

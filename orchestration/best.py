@@ -12,7 +12,7 @@ import math
 import sys
 from pathlib import Path
 
-from mcit_core.config import Experiment, Value
+from mcit_core.config import Value
 from mcit_core.experiment_file import PARTS
 from mcit_core.folders import write_atomic
 from mcit_core.methods import unread
@@ -20,9 +20,9 @@ from mcit_core.metrics import CATALOGUE
 from mcit_core.yaml_document import SpecError, dump_yaml
 from orchestration.keep.files import StorageError, writing
 from orchestration.plan.sweep_file import load_spec
-from orchestration.plan.trials import make_trials
+from orchestration.plan.trials import field_of, make_trials
 from orchestration.results.answer import answer, as_text, name_of, why_nothing
-from orchestration.results.reading import Results, plain_value, read_results
+from orchestration.results.reading import Results, check_run, plain_value, read_results
 from orchestration.results.settings import Setting, rows_by_setting
 from orchestration.results.wanted import Limit, Wish, column_of, pick
 
@@ -77,8 +77,7 @@ def _limit(text: str, most: bool) -> Limit:
 
 def _told(run: Path, wish: Wish, out: Path | None) -> list[str]:
     column_of(wish.objective)
-    if not (run / "trials.parquet").exists():
-        raise ValueError(f"{run} is no RUN: it has no trials.parquet")
+    check_run(run)
     results = read_results(run)
     found = pick(results.trials, results.axes, wish, results.design)
     if not found.kept:
@@ -91,7 +90,7 @@ def _told(run: Path, wish: Wish, out: Path | None) -> list[str]:
         with writing(out):
             write_atomic(out, experiment.encode())
     head = f"# the experiment, for `mcit run` ({name_of(results, chosen)})"
-    return [*as_text(answer(results, wish)), "", head, experiment.rstrip()]
+    return [*as_text(answer(results, wish, found)), "", head, experiment.rstrip()]
 
 
 def _experiment(run: Path, results: Results, setting: Setting) -> str:
@@ -111,10 +110,8 @@ def _experiment(run: Path, results: Results, setting: Setting) -> str:
         raise SpecError(f"{run}/sweep.yaml makes no trial of {name_of(results, setting)} any more")
     made = trial.experiment
     # None is a value of some settings, and of others says that they have nothing to do with the trial
-    dotted = {
-        **spec.base,
-        **{path: value for path, value in trial.settings.items() if value is not None or _is_none(made, path)},
-    }
+    swept = {p: value for p, value in trial.settings.items() if value is not None or field_of(made, p, "") is None}
+    dotted = {**spec.base, **swept}
     dotted.pop("method", None)
     for path in unread(made.method, dotted) & dotted.keys():
         del dotted[path]
@@ -127,15 +124,6 @@ def _experiment(run: Path, results: Results, setting: Setting) -> str:
         **{path: value for path, value in dotted.items() if path.partition(".")[0] not in PARTS},
     }
     return dump_yaml(content)
-
-
-def _is_none(experiment: Experiment, path: str) -> bool:
-    value: Value = experiment.model_dump(mode="json")
-    for part in path.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return False
-        value = value[part]
-    return value is None
 
 
 if __name__ == "__main__":

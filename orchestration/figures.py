@@ -24,7 +24,7 @@ from orchestration.report.drawing import Drawn, collecting
 from orchestration.report.figure_files import names_of, replace_listed, words, write_figure
 from orchestration.report.paper import LEFT_OUT, forward_maps, space_figures
 from orchestration.report.sections import SECTIONS
-from orchestration.results.reading import Results, read_results
+from orchestration.results.reading import Results, check_run, read_results
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     except StorageError as error:
         print(error, file=sys.stderr)
         return 1
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     print("\n".join(said))
@@ -54,9 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write_figures(run: Path, spaces: bool = False) -> list[str]:
     """What there is to say of each figure, line by line; `spaces`: as the option. Raises ValueError where there is
-    nothing to draw, and StorageError."""
-    if not (run / "trials.parquet").exists():
-        raise ValueError(f"{run} is no RUN: it has no trials.parquet")
+    nothing to draw, FileNotFoundError where there is no RUN, and StorageError."""
+    check_run(run)
     results = read_results(run)
     context = Context.of(results)
     said = []

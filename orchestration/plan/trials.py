@@ -76,6 +76,16 @@ def applies(path: str, reference: Experiment) -> bool:
     return not protects(path) and (section in ("train", "tuner") or bool({section, path} & set(part.reads)))
 
 
+def field_of(experiment: Experiment, path: str, missing: Value = None) -> Value:
+    """What an experiment has at a dotted path, as YAML has it; `missing` where it has nothing there."""
+    value: Value = experiment.model_dump(mode="json")
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return missing
+        value = value[part]
+    return value
+
+
 def tuner_settings(experiment: Experiment, leaving_out: Collection[str] = ()) -> str | None:
     """What an experiment's tuner has other than its defaults, "size 60, top_k 8", but for what protects earlier tasks
     and the paths in `leaving_out`; None where that is nothing. References of one tuner are told apart by it."""

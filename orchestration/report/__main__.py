@@ -18,7 +18,7 @@ from orchestration.keep.files import StorageError, writing
 from orchestration.report import write_results
 from orchestration.report.console import print_results
 from orchestration.results.merging import merge
-from orchestration.results.reading import read_results
+from orchestration.results.reading import check_run, read_results
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,8 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         for run in given.runs:
-            if not (run / "trials.parquet").exists():
-                raise ValueError(f"{run} is no RUN: it has no trials.parquet")
+            check_run(run)
         if given.out is None and len(given.runs) > 1:
             raise ValueError("--out DIR is wanted: a report of several RUNs belongs to none of them")
         folder = given.out or given.runs[0]
@@ -49,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     except StorageError as error:
         print(error, file=sys.stderr)
         return 1
-    except (SpecError, ValueError) as error:
+    except (SpecError, ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

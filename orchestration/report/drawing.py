@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -93,6 +94,32 @@ def as_html(figure: Figure, caption: str, alt: str) -> str:
         f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{html.escape(alt)}" width="{width}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
+
+
+def draw_grid(
+    axes: Axes,
+    grid: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    most: float,
+    *,
+    size: float | None = None,
+    form: str = "{:.0f}",
+    signed: bool = False,
+) -> None:
+    """A heat map of [rows, columns] from 0, or where `signed` from -most, to `most`, each number written in its cell;
+    size: of all text, None for the usual one."""
+    shade, low = ("PuOr", -most) if signed else ("Blues", 0)
+    axes.imshow(np.ma.masked_invalid(grid), cmap=shade, vmin=low, vmax=most, aspect="auto")
+    axes.grid(visible=False)
+    for (row, column), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            text, colour = form.format(value).replace("-", "−"), "white" if abs(value) > 0.6 * most else "#222222"
+            axes.text(column, row, text, ha="center", va="center", fontsize=size or 8, color=colour)
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="left", rotation_mode="anchor", fontsize=size)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(rows)), rows, fontsize=size)
+    axes.tick_params(length=0)
 
 
 def percent(values: Sequence[float | None]) -> list[float]:

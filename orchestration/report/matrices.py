@@ -5,16 +5,16 @@ from __future__ import annotations
 import html
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mcit_core.methods import ORDERLESS
 from orchestration.keep.tables import Row, text_in
 from orchestration.report.comparisons import rows_by_order
 from orchestration.report.context import Context
-from orchestration.report.drawing import as_html, legend_below, new_figure, percent
+from orchestration.report.drawing import as_html, draw_grid, legend_below, new_figure, percent
 from orchestration.results.matrices import AccuracyMatrix, accuracy_matrix, mean_matrix
 from orchestration.results.settings import Setting
+from orchestration.results.verdicts import plural
 
 MOST_MAPS = 12
 MOST_ORDERS = 4
@@ -59,7 +59,7 @@ def heat_maps(context: Context) -> tuple[list[str], str]:
         where = f", order {context.results.orders.index(order) + 1}" if len(context.results.orders) > 1 else ""
         label = context.label(setting)
         where = "" if where[2:] and where[2:] in label else where
-        caption = f"<b>{html.escape(label + where)}</b> · {len(rows)} {'trial' if len(rows) == 1 else 'trials'}"
+        caption = f"<b>{html.escape(label + where)}</b> · {plural(len(rows), 'trial')}"
         figures.append(_heat_map(matrix, caption, f"Accuracy matrix of {label}{where}"))
     if len(every) <= len(shown):
         return figures, ""
@@ -73,27 +73,13 @@ def _heat_map(matrix: AccuracyMatrix, caption: str, alt: str) -> str:
     stages = (["untouched"] if untouched else []) + [f"{t + 1} {task}" for t, task in enumerate(matrix.tasks)]
     figure, (panel,) = new_figure(1.0 + 0.27 * len(values), width=min(5.1, 1.0 + 0.36 * count))
     grid = np.array([percent(row) for row in values])
-    panel.imshow(np.ma.masked_invalid(grid), cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    panel.grid(visible=False)
+    draw_grid(panel, grid, stages, matrix.tasks, 100, size=8 if count <= 8 else 7)
     panel.spines[:].set_visible(False)
-    size = 8 if count <= 8 else 7
-    _write_cells(panel, grid, size)
     first = 1 if untouched else 0
     for t in range(count):
         frame = Rectangle((t - 0.5, t + first - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.4)
         panel.add_patch(frame)
-    panel.set_xticks(range(count), matrix.tasks, rotation=35, ha="left", rotation_mode="anchor", fontsize=size)
-    panel.xaxis.tick_top()
-    panel.set_yticks(range(len(stages)), stages, fontsize=size)
-    panel.tick_params(length=0)
     return as_html(figure, caption, alt)
-
-
-def _write_cells(panel: Axes, grid: np.ndarray, size: float) -> None:
-    for (row, column), value in np.ndenumerate(grid):
-        if np.isfinite(value):
-            colour = "white" if value > 60 else "#222222"
-            panel.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=size, color=colour)
 
 
 def forgetting_curves(context: Context) -> tuple[list[str], str]:

@@ -14,10 +14,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from orchestration.report.context import Context
-from orchestration.report.drawing import Drawn, new_figure
+from orchestration.report.drawing import Drawn, draw_grid, new_figure
 from orchestration.report.matrices import matrices_of
 from orchestration.results.estimates import Estimate, estimate
 from orchestration.results.matrices import AccuracyMatrix, mean_matrix
+from orchestration.results.verdicts import plural
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ def _harm(mean: Estimate, floor: bool = False) -> str:
     if floor:
         return f"{said}: the untouched model gets none of them right, so no harm could show."
     if mean.interval is None:
-        return f"{said} (no interval from {mean.n} {'seed' if mean.n == 1 else 'seeds'})."
+        return f"{said} (no interval from {plural(mean.n, 'seed')})."
     low, high = mean.interval
     paper = "the harm to them that the paper observed"
     told = "shows" if high < 0 else "does not show" if low > 0 else "cannot be told"
@@ -94,18 +95,7 @@ def _gains(matrix: AccuracyMatrix) -> np.ndarray | None:
 
 def _map(values: np.ndarray, rows: list[str], columns: list[str], most: float, form: str = "{:+.0f}") -> Figure:
     figure, (panel,) = new_figure(1.3 + 0.36 * len(rows), width=2.2 + 0.6 * len(columns))
-    low = -most if most > 1 else 0.0
-    panel.imshow(np.ma.masked_invalid(values), cmap="PuOr" if most > 1 else "Blues", vmin=low, vmax=most, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            dark = abs(value) > 0.6 * most
-            text = form.format(value).replace("-", "−")
-            panel.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "#222222")
-    panel.grid(visible=False)
-    panel.set_xticks(range(len(columns)), columns, rotation=35, ha="left", rotation_mode="anchor")
-    panel.xaxis.tick_top()
-    panel.set_yticks(range(len(rows)), rows)
-    panel.tick_params(length=0)
+    draw_grid(panel, values, rows, columns, most, form=form, signed=most > 1)
     return figure
 
 
@@ -138,12 +128,8 @@ def space_figures(bench: Workbench, tasks: tuple[str, ...]) -> list[Drawn]:
             "rank of input embeddings",
         )
     ]
-    shares = np.array(
-        [
-            [_inside(statistics[task], subspace.leading(statistics["pretraining"], energy)) for energy in ENERGIES]
-            for task in tasks
-        ]
-    )
+    pretrained = [subspace.leading(statistics["pretraining"], energy) for energy in ENERGIES]
+    shares = np.array([[_inside(statistics[task], space) for space in pretrained] for task in tasks])
     least, most = 100 * shares[:, -1].min(), 100 * shares[:, -1].max()
     found.append(
         Drawn(

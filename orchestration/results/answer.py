@@ -10,7 +10,7 @@ from mcit_core.methods import REFERENCES
 from mcit_core.metrics import CATALOGUE
 from orchestration.keep.tables import Row, text_in
 from orchestration.results.comparisons import Comparison, compare
-from orchestration.results.estimates import Estimate, estimate, estimate_units
+from orchestration.results.estimates import estimate, estimate_units
 from orchestration.results.reading import Results, finished
 from orchestration.results.settings import Setting, SettingSummary, estimate_rows, rows_by_setting
 from orchestration.results.verdicts import TOLD, UNCLEAR, in_words, plural, verdict, what_would_tell
@@ -26,9 +26,9 @@ USUAL = Wish("average_accuracy")
 Line = tuple[str, str]
 
 
-def answer(results: Results, wish: Wish = USUAL) -> list[Line]:
-    """The lines; those of the choice only where a setting can be picked."""
-    found = pick(results.trials, results.axes, wish, results.design)
+def answer(results: Results, wish: Wish = USUAL, found: Picked | None = None) -> list[Line]:
+    """The lines; those of the choice only where a setting can be picked. found: what the wish picks, where known."""
+    found = found or pick(results.trials, results.axes, wish, results.design)
     lines = [("asked", _question(results))]
     if found.kept:
         lines += _chosen(results, wish, found)
@@ -143,12 +143,8 @@ def _measured(results: Results, rows: list[Row], names: tuple[str, ...]) -> str:
 def _difference(one: Comparison) -> str:
     judged = verdict(one.metric, one.difference, one.p_holm)
     p = "" if one.p_holm is None or judged not in TOLD else f", p = {one.p_holm:.2g} among all comparisons"
-    alone = ", though told from zero by itself" if judged == UNCLEAR and _leaves_zero_out(one.difference) else ""
+    alone = ", though told from zero by itself" if judged == UNCLEAR and one.difference.leaves_zero_out else ""
     return f"{CATALOGUE[one.metric].title} {in_words(one.metric, one.difference)}{p}: {judged}{alone}"
-
-
-def _leaves_zero_out(difference: Estimate) -> bool:
-    return difference.interval is not None and not difference.interval[0] <= 0 <= difference.interval[1]
 
 
 def _how_sure(found: Picked) -> str:
@@ -184,7 +180,7 @@ def _surer(results: Results, wish: Wish, found: Picked, compared: list[Compariso
     if (
         first is not None
         and verdict(first.metric, first.difference, first.p_holm) not in TOLD
-        and not _leaves_zero_out(first.difference)
+        and not first.difference.leaves_zero_out
     ):
         words = what_would_tell(first.difference)
         return f"against sequential, {words}" if words else ""
@@ -202,7 +198,7 @@ def _surer(results: Results, wish: Wish, found: Picked, compared: list[Compariso
         },
         results.design,
     )
-    if CATALOGUE[wish.objective].unit != "percent" or _leaves_zero_out(gap):
+    if CATALOGUE[wish.objective].unit != "percent" or gap.leaves_zero_out:
         return ""
     words = what_would_tell(gap)
     return f"against the runner-up, {words}" if words else ""

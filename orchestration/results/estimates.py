@@ -79,6 +79,11 @@ class Estimate:
         return None if self.mean is None or half is None else (self.mean - half, self.mean + half)
 
     @property
+    def leaves_zero_out(self) -> bool:
+        """Whether the interval is on one side of zero."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+    @property
     def p(self) -> float | None:
         """Two-sided, of the t that belongs to the interval. Without any variation it is 1 (all zero) or undefined."""
         if self.mean is None or self.error is None:

@@ -14,7 +14,7 @@ from mcit_core.methods import REFERENCES
 from orchestration.keep.tables import Row, text_in
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.sweep_file import load_spec
-from orchestration.plan.trials import Trial, applies, make_trials, tuner_settings
+from orchestration.plan.trials import Trial, applies, field_of, make_trials, tuner_settings
 from orchestration.results.reading import Results, plain_value, read_results
 
 
@@ -148,10 +148,7 @@ def _value(trial: Trial, path: str) -> Value:
         return trial.settings[path]
     if trial.method in REFERENCES and not applies(path, trial.experiment):
         return None
-    value: Value = trial.experiment.model_dump(mode="json")
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+    return field_of(trial.experiment, path)
 
 
 def _row(row: Row, run: _Run, axes: dict[str, list[Value]]) -> Row:

@@ -65,6 +65,12 @@ class Results:
         return {name for stages in self.stages.values() for stage in stages for name in stage.metrics}
 
 
+def check_run(folder: Path) -> None:
+    """Raises FileNotFoundError where a folder is no RUN."""
+    if not (folder / "trials.parquet").exists():
+        raise FileNotFoundError(f"{folder} is no RUN: it has no trials.parquet")
+
+
 def read_sweep(run_dir: Path) -> dict[str, JsonValue]:
     """What a RUN's sweep.yaml says, unchecked; empty where it is not there. Raises ValueError for a damaged one."""
     path = run_dir / "sweep.yaml"
@@ -104,16 +110,21 @@ def plain_value(value: JsonValue) -> JsonValue:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
+def damaged(path: Path, error: Exception) -> ValueError:
+    """What to say of a table of a RUN that cannot be read."""
+    return ValueError(
+        f"{path} is damaged ({' '.join(str(error).split())[:200]}); "
+        f"`python -m orchestration.track {path.parent}` writes it anew from the journal"
+    )
+
+
 def _rows(path: Path) -> list[Row]:
     try:
         return read_rows(path)
     except FileNotFoundError:
         return []
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged ({' '.join(str(error).split())[:200]}); "
-            f"`python -m orchestration.track {path.parent}` writes it anew from the journal"
-        ) from error
+        raise damaged(path, error) from error
 
 
 def finished(trials: Iterable[Row]) -> list[Row]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from orchestration.keep.tables import ACCURACY_SCHEMA, STAGES_SCHEMA, STEPS_SCHEMA, TOGETHER
 from orchestration.results.columns import Table
+from orchestration.results.reading import check_run, damaged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +58,7 @@ def load(run: Path | str) -> Tables:
     """The tables of a RUN folder; one that is not there is empty. Raises FileNotFoundError where the folder is no RUN,
     and ValueError for a damaged file."""
     folder = Path(run)
-    if not (folder / "trials.parquet").exists():
-        raise FileNotFoundError(f"{folder} is no RUN: it has no trials.parquet")
+    check_run(folder)
     for _ in range(ATTEMPTS):
         found = {name: _read(folder / f"{name}.parquet", EMPTY.get(name)) for name in NAMES}
         marks = {
@@ -80,7 +80,4 @@ def _read(path: Path, schema: pa.Schema | None) -> pa.Table:
     try:
         return pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged ({' '.join(str(error).split())[:200]}); "
-            f"`python -m orchestration.track {path.parent}` writes it anew from the journal"
-        ) from error
+        raise damaged(path, error) from error

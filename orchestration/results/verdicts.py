@@ -51,7 +51,7 @@ def what_would_tell(difference: Estimate) -> str:
         return ""
     if difference.spread is None:
         return "two more seeds would give an interval"
-    if difference.interval is not None and not difference.interval[0] <= 0 <= difference.interval[1]:
+    if difference.leaves_zero_out:
         return "this is told from zero by itself, but not among all that is compared"
     more = max(1, more_seeds(abs(difference.mean), difference.spread, difference.n))
     points = 100 * abs(difference.mean)

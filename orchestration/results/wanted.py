@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from mcit_core.metrics import CATALOGUE, METRICS, reason_undefined
 from mcit_core.registry import near
 from orchestration.keep.tables import Row
-from orchestration.results.comparisons import baseline_of, paired_values
-from orchestration.results.estimates import LISTED, Design, Estimate, Unit, estimate_units
+from orchestration.results.choosing import leave_seeds_out, seeds_of
+from orchestration.results.estimates import LISTED, Design, Estimate
 from orchestration.results.reading import finished
 from orchestration.results.settings import Setting, SettingSummary, candidates, rows_by_setting
 
@@ -101,21 +101,16 @@ def pick(trials: Sequence[Row], axes: Collection[str], wish: Wish, design: Desig
         for setting, found in every.items()
         if not setting.is_reference and setting not in competing
     }
-    # who does not compete does not without a seed either, though it may be the one that it lacks
-    entered = [row for setting in rows if setting.is_reference or setting in competing for row in rows[setting]]
-    seeds = dict.fromkeys(row["seed"] for setting in competing for row in rows[setting])
     halved = any(row["status"] == "STOPPED" for row in trials)
+    held_out = Estimate()
     times: dict[Setting | None, int] = {}
-    units: dict[Unit, float] = {}
-    for seed in seeds if kept and len(seeds) > 1 and len(competing) > 1 and not halved else ():
-        others, _ = _sorted([row for row in entered if row["seed"] != seed], axes, wish, design)
-        chosen = others[0].setting if others else None
-        times[chosen] = times.get(chosen, 0) + 1
-        against = baseline_of(chosen, rows) if chosen else None
-        if chosen and against:
-            mine, theirs = ([row for row in rows[one] if row["seed"] == seed] for one in (chosen, against))
-            units |= paired_values(mine, theirs, "average_accuracy")
-    return Picked(kept, left_out, absent, estimate_units(units, design), times, halved)
+    if kept and len(seeds_of(rows, competing)) > 1 and len(competing) > 1 and not halved:
+
+        def first(others: list[Row]) -> SettingSummary | None:
+            return next(iter(_sorted(others, axes, wish, design)[0]), None)
+
+        held_out, times = leave_seeds_out(rows, competing, first, "average_accuracy", design)
+    return Picked(kept, left_out, absent, held_out, times, halved)
 
 
 def _absence(rows: Sequence[Row], wish: Wish) -> str:

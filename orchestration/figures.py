@@ -12,18 +12,16 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
-
 from mcit_core.yaml_document import SpecError
 from orchestration.keep.files import StorageError, writing
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
-from orchestration.report import drawing, figure_files
+from orchestration.report.blocks import figures_of
+from orchestration.report.charts import Figure, names_of
 from orchestration.report.context import Context
-from orchestration.report.drawing import Drawn, collecting
-from orchestration.report.figure_files import names_of, replace_listed, words, write_figure
+from orchestration.report.figure_files import replace_listed, write_figure
 from orchestration.report.paper import LEFT_OUT, forward_maps, space_figures
-from orchestration.report.sections import SECTIONS
+from orchestration.report.sections import sections
 from orchestration.results.reading import Results, check_run, read_results
 
 
@@ -58,28 +56,24 @@ def write_figures(run: Path, spaces: bool = False) -> list[str]:
     check_run(run)
     results = read_results(run)
     context = Context.of(results)
-    said = []
-    with mpl.rc_context({**drawing.LOOK, **figure_files.LOOK}):
-        with collecting() as drawn:
-            for section in SECTIONS:
-                section(context)
-        drawn += forward_maps(context)
-        found, why = _spaces(run, results, spaces) if drawn else ([], "")
-        drawn += found
-        if not drawn:
-            raise ValueError(f"{run}: no trial has finished, so there is nothing to draw")
-        folder = run / "figures"
-        with writing(folder):
-            folder.mkdir(exist_ok=True)
-            captions = {name: words(one.caption) for name, one in zip(names_of(drawn), drawn, strict=True)}
-            replace_listed(folder, captions)
-            for name, one in zip(captions, drawn, strict=True):
-                write_figure(folder, name, one.figure)
-                said.append(f"{folder / name}: {captions[name]}")
+    figures = [figure for _, blocks in sections(context) for figure in figures_of(blocks)]
+    figures += forward_maps(context)
+    found, why = _spaces(run, results, spaces) if figures else ([], "")
+    figures += found
+    if not figures:
+        raise ValueError(f"{run}: no trial has finished, so there is nothing to draw")
+    folder = run / "figures"
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        captions = {name: one.caption for name, one in zip(names_of(figures), figures, strict=True)}
+        replace_listed(folder, captions)
+        for name, one in zip(captions, figures, strict=True):
+            write_figure(folder, name, one)
+    said = [f"{folder / name}: {caption}" for name, caption in captions.items()]
     return [*said, *filter(None, [why]), LEFT_OUT]
 
 
-def _spaces(run: Path, results: Results, anyway: bool) -> tuple[list[Drawn], str]:
+def _spaces(run: Path, results: Results, anyway: bool) -> tuple[list[Figure], str]:
     """The figures on input embeddings, and why there are none."""
     missing = "not made: the spaces of the tasks' input embeddings"
     if results.imported:

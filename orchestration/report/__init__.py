@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
 from orchestration.report.context import Context
-from orchestration.report.drawing import LOOK
 from orchestration.report.page import render
 from orchestration.report.tables import write_csv, write_latex
 from orchestration.results.reading import Results, read_results
@@ -24,6 +21,5 @@ def write_results(results: Results, folder: Path) -> Path:
     write_csv(context, folder / "tables.csv")
     write_latex(context, folder / "tables.tex")
     path = folder / "report.html"
-    with matplotlib.rc_context(LOOK):
-        path.write_text(render(context), encoding="utf-8")
+    path.write_text(render(context), encoding="utf-8")
     return path

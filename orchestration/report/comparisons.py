@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import html
-
-from matplotlib.axes import Axes
-
 from orchestration.keep.tables import Row, text_in
+from orchestration.report.charts import (
+    Datum,
+    Figure,
+    Panel,
+    Series,
+    Spec,
+    colour,
+    layers,
+    limits,
+    names,
+    only,
+    quantity,
+    room_for,
+    shape,
+    told,
+)
 from orchestration.report.context import Context
-from orchestration.report.drawing import as_html, fit_limits, new_figure, percent
 from orchestration.results.estimates import Estimate, estimate
 from orchestration.results.settings import Setting, estimate_rows
 
@@ -18,7 +29,7 @@ SPENT = ("seconds/train", "seconds/evaluate")
 Place = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
 
 
-def pareto_figure(context: Context) -> str | None:
+def pareto_figure(context: Context) -> Figure | None:
     """Average accuracy against forgetting; the settings that no other beats in both are joined."""
     points = [
         (summary.setting, summary.metric("forgetting"), summary.metric("average_accuracy"))
@@ -29,55 +40,74 @@ def pareto_figure(context: Context) -> str | None:
         return None
     references = [point for point in points if point[0].is_reference][:MOST_REFERENCES]
     shown = [point for point in points if not point[0].is_reference][: MOST_SETTINGS - len(references)] + references
-    figure, (panel,) = new_figure(max(4.6, 1.2 + 0.24 * len(shown)))
-    for number, point in enumerate(shown, start=1):
-        _point(context, panel, number, point)
-    front = _front([(100 * (x.mean or 0.0), 100 * (y.mean or 0.0)) for _, x, y in shown])
-    panel.plot([x for x, _ in front], [y for _, y in front], color="#bbbbbb", linewidth=1.2, zorder=1)
-    cut = fit_limits(panel, percent([y.mean for _, _, y in shown]), [y for _, _, y in shown])
-    cut |= fit_limits(panel, percent([x.mean for _, x, _ in shown]), [x for _, x, _ in shown], vertical=False)
-    panel.set_xlabel("forgetting, points (further left is better)")
-    panel.set_ylabel("average accuracy, per cent (further up is better)")
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", fontsize=9, frameon=False)
+    front = _front([(100 * (x.mean or 0.0), 100 * (y.mean or 0.0)) for _, x, y in points])
+    rows: list[Datum] = [_point(context, point) for point in points]
+    rows += [{"kind": "front", "forgetting": x, "accuracy": y} for x, y in front]
+    across, cut_x = limits([100 * (x.mean or 0.0) for _, x, _ in shown], [x for _, x, _ in shown])
+    up, cut_y = limits([100 * (y.mean or 0.0) for _, _, y in shown], [y for _, _, y in shown])
+    x = quantity("forgetting", "forgetting, points (left is better)", across)
+    y = quantity("accuracy", "average accuracy, per cent (up is better)", up)
+    tooltip = told(setting="setting", accuracy="average accuracy|.2f", forgetting="forgetting|.2f", n="seeds")
+    spread: Spec = {"mark": {"type": "rule", "strokeWidth": 1.2, "opacity": 0.75, "clip": True}}
+    seen: Spec = {"color": colour("setting"), "tooltip": tooltip}
+    spec = layers(
+        {
+            "transform": only("front"),
+            "mark": {"type": "line", "color": "@soft", "strokeWidth": 1, "clip": True, "tooltip": False},
+            "encoding": {"x": x, "y": y},
+        },
+        {
+            **spread,
+            "transform": [*only("setting"), {"filter": "isValid(datum.forgetting_low)"}],
+            "encoding": {**seen, "x": {**x, "field": "forgetting_low"}, "x2": {"field": "forgetting_high"}, "y": y},
+        },
+        {
+            **spread,
+            "transform": [*only("setting"), {"filter": "isValid(datum.accuracy_low)"}],
+            "encoding": {**seen, "y": {**y, "field": "accuracy_low"}, "y2": {"field": "accuracy_high"}, "x": x},
+        },
+        {
+            "transform": only("setting"),
+            "mark": {"type": "point", "filled": True, "size": 80, "clip": True},
+            "encoding": {"x": x, "y": y, **seen, "shape": shape("setting")},
+        },
+        height=420,
+        zoom=["x", "y"],
+    )
     caption = "Means, from three seeds on with 95 % intervals, which say how much of the differences may be chance."
     caption += (
-        " The grey line joins the settings that no other one beats in both."
+        " The thin line joins the settings that no other one beats in both."
         if len(front) > 1
-        else (" One setting is best in both." if len(shown) > 1 else "")
+        else (" One setting is best in both." if len(points) > 1 else "")
     )
-    caption += " Some intervals are cut at the panel's edge." if cut else ""
+    caption += " Some intervals are cut at the panel's edge." if cut_x or cut_y else ""
     left = len(points) - len(shown)
-    caption += f" The best on validation rows are drawn, and references; {left} settings are not." if left else ""
-    return as_html(figure, caption, "Average accuracy against forgetting")
+    caption += f" The best on validation rows are drawn at first, and references; {left} settings are not." * bool(left)
+    return Figure(
+        "Average accuracy against forgetting",
+        caption,
+        [Panel("", spec, rows)],
+        [context.styles[setting] for setting, _, _ in points],
+        picked=frozenset(context.label(setting) for setting, _, _ in shown),
+        columns=1,
+    )
 
 
-def _point(context: Context, panel: Axes, number: int, point: Place) -> None:
+def _point(context: Context, point: Place) -> Datum:
     setting, x, y = point
-    style = context.styles[setting]
-    centre = (100 * (x.mean or 0.0), 100 * (y.mean or 0.0))
-    panel.errorbar(
-        *centre,
-        xerr=100 * (x.half_width or 0.0),
-        yerr=100 * (y.half_width or 0.0),
-        color=style.colour,
-        marker=style.marker,
-        linestyle="none",
-        elinewidth=0.7,
-        capsize=2,
-        alpha=0.9,
-        zorder=3,
-        label=f"{number}  {context.label(setting)}",
-    )
-    panel.annotate(
-        str(number),
-        centre,
-        xytext=(5, 5),
-        textcoords="offset points",
-        fontsize=9,
-        fontweight="bold",
-        color=style.colour,
-        zorder=4,
-    )
+    bounds: dict[str, float | None] = {}
+    for name, found in (("forgetting", x), ("accuracy", y)):
+        low, high = found.interval or (None, None)
+        bounds[f"{name}_low"] = None if low is None else 100 * low
+        bounds[f"{name}_high"] = None if high is None else 100 * high
+    return {
+        "kind": "setting",
+        "setting": context.label(setting),
+        "forgetting": 100 * (x.mean or 0.0),
+        "accuracy": 100 * (y.mean or 0.0),
+        **bounds,
+        "n": y.n,
+    }
 
 
 def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -89,40 +119,74 @@ def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def order_figure(context: Context) -> str | None:
+def order_figure(context: Context) -> Figure | None:
     """Average accuracy of every setting under every order."""
     orders = context.results.orders
-    settings = [setting for setting in context.pick(8) if context.rows(setting)]
+    settings = [setting for setting in context.settings if context.rows(setting)]
     if len(orders) < 2 or not settings:
         return None
-    figure, (panel,) = new_figure(max(3.2, 0.9 + 0.5 * len(orders)))
+    picked = [setting for setting in context.pick(8) if context.rows(setting)]
+    rows: list[Datum] = []
     centres: list[float] = []
     shown: list[Estimate] = []
-    for i, setting in enumerate(settings):
-        style = context.styles[setting]
-        found = [estimate_rows(context.rows(setting, order), "average_accuracy") for order in orders]
-        drawn = [(n + 0.07 * (i - len(settings) / 2), e) for n, e in enumerate(found) if e.mean is not None]
-        panel.errorbar(
-            percent([e.mean for _, e in drawn]),
-            [y for y, _ in drawn],
-            xerr=[100 * (e.half_width or 0.0) for _, e in drawn],
-            color=style.colour,
-            marker=style.marker,
-            linestyle="none",
-            capsize=2,
-            elinewidth=1,
-            label=context.label(setting),
-        )
-        centres += percent([e.mean for _, e in drawn])
-        shown += [e for _, e in drawn]
-    cut = fit_limits(panel, centres, shown, vertical=False)
-    panel.set_yticks(range(len(orders)), [f"order {n}" for n in range(1, len(orders) + 1)])
-    panel.invert_yaxis()
-    panel.set_xlabel("average accuracy, per cent")
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    for setting in settings:
+        for number, order in enumerate(orders, start=1):
+            found = estimate_rows(context.rows(setting, order), "average_accuracy")
+            if found.mean is None:
+                continue
+            low, high = found.interval or (None, None)
+            rows.append(
+                {
+                    "setting": context.label(setting),
+                    "order": f"order {number}",
+                    "accuracy": 100 * found.mean,
+                    "low": None if low is None else 100 * low,
+                    "high": None if high is None else 100 * high,
+                    "n": found.n,
+                }
+            )
+            if setting in picked:
+                centres.append(100 * found.mean)
+                shown.append(found)
+    ends, cut = limits(centres, shown)
+    x = quantity("accuracy", "average accuracy, per cent", ends)
+    place = {"y": names("order"), "yOffset": {"field": "setting", "type": "nominal", "sort": None}}
+    tooltip = told(setting="setting", order="order", accuracy="average accuracy|.2f", n="seeds")
+    spec = layers(
+        {
+            "mark": {"type": "point", "filled": True, "size": 50, "clip": True},
+            "encoding": {
+                "x": x,
+                **place,
+                "color": colour("setting"),
+                "shape": shape("setting"),
+                "tooltip": tooltip,
+            },
+        },
+        {
+            "transform": [{"filter": "isValid(datum.low)"}],
+            "mark": {"type": "rule", "strokeWidth": 1.2, "clip": True},
+            "encoding": {
+                "x": {**x, "field": "low"},
+                "x2": {"field": "high"},
+                **place,
+                "color": colour("setting"),
+                "tooltip": tooltip,
+            },
+        },
+        height={"step": 9, "for": "offset"},
+        zoom=["x"],
+    )
     caption = "Means over the seeds, from three on with 95 % intervals."
     caption += " Some intervals are cut at the panel's edge." if cut else ""
-    return as_html(figure, f"{caption} {html.escape(order_words(context, settings))}", "Average accuracy by order")
+    return Figure(
+        "Average accuracy by order",
+        f"{caption} {order_words(context, picked)}",
+        [Panel("", spec, rows)],
+        [context.styles[setting] for setting in settings],
+        picked=frozenset(map(context.label, picked)),
+        columns=1,
+    )
 
 
 def order_words(context: Context, settings: list[Setting]) -> str:
@@ -143,7 +207,7 @@ def order_words(context: Context, settings: list[Setting]) -> str:
     return text + f"; between seeds of one order the standard deviation is {100 * spread:.1f} points."
 
 
-def time_figure(context: Context) -> str | None:
+def time_figure(context: Context) -> Figure | None:
     """Seconds of a trial spent training and evaluating: of the CPU where all have them, else by the clock."""
     rows = [(row, context.results.stages.get(text_in(row, "trial"), [])) for row in context.results.finished]
     cpu = all(
@@ -160,26 +224,50 @@ def time_figure(context: Context) -> str | None:
             seconds = [stage.metrics[measured] for stage in stages if measured in stage.metrics]
             if seconds:
                 spent.setdefault((context.setting_of(row), name), []).append(sum(seconds))
-    settings = [s for s in context.settings if any(setting == s for setting, _ in spent)][:MOST_SETTINGS]
+    settings = [one.setting for one in context.ranked if any(setting == one.setting for setting, _ in spent)]
     if not settings:
         return None
-    figure, (panel,) = new_figure(1.2 + 0.3 * len(settings))
-    left = [0.0] * len(settings)
-    for name, colour in zip(SPENT, ("#0072B2", "#E69F00"), strict=True):
-        widths = [estimate(spent.get((setting, name), [])).mean or 0.0 for setting in settings]
-        panel.barh(range(len(settings)), widths, left=left, color=colour, label=name.split("/")[1], height=0.65)
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-    panel.set_yticks(range(len(settings)), [context.label(setting) for setting in settings])
-    panel.invert_yaxis()
-    panel.grid(visible=False, axis="y")
-    panel.set_xlabel(f"{'CPU ' if cpu else ''}seconds per trial, summed over its stages")
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    found: list[Datum] = [
+        {
+            "setting": context.label(setting),
+            "on": name.split("/")[1],
+            "seconds": estimate(spent.get((setting, name), [])).mean or 0.0,
+        }
+        for setting in settings
+        for name in SPENT
+    ]
+    spec = layers(
+        {
+            "mark": {"type": "bar", "height": 15},
+            "encoding": {
+                "x": {
+                    "field": "seconds",
+                    "type": "quantitative",
+                    "title": f"{'CPU ' if cpu else ''}seconds per trial, summed over its stages",
+                },
+                "y": names("setting", axis={"grid": False}),
+                "color": colour("on"),
+                "tooltip": told(setting="setting", on="spent on", seconds="seconds|.1f"),
+            },
+        },
+        height={"step": 22},
+    )
     caption = "Mean over finished trials. A stage taken from the store counts with the seconds recorded for it. " + (
         "CPU seconds are those of the worker's own threads; a GPU's are not in them."
         if cpu
         else "Seconds are by the clock, on a machine that trials share: no measure of a method's cost."
     )
-    return as_html(figure, caption, "Seconds per trial")
+    labels = [context.label(setting) for setting in settings]
+    references = [context.label(one) for one in settings if one.is_reference]
+    return Figure(
+        "Seconds per trial",
+        caption,
+        [Panel("", spec, found, room_for(labels) + 220)],
+        [Series("train", "#0072B2"), Series("evaluate", "#E69F00")],
+        key="on",
+        picked=frozenset([*labels[:MOST_SETTINGS], *references]),
+        columns=1,
+    )
 
 
 def rows_by_order(context: Context, setting: Setting) -> dict[str, list[Row]]:

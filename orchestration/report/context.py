@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from matplotlib import colormaps
 from pydantic import JsonValue
 
 from orchestration.keep.tables import Row
+from orchestration.report.charts import CROSSED, Series
 from orchestration.results.choosing import Choice, choice
 from orchestration.results.comparisons import Compared, compare
 from orchestration.results.estimates import Estimate
@@ -28,26 +28,19 @@ from orchestration.results.settings import (
 )
 from orchestration.results.words import setting_label
 
-#: Okabe and Ito's colours, told apart by colour-blind readers; black and grey are kept for the references
+#: Okabe and Ito's colours, told apart by colour-blind readers; grey and the page's ink are kept for the references
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "D", "^", "v", "P")
-#: dashes as matplotlib takes them: a name, or an offset and lengths
-Dashes = str | tuple[float, tuple[float, ...]]
-REFERENCE_STYLE: dict[str, tuple[str, Dashes]] = {
-    "sequential": ("#222222", (0, (5, 2))),
-    "direct": ("#777777", (0, (1, 1.5))),
-    "multitask": ("#555555", (0, (3, 1, 1, 1, 1, 1))),
-    "zero_shot": ("#999999", (0, (5, 2, 1, 2))),
-    "majority": ("#bbbbbb", (0, (1, 3))),
-    "blind": ("#aaaaaa", (0, (3, 3))),
+SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
+#: viridis at nine places, without its brightest end
+ORDERED = ("#7ad151", "#4ac16d", "#22a884", "#1f958b", "#2a788e", "#355f8d", "#414487", "#472d7b", "#440154")
+REFERENCE_STYLE: dict[str, tuple[str, tuple[float, ...]]] = {
+    "sequential": ("@ink", (5, 2)),
+    "direct": ("#888888", (1, 2)),
+    "multitask": ("@soft", (4, 2, 1, 2, 1, 2)),
+    "zero_shot": ("#9a9a9a", (6, 3, 1, 3)),
+    "majority": ("#a8a8a8", (1, 4)),
+    "blind": ("#999999", (3, 3)),
 }
-
-
-@dataclass(frozen=True)
-class Style:
-    colour: str
-    marker: str
-    line: Dashes = "-"
 
 
 @dataclass(frozen=True)
@@ -55,14 +48,16 @@ class Context:
     results: Results
     summaries: list[SettingSummary]
     chosen: Setting | None
-    styles: dict[Setting, Style]
 
     @classmethod
     def of(cls, results: Results) -> Context:
         summaries = settings_summary(results.trials, results.axes, results.design)
         best = best_setting(results.trials, results.axes, results.design)
-        settings = [summary.setting for summary in summaries]
-        return cls(results, summaries, best.setting if best else None, _styles(settings))
+        return cls(results, summaries, best.setting if best else None)
+
+    @cached_property
+    def styles(self) -> dict[Setting, Series]:
+        return _styles(self.settings, self.label)
 
     @property
     def settings(self) -> list[Setting]:
@@ -166,19 +161,18 @@ class Context:
         return studied + first
 
 
-def _styles(settings: list[Setting]) -> dict[Setting, Style]:
+def _styles(settings: list[Setting], label: Callable[[Setting], str]) -> dict[Setting, Series]:
     """Neighbouring settings get neighbouring colours where there are too many for a palette of distinct ones."""
     studied = [setting for setting in settings if not setting.is_reference]
     ordered = len(studied) > len(PALETTE) or (len(studied) > 1 and _vary_in_one_number(studied))
     styles = {}
     for i, setting in enumerate(studied):
-        share = i / max(1, len(studied) - 1)
-        colour = _hex(colormaps["viridis"](0.85 * (1 - share))) if ordered else PALETTE[i]
-        styles[setting] = Style(colour, MARKERS[i % len(MARKERS)])
+        shade = _between(ORDERED, i / max(1, len(studied) - 1)) if ordered else PALETTE[i]
+        styles[setting] = Series(label(setting), shade, SHAPES[i % len(SHAPES)])
     for setting in settings:
         if setting.is_reference:
-            colour, line = REFERENCE_STYLE[setting.method]
-            styles[setting] = Style(colour, "x", line)
+            colour, dash = REFERENCE_STYLE[setting.method]
+            styles[setting] = Series(label(setting), colour, CROSSED, dash)
     return styles
 
 
@@ -187,5 +181,10 @@ def _vary_in_one_number(settings: list[Setting]) -> bool:
     return one_axis and all(is_number(value) for setting in settings for _, value in setting.values)
 
 
-def _hex(colour: Sequence[float]) -> str:
-    return "#" + "".join(f"{round(255 * part):02x}" for part in colour[:3])
+def _between(colours: Sequence[str], share: float) -> str:
+    """The colour at a share of the way through some."""
+    place = share * (len(colours) - 1)
+    low = min(int(place), len(colours) - 2)
+    parts = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in (colours[low], colours[low + 1])]
+    mixed = (round(a + (b - a) * (place - low)) for a, b in zip(*parts, strict=True))
+    return "#" + "".join(f"{part:02x}" for part in mixed)

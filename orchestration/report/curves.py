@@ -1,64 +1,67 @@
-"""The headline metrics along one axis of the sweep: curves for numbers, dots for names."""
+"""Every metric along one axis of the sweep: curves for numbers, dots for names."""
 
 from __future__ import annotations
 
-import html
-
-from matplotlib.axes import Axes
 from pydantic import JsonValue
 
 from mcit_core.methods import REFERENCES
 from mcit_core.metrics import headline_names
 from orchestration.keep.tables import Row, text_in
-from orchestration.report.context import MARKERS, PALETTE, REFERENCE_STYLE, Context, Style
-from orchestration.report.drawing import (
-    as_html,
-    draw_estimates,
-    draw_trials,
-    fit_limits,
-    legend_below,
-    new_figure,
-    percent,
-    say_missing,
+from orchestration.report.charts import (
+    Datum,
+    Figure,
+    Panel,
+    Series,
+    Spec,
+    colour,
+    dash,
+    layers,
+    limits,
+    only,
+    quantity,
+    room_for,
+    shape,
     title,
+    told,
 )
-from orchestration.report.findings import missing_reason
+from orchestration.report.context import PALETTE, REFERENCE_STYLE, SHAPES, Context
 from orchestration.results.comparisons import baseline_of
 from orchestration.results.estimates import Estimate, present
 from orchestration.results.settings import setting_axes
-from orchestration.results.words import format_value, short_axis_names
+from orchestration.results.words import format_value, short_axis_names, summary_metrics
 
-Group = tuple[str, Style, list[Row]]
+Group = tuple[Series, list[Row]]
 
 
-def axis_figures(context: Context) -> list[str]:
+def axis_figures(context: Context) -> list[Figure]:
     """One figure an axis."""
     return [_axis_figure(context, axis) for axis in (*context.numeric_axes(), *context.categorical_axes())]
 
 
-def _axis_figure(context: Context, axis: str) -> str:
+def _axis_figure(context: Context, axis: str) -> Figure:
     groups, pooled = _groups(context, axis)
-    metrics = headline_names()
-    rows = -(-len(metrics) // 2)
-    figure, panels = new_figure(3.6 * rows, rows, 2)
-    for panel in panels[len(metrics) :]:
-        panel.set_axis_off()
-    cut = False
-    for panel, metric in zip(panels, metrics, strict=False):
-        if any(present([row.get(metric)]) for _, _, rows in groups for row in rows):
-            cut |= _panel(context, panel, groups, metric, axis)
-        else:
-            say_missing(panel, missing_reason(context, metric))
-        panel.set_title(title(metric))
-    legend_below(figure, panels)
+    metrics = [metric.name for metric in summary_metrics(context.summaries) if metric.unit == "percent"]
+    panels, cut = [], False
+    for metric in metrics:
+        panel, here = _panel(context, groups, metric, axis)
+        panels.append(panel)
+        cut |= here and panel.shown
     notes = [
-        f"<b>{html.escape(axis)}.</b> Means in per cent, from three seeds on with 95 % intervals.",
+        f"{axis}. Means in per cent, from three seeds on with 95 % intervals.",
         "Faint dots are single trials.",
         "Values are evenly spaced along the axis, whatever their distance." if axis in context.numeric_axes() else "",
-        f"Averaged over {html.escape(', '.join(pooled))} within each seed and order." if pooled else "",
+        f"Averaged over {', '.join(pooled)} within each seed and order." if pooled else "",
         "Some intervals reach beyond their panel and are cut at its edge." if cut else "",
     ]
-    return as_html(figure, " ".join(note for note in notes if note), f"Headline metrics along {axis}")
+    references = [Series(name, *REFERENCE_STYLE[name][:1], dash=REFERENCE_STYLE[name][1]) for name in REFERENCES]
+    return Figure(
+        f"Headline metrics along {axis}",
+        " ".join(note for note in notes if note),
+        panels,
+        [*(series for series, _ in groups), *references],
+        key="series",
+        picker="metric",
+    )
 
 
 def _groups(context: Context, axis: str) -> tuple[list[Group], list[str]]:
@@ -72,72 +75,136 @@ def _groups(context: Context, axis: str) -> tuple[list[Group], list[str]]:
             combinations.setdefault((method, tuple(row.get(name) for name in others)), []).append(row)
     if len(combinations) > len(PALETTE):
         rows = [row for group in combinations.values() for row in group]
-        return [("all settings", Style(PALETTE[0], MARKERS[0]), rows)], others
+        return [(Series("all settings", PALETTE[0]), rows)], others
     groups = []
     for i, ((method, rest), rows) in enumerate(combinations.items()):
         words = [f"{short[name]} {format_value(value)}" for name, value in zip(others, rest, strict=True)]
         label = ", ".join([method, *words] if len(context.methods) > 1 and method else words) or method or "mean"
-        groups.append((label, Style(PALETTE[i], MARKERS[i]), rows))
+        groups.append((Series(label, PALETTE[i], SHAPES[i]), rows))
     return groups, []
 
 
-def _panel(context: Context, panel: Axes, groups: list[Group], metric: str, axis: str) -> bool:
-    """Draw one metric; True where an interval had to be cut."""
+def _panel(context: Context, groups: list[Group], metric: str, axis: str) -> tuple[Panel, bool]:
+    """And whether an interval is cut."""
     values = context.axis_values(axis)
-    numeric = axis in context.numeric_axes()
+    rows: list[Datum] = []
     shown: list[Estimate] = []
-    centres: list[float] = []
-    for i, (label, style, rows) in enumerate(groups):
-        shift = 0.08 * (i - (len(groups) - 1) / 2)
-        line = style if numeric else Style(style.colour, style.marker, "none")
-        found = []
-        for position, value in enumerate(values):
-            here = [row for row in rows if row.get(axis) == value]
-            draw_trials(panel, position + shift, here, metric, style.colour)
-            centres += percent(present(row.get(metric) for row in here))
-            found.append(context.estimate(here, metric))
-        draw_estimates(panel, [position + shift for position in range(len(values))], found, line, label)
-        shown += found
-    centres += _references(context, panel, metric, axis)
-    names = [format_value(value) for value in values]
-    crowded = sum(map(len, names)) > 60
-    if crowded:
-        panel.set_xticks(range(len(values)), names, rotation=60, ha="right", rotation_mode="anchor")
-    else:
-        panel.set_xticks(range(len(values)), names)
-    panel.set_xlim(-0.4, len(values) - 0.6)
-    panel.set_xlabel(axis)
-    panel.set_ylabel("per cent" if metric == "average_accuracy" else "points")
-    return fit_limits(panel, centres, shown)
+    for series, trials in groups:
+        for value in values:
+            here = [row for row in trials if row.get(axis) == value]
+            found = context.estimate(here, metric)
+            shown.append(found)
+            rows += [
+                {"kind": "trial", "series": series.label, "x": format_value(value), "y": 100 * one}
+                for one in present(row.get(metric) for row in here)
+            ]
+            if found.mean is not None:
+                low, high = found.interval or (None, None)
+                rows.append(
+                    {
+                        "kind": "mean",
+                        "series": series.label,
+                        "x": format_value(value),
+                        "y": 100 * found.mean,
+                        "low": None if low is None else 100 * low,
+                        "high": None if high is None else 100 * high,
+                        "n": found.n,
+                    }
+                )
+    rows += _references(context, metric, axis)
+    ends, cut = limits([y for row in rows if isinstance(y := row["y"], float)], shown)
+    labels = [format_value(value) for value in values]
+    unit = "per cent" if metric.endswith("accuracy") else "points"
+    spec = _spec(axis, labels, quantity("y", unit, ends), len(groups), joined=axis in context.numeric_axes())
+    crowded = sum(map(len, labels)) > 60
+    least = 90 + (24.0 * len(labels) if crowded else room_for(labels) * len(labels) + 16 * len(labels))
+    return Panel(title(metric), spec, rows, max(260, least), shown=metric in headline_names()), cut
 
 
-def _references(context: Context, panel: Axes, metric: str, axis: str) -> list[float]:
-    """References as level lines, or as curves where the axis applies to them; where methods are compared each has the
-    references of its own tuner. Returns the heights drawn."""
+def _spec(axis: str, labels: list[str], y: Spec, groups: int, joined: bool) -> Spec:
+    crowded = sum(map(len, labels)) > 60
+    x = {
+        "field": "x",
+        "type": "ordinal",
+        "title": axis,
+        "scale": {"domain": labels, "type": "point", "padding": 0.4},
+        "axis": {"labelAngle": -50 if crowded else 0, "grid": False},
+    }
+    apart: Spec = {"xOffset": {"field": "series", "scale": {"range": [-4 * (groups - 1), 4 * (groups - 1)]}}}
+    place = {"x": x, **(apart if groups > 1 else {})}
+    tooltip = told(series="series", x=axis, y="mean|.2f", low="95 % from|.2f", high="to|.2f", n="seeds")
+    trial = told(series="series", x=axis, y="one trial|.2f")
+    level = told(series="reference", y="mean|.2f")
+    line = {
+        "transform": only("mean"),
+        "mark": {"type": "line", "strokeWidth": 2, "clip": True},
+        "encoding": {**place, "y": y, "color": colour("series"), "strokeDash": dash("series")},
+    }
+    return layers(
+        *([line] if joined else []),
+        {
+            "transform": only("trial"),
+            "mark": {"type": "circle", "size": 18, "opacity": 0.35, "clip": True},
+            "encoding": {**place, "y": y, "color": colour("series"), "tooltip": trial},
+        },
+        {
+            "transform": [*only("mean"), {"filter": "isValid(datum.low)"}],
+            "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
+            "encoding": {
+                **place,
+                "y": {**y, "field": "low"},
+                "y2": {"field": "high"},
+                "color": colour("series"),
+                "tooltip": tooltip,
+            },
+        },
+        {
+            "transform": only("mean"),
+            "mark": {"type": "point", "filled": True, "size": 55, "clip": True},
+            "encoding": {
+                **place,
+                "y": y,
+                "color": colour("series"),
+                "shape": shape("series"),
+                "tooltip": tooltip,
+            },
+        },
+        {
+            "transform": [*only("reference"), {"filter": "!isValid(datum.x)"}],
+            "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
+            "encoding": {"y": y, "color": colour("series"), "strokeDash": dash("series"), "tooltip": level},
+        },
+        {
+            "transform": [*only("reference"), {"filter": "isValid(datum.x)"}],
+            "mark": {"type": "tick", "thickness": 2, "size": 26, "clip": True, "orient": "horizontal"},
+            "encoding": {"x": x, "y": y, "color": colour("series"), "tooltip": level},
+        },
+        height=230,
+        zoom=["y"],
+    )
+
+
+def _references(context: Context, metric: str, axis: str) -> list[Datum]:
+    """References as level lines, or at every value where the axis applies to them; where methods are compared each has
+    the references of its own tuner."""
     values = context.axis_values(axis)
-    heights: list[float] = []
+    found: list[Datum] = []
     for method in REFERENCES:
         rows = [row for row in context.results.finished if row["method"] == method]
-        colour, dashes = REFERENCE_STYLE[method]
         if axis == "method":
-            levels = [(i, _own_reference(context, str(value), method, metric)) for i, value in enumerate(values)]
-            there = [(i, 100 * level) for i, level in levels if level is not None]
-            if there:
-                places, found_levels = zip(*there, strict=True)
-                left, right = [i - 0.35 for i in places], [i + 0.35 for i in places]
-                panel.hlines(found_levels, left, right, color=colour, linestyle=dashes, linewidth=1.5, label=method)
-                heights += found_levels
+            means = [_own_reference(context, str(value), method, metric) for value in values]
+        elif any(row.get(axis) is not None for row in rows):
+            means = [context.estimate((row for row in rows if row.get(axis) == value), metric).mean for value in values]
+        else:
+            level = context.estimate(rows, metric).mean
+            found += [{"kind": "reference", "series": method, "x": None, "y": 100 * level}] if level is not None else []
             continue
-        if any(row.get(axis) is not None for row in rows):
-            found = [context.estimate((row for row in rows if row.get(axis) == value), metric).mean for value in values]
-            panel.plot(range(len(values)), percent(found), color=colour, linestyle=dashes, linewidth=1.5, label=method)
-            heights += percent(present(found))
-            continue
-        level = context.estimate(rows, metric).mean
-        if level is not None:
-            panel.axhline(100 * level, color=colour, linestyle=dashes, linewidth=1.5, label=method, zorder=1)
-            heights.append(100 * level)
-    return heights
+        found += [
+            {"kind": "reference", "series": method, "x": format_value(value), "y": 100 * mean}
+            for value, mean in zip(values, means, strict=True)
+            if mean is not None
+        ]
+    return found
 
 
 def _own_reference(context: Context, method: str, reference: str, metric: str) -> float | None:

@@ -1,60 +1,48 @@
-"""Every setting's paired difference from `sequential`, with its interval: what a sweep has shown, in one figure."""
+"""The main figure: paired differences from sequential, one line a setting, with their intervals."""
 
 from __future__ import annotations
 
+from mcit_core.metrics import CATALOGUE, headline_names
+from orchestration.report.charts import (
+    ONCE,
+    Datum,
+    Figure,
+    Panel,
+    Series,
+    colour,
+    layers,
+    limits,
+    names,
+    quantity,
+    room_for,
+    told,
+)
 from orchestration.report.context import Context
-from orchestration.report.drawing import as_html, fit_limits, new_figure
 from orchestration.results.comparisons import Comparison
 from orchestration.results.settings import Setting
 from orchestration.results.verdicts import TOLD, verdict
 
-#: settings that are drawn, the best ones on validation rows
+#: settings that are drawn at first, the best ones on validation rows
 MOST = 30
-METRICS = ("average_accuracy", "forgetting")
-WORDS = {"average_accuracy": "average accuracy (right is better)", "forgetting": "forgetting (left is better)"}
-COLOURS = {"better": "#0072B2", "worse": "#D55E00"}
+#: metrics that are shown at first
+FIRST = ("average_accuracy", "forgetting")
+SERIES = (Series("better", "#0072B2"), Series("worse", "#D55E00"), Series("not told", "#888888"))
 
 
-def forest_figure(context: Context) -> str | None:
+def forest_figure(context: Context) -> Figure | None:
     """None where nothing can be compared with sequential."""
     found: dict[tuple[Setting, str], Comparison] = {
         (one.setting, one.metric): one for one in context.compared.with_sequential if one.difference.mean is not None
     }
-    every = [one.setting for one in context.ranked if any((one.setting, name) in found for name in METRICS)]
-    settings = every[:MOST]
-    if not settings:
+    metrics = [name for name in headline_names() if any(metric == name for _, metric in found)]
+    every = [one.setting for one in context.ranked if any((one.setting, name) in found for name in metrics)]
+    if not every:
         return None
-    figure, panels = new_figure(1.1 + 0.27 * len(settings), 1, len(METRICS))
-    cut = False
-    for panel, name in zip(panels, METRICS, strict=True):
-        shown = [found[setting, name].difference for setting in settings if (setting, name) in found]
-        panel.axvline(0, color="#555555", linewidth=1)
-        for place, setting in enumerate(settings):
-            one = found.get((setting, name))
-            if one is None:
-                continue
-            judged = verdict(name, one.difference, one.p_holm)
-            colour = COLOURS.get(judged, "#777777")
-            panel.errorbar(
-                100 * (one.difference.mean or 0.0),
-                place,
-                xerr=100 * (one.difference.half_width or 0.0),
-                label=judged,
-                color=colour,
-                marker="o",
-                markerfacecolor=colour if judged in TOLD else "white",
-                capsize=2.5,
-                elinewidth=1.4,
-                zorder=3,
-            )
-        centres = [100 * (one.mean or 0.0) for one in shown]
-        cut |= fit_limits(panel, [*centres, 0.0], shown, vertical=False)
-        panel.set_ylim(len(settings) - 0.4, -0.6)
-        panel.grid(visible=False, axis="y")
-        panel.set_xlabel(f"{WORDS[name]}, points against sequential")
-        panel.set_yticks(range(len(settings)), [context.label(setting) for setting in settings])
-    for panel in panels[1:]:
-        panel.tick_params(labelleft=False)
+    panels, cut = [], False
+    for metric in metrics:
+        panel, here = _panel(context, metric, [found[one, metric] for one in every if (one, metric) in found])
+        panels.append(panel)
+        cut |= here and panel.shown
     caption = (
         "Means over seeds of the differences between trials of the same seed and order, with 95 % intervals where "
         "there are three seeds. Filled: told from zero among all that this report compares (Holm); hollow: not told. "
@@ -62,4 +50,76 @@ def forest_figure(context: Context) -> str | None:
     )
     caption += f" {MOST} of {len(every)} settings are drawn." if len(every) > MOST else ""
     caption += " Some intervals are cut at the panel's edge." if cut else ""
-    return as_html(figure, caption, "Differences from sequential")
+    picked = frozenset(context.label(setting) for setting in every[:MOST])
+    return Figure("Differences from sequential", caption, panels, SERIES, key="verdict", picker="metric", picked=picked)
+
+
+def _panel(context: Context, metric: str, found: list[Comparison]) -> tuple[Panel, bool]:
+    """And whether an interval is cut."""
+    rows: list[Datum] = []
+    for one in found:
+        judged = verdict(metric, one.difference, one.p_holm)
+        low, high = one.difference.interval or (None, None)
+        rows.append(
+            {
+                "setting": context.label(one.setting),
+                "metric": CATALOGUE[metric].title,
+                "difference": 100 * (one.difference.mean or 0.0),
+                "low": None if low is None else 100 * low,
+                "high": None if high is None else 100 * high,
+                "p_holm": one.p_holm,
+                "seeds": one.difference.n,
+                "verdict": judged if judged in ("better", "worse") else "not told",
+                "told": judged in TOLD,
+            }
+        )
+    drawn = found[:MOST]
+    ends, cut = limits([*(100 * (one.difference.mean or 0.0) for one in drawn), 0.0], [one.difference for one in drawn])
+    better = "right" if CATALOGUE[metric].better == "higher" else "left"
+    x = quantity("difference", f"points, {better} is better", ends)
+    y = names("setting", axis={"grid": False})
+    tooltip = told(
+        setting="setting",
+        difference="difference, points|+.2f",
+        low="95 % from|+.2f",
+        high="to|+.2f",
+        p_holm="p (Holm)|.3f",
+        seeds="seeds",
+        verdict="verdict",
+    )
+    spec = layers(
+        {
+            "mark": {"type": "rule", "clip": True, "strokeWidth": 1.8},
+            "encoding": {
+                "x": {**x, "field": "low"},
+                "x2": {"field": "high"},
+                "y": y,
+                "color": colour("verdict"),
+                "tooltip": tooltip,
+            },
+            "transform": [{"filter": "isValid(datum.low)"}],
+        },
+        {
+            "data": ONCE,
+            "mark": {"type": "rule", "color": "@soft", "clip": True, "tooltip": False},
+            "encoding": {"x": {"datum": 0}},
+        },
+        {
+            "mark": {"type": "point", "clip": True, "size": 60, "strokeWidth": 1.8},
+            "encoding": {
+                "x": x,
+                "y": y,
+                "color": colour("verdict"),
+                "fill": {
+                    "condition": {"test": "datum.told", **dict(colour("verdict"))},
+                    "value": "@page",
+                },
+                "tooltip": tooltip,
+            },
+        },
+        height={"step": 24},
+        zoom=["x"],
+    )
+    least = room_for(row["setting"] for row in rows if isinstance(row["setting"], str)) + 230
+    words = f"{CATALOGUE[metric].title} against sequential"
+    return Panel(words, spec, rows, least, shown=metric in FIRST), cut

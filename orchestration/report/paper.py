@@ -6,15 +6,13 @@ input embeddings. What lies behind the captions of its figures is a reconstructi
 
 from __future__ import annotations
 
-import html
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from orchestration.report.context import Context
-from orchestration.report.drawing import Drawn, draw_grid, new_figure
+from orchestration.report.charts import Datum, Figure, Panel, Series, colour, heat_map, layers, names, room_for, told
+from orchestration.report.context import PALETTE, Context
 from orchestration.report.matrices import matrices_of
 from orchestration.results.estimates import Estimate, estimate
 from orchestration.results.matrices import AccuracyMatrix, mean_matrix
@@ -35,7 +33,7 @@ LEFT_OUT = (
 )
 
 
-def forward_maps(context: Context) -> list[Drawn]:
+def forward_maps(context: Context) -> list[Figure]:
     """R[t, j] - zero_shot[j] of some settings, in points: what learning the first t tasks gives to task j."""
     found = []
     for setting in context.pick(MOST_MAPS):
@@ -50,8 +48,8 @@ def forward_maps(context: Context) -> list[Drawn]:
         if len(context.results.orders) > 1:
             caption += f" In the first of {len(context.results.orders)} orders."
         caption += _harm(estimate(_not_yet_learned(one) for one in matrices), _floor(matrix))
-        figure = _map(gains, matrix.tasks, matrix.tasks, 100.0)
-        found.append(Drawn(figure, html.escape(caption), f"forward transfer {label}"))
+        panel = _map(gains, matrix.tasks, matrix.tasks, 100.0, words=("after", "tested on"))
+        found.append(Figure(f"forward transfer {label}", caption, [panel], columns=1, most=460))
     return found
 
 
@@ -93,59 +91,61 @@ def _gains(matrix: AccuracyMatrix) -> np.ndarray | None:
     return 100 * (cells - before)
 
 
-def _map(values: np.ndarray, rows: list[str], columns: list[str], most: float, form: str = "{:+.0f}") -> Figure:
-    figure, (panel,) = new_figure(1.3 + 0.36 * len(rows), width=2.2 + 0.6 * len(columns))
-    draw_grid(panel, values, rows, columns, most, form=form, signed=most > 1)
-    return figure
+def _map(
+    values: np.ndarray,
+    rows: list[str],
+    columns: list[str],
+    most: float,
+    form: str = "+.0f",
+    words: tuple[str, str] = ("", ""),
+) -> Panel:
+    return heat_map(rows, columns, values.tolist(), most, words=words, form=form, signed=most > 1)
 
 
-def space_figures(bench: Workbench, tasks: tuple[str, ...]) -> list[Drawn]:
+def space_figures(bench: Workbench, tasks: tuple[str, ...]) -> list[Figure]:
     """The spaces of the tasks' input embeddings, as the frozen model feeds them to its language model, by direction:
     their ranks, what of them lies inside the pre-trained space, and how far they overlap."""
     from mcit_core import subspace
 
     statistics = {task: bench.statistics(task, "unit").gram for task in ("pretraining", *tasks)}
     spectra = {task: subspace.spectrum(gram)[0] for task, gram in statistics.items()}
-    names = list(statistics)
-    ranks = [
-        [*(float(subspace.energy_rank(values, energy)) for energy in ENERGIES), subspace.effective_rank(values)]
-        for values in spectra.values()
-    ]
-    figure, (panel,) = new_figure(1.2 + 0.42 * len(names))
     labels = [*(f"{100 * energy:.0f} % of the energy" for energy in ENERGIES), "effective rank"]
-    for i, label in enumerate(labels):
-        places = [n + 0.2 * (i - 1.5) for n in range(len(names))]
-        panel.barh(places, [row[i] for row in ranks], height=0.18, label=label)
-    panel.set_yticks(range(len(names)), names)
-    panel.invert_yaxis()
-    panel.set_xlabel(f"directions, of {len(next(iter(statistics.values())))}")
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside right center")
+    ranks = {
+        task: [*(float(subspace.energy_rank(values, energy)) for energy in ENERGIES), subspace.effective_rank(values)]
+        for task, values in spectra.items()
+    }
+    all_of_it = [values[len(ENERGIES) - 1] for values in ranks.values()]
     found = [
-        Drawn(
-            figure,
-            f"Ranks of the input embeddings before any tuning: {min(r[2] for r in ranks):.0f} to "
-            f"{max(r[2] for r in ranks):.0f} directions hold 99 % of a task's energy.",
+        Figure(
             "rank of input embeddings",
+            f"Ranks of the input embeddings before any tuning, of {len(next(iter(statistics.values())))} directions: "
+            f"{min(all_of_it):.0f} to {max(all_of_it):.0f} hold 99 % of a task's energy.",
+            [_ranks(ranks, labels)],
+            [Series(label, colour) for label, colour in zip(labels, PALETTE, strict=False)],
+            key="measure",
+            columns=1,
         )
     ]
     pretrained = [subspace.leading(statistics["pretraining"], energy) for energy in ENERGIES]
     shares = np.array([[_inside(statistics[task], space) for space in pretrained] for task in tasks])
     least, most = 100 * shares[:, -1].min(), 100 * shares[:, -1].max()
     found.append(
-        Drawn(
-            _map(shares, list(tasks), [f"{100 * energy:.0f} %" for energy in ENERGIES], 1.0, "{:.2f}"),
+        Figure(
+            "energy inside the pre-trained space",
             f"Share of each task's energy inside the pre-trained space at three of its energies. At 99 % it is "
             f"{least:.0f} to {most:.0f} %: the large discrepancy between tasks and pre-training that the paper found "
             + ("shows" if most < 50 else "does not show" if least > 90 else "shows in part")
             + " (it does where all tasks are below 50 %, and does not where all are above 90 %).",
-            "energy inside the pre-trained space",
+            [_map(shares, list(tasks), [f"{100 * energy:.0f} %" for energy in ENERGIES], 1.0, ".2f")],
+            columns=1,
+            most=460,
         )
     )
     spaces = {task: subspace.leading(statistics[task], 0.9) for task in tasks}
     overlaps = np.array([[_overlap(spaces[a], spaces[b]) for b in tasks] for a in tasks])
     apart = overlaps[~np.eye(len(tasks), dtype=bool)]
     apart = apart[np.isfinite(apart)]
-    told = (
+    observed = (
         f" Between tasks it is {apart.min():.2f} to {apart.max():.2f}, {apart.mean():.2f} on average: the large "
         f"discrepancy between tasks that the paper found {'shows' if apart.mean() < 0.5 else 'does not show'} (it does "
         "below 0.5 on average)."
@@ -153,13 +153,37 @@ def space_figures(bench: Workbench, tasks: tuple[str, ...]) -> list[Drawn]:
         else ""
     )
     found.append(
-        Drawn(
-            _map(overlaps, list(tasks), list(tasks), 1.0, "{:.2f}"),
-            f"Overlap of the spaces that hold 90 % of each task's energy, 1 for the same space.{told}",
+        Figure(
             "overlap of the tasks' spaces",
+            f"Overlap of the spaces that hold 90 % of each task's energy, 1 for the same space.{observed}",
+            [_map(overlaps, list(tasks), list(tasks), 1.0, ".2f")],
+            columns=1,
+            most=460,
         )
     )
     return found
+
+
+def _ranks(ranks: dict[str, list[float]], labels: list[str]) -> Panel:
+    rows: list[Datum] = [
+        {"task": task, "measure": label, "directions": value}
+        for task, values in ranks.items()
+        for label, value in zip(labels, values, strict=True)
+    ]
+    spec = layers(
+        {
+            "mark": {"type": "bar"},
+            "encoding": {
+                "x": {"field": "directions", "type": "quantitative", "title": "directions"},
+                "y": names("task", axis={"grid": False}),
+                "yOffset": {"field": "measure", "type": "nominal", "sort": None},
+                "color": colour("measure"),
+                "tooltip": told(task="task", measure="measure", directions="directions|.1f"),
+            },
+        },
+        height={"step": 12, "for": "offset"},
+    )
+    return Panel("", spec, rows, room_for(ranks) + 220)
 
 
 def _overlap(one: torch.Tensor, other: torch.Tensor) -> float:

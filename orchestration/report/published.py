@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import html
-
 from mcit_core.choices import kind_of
 from mcit_core.metrics import CATALOGUE
+from orchestration.report.blocks import Block, Cell, Line, Section, Table, Text
 from orchestration.report.context import Context
-from orchestration.report.markup import Section, html_table, paragraph
 from orchestration.results.published import Published, published_on
 
 
@@ -21,26 +19,23 @@ def published_section(context: Context) -> Section | None:
         "Per cent, as their sources print them, and no baselines of this run: weights, budgets, pictures and scorers "
         f"are others. {_tasks_words(context, sources)}"
     )
-    parts = [paragraph(words.strip(), "note")]
+    blocks: list[Block] = [Text(words.strip(), "note")]
     for source in sources:
         metrics = [name for name in CATALOGUE if any(name in row for row in source.rows.values())]
-        head = ["method", *(html.escape(CATALOGUE[name].title) for name in metrics)]
-        lines = [
-            [html.escape(method), *(_figure(row, name) for name in metrics)] for method, row in source.rows.items()
+        head = ["method", *(CATALOGUE[name].title for name in metrics)]
+        lines = [Line([method, *(_figure(row, name) for name in metrics)]) for method, row in source.rows.items()]
+        blocks += [
+            Text(source.model, "label"),
+            Text(source.source, link=source.link or ""),
+            Text(f"{', '.join(source.tasks)}; {source.scoring} scores. {source.convention.strip()}", "note"),
+            Table(head, lines, "numbers"),
         ]
-        title = html.escape(source.source)
-        cited = f'<a href="{html.escape(source.link)}">{title}</a>' if source.link else title
-        parts.append(f"<p><b>{html.escape(source.model)}</b>, {cited}</p>")
-        parts.append(
-            paragraph(f"{', '.join(source.tasks)}; {source.scoring} scores. {source.convention.strip()}", "note")
-        )
-        parts.append(html_table(head, lines, "numbers"))
-    return "Published figures on this benchmark", "".join(parts)
+    return "Published figures on this benchmark", blocks
 
 
-def _figure(row: dict[str, float], name: str) -> str:
+def _figure(row: dict[str, float], name: str) -> Cell:
     """With the digits of the papers, which are two."""
-    return f"{row[name]:.2f}".replace("-", "−") if name in row else "–"
+    return Cell(f"{row[name]:.2f}".replace("-", "−"), value=row[name]) if name in row else Cell("–")
 
 
 def _tasks_words(context: Context, sources: list[Published]) -> str:

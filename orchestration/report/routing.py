@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import html
-
 from orchestration.keep.tables import text_in
+from orchestration.report.blocks import Block, Section, Text
+from orchestration.report.charts import Figure, Panel, heat_map
 from orchestration.report.context import Context
-from orchestration.report.markup import Section, html_table, paragraph
 
-#: trials that are shown
+#: trials that are drawn at first
 MOST = 4
 
 
 def routing_section(context: Context) -> Section | None:
     """None where no trial has groups."""
-    tables = []
+    panels: list[Panel] = []
     for row in context.results.finished:
         stages = context.results.stages.get(text_in(row, "trial"), [])
-        table = _table(stages[-1].metrics) if stages else None
-        if table is not None:
-            tables.append(f"<p><b>{html.escape(text_in(row, 'trial'))}</b></p>{table}")
-    if not tables:
+        panel = _panel(stages[-1].metrics, text_in(row, "trial"), len(panels) < MOST) if stages else None
+        panels += [panel] if panel is not None else []
+    if not panels:
         return None
     words = (
-        "Per cent of a task's test rows that each group answered, after the last stage; the task's own group in bold. "
-        "What another group answered, it answered by weights that are not this task's own."
+        "Per cent of a task's test rows that each group answered, after the last stage; a frame marks the task's own "
+        "group. What another group answered, it answered by weights that are not this task's own."
     )
-    left = f" {len(tables) - MOST} trials more: `grouping/sent/…` in stages.parquet." if len(tables) > MOST else ""
-    return "Which group answered", paragraph(words + left, "note") + "".join(tables[:MOST])
+    left = f" {MOST} of {len(panels)} trials are drawn at first." if len(panels) > MOST else ""
+    blocks: list[Block] = [Text("Every row is sent to one group of tasks by its instruction.", "note")]
+    return "Which group answered", [
+        *blocks,
+        Figure("Which group answered", words + left, panels, picker="trial", most=520),
+    ]
 
 
-def _table(metrics: dict[str, float]) -> str | None:
+def _panel(metrics: dict[str, float], trial: str, shown: bool) -> Panel | None:
     own = {
         name.removeprefix("grouping/group/"): int(v)
         for name, v in metrics.items()
@@ -39,14 +41,16 @@ def _table(metrics: dict[str, float]) -> str | None:
     if not own:
         return None
     groups = range(max(own.values()) + 1)
-    head = ["task", *(" + ".join(task for task, group in own.items() if group == i) for i in groups)]
-    lines = [
-        [html.escape(task), *(_share(metrics.get(f"grouping/sent/{task}/{i}"), i == group) for i in groups)]
-        for task, group in own.items()
-    ]
-    return html_table([html.escape(cell) for cell in head], lines, "numbers")
-
-
-def _share(value: float | None, own: bool) -> str:
-    text = "–" if value is None else f"{100 * value:.1f}"
-    return f"<b>{text}</b>" if own else text
+    names = [" + ".join(task for task, group in own.items() if group == i) for i in groups]
+    shares = [[metrics.get(f"grouping/sent/{task}/{i}") for i in groups] for task in own]
+    return heat_map(
+        list(own),
+        names,
+        [[None if share is None else 100 * share for share in line] for line in shares],
+        100,
+        words=("task", "group"),
+        form=".1f",
+        framed={(task, names[group]) for task, group in own.items()},
+        title=trial,
+        shown=shown,
+    )

@@ -1,14 +1,13 @@
-"""The sections of the page, each a title and HTML. A section whose numbers are missing says why."""
+"""The sections of the page, each a title and blocks. A section whose numbers are missing says why."""
 
 from __future__ import annotations
-
-import html
 
 from mcit_core.config import flatten
 from mcit_core.metrics import CATALOGUE
 from mcit_core.yaml_document import dump_yaml
 from orchestration.keep.tables import Row, text_in
 from orchestration.report.answers import answers_section
+from orchestration.report.blocks import Block, Builder, Cell, Folded, Line, Pairs, Section, Table, Text, missing, there
 from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
@@ -21,8 +20,7 @@ from orchestration.report.findings import (
     why_nothing_is_chosen,
 )
 from orchestration.report.forest import forest_figure
-from orchestration.report.markup import Builder, Section, html_rows, html_table, missing, paragraph
-from orchestration.report.matrices import forgetting_curves, heat_maps
+from orchestration.report.matrices import forgetting_figures, matrices_figure
 from orchestration.report.published import published_section
 from orchestration.report.routing import routing_section
 from orchestration.report.stage_by_stage import exhausted_words, gradient_figure, stage_lines, usage_figure
@@ -33,6 +31,7 @@ from orchestration.report.tables import (
     glossary,
     orders_table,
     settings_table,
+    trials_section,
 )
 from orchestration.results.answer import answer
 from orchestration.results.matrices import test_set_error
@@ -47,26 +46,22 @@ def _answer(context: Context) -> Section | None:
     lines = answer(context.results) if context.results.trials else []
     if not lines:
         return None
-    rows = [(html.escape(label), html.escape(text)) for label, text in lines]
-    return "The answer", html_rows(rows, "answer")
+    return "The answer", [Pairs(lines)]
 
 
 def _summary(context: Context) -> Section:
-    parts = [paragraph(what_was_run(context)), paragraph(headline(context), "headline")]
-    parts += [paragraph(html.escape(f"Look into this: {text}"), "missing") for text in notices(context.results)]
-    for claim, lines in findings(context):
-        rows = [(html.escape(title), html.escape(words), _verdict(judged)) for title, words, judged in lines]
-        parts.append(html_table([html.escape(claim), "paired difference", ""], rows, "words findings"))
-    parts.append(
-        paragraph(
-            "Differences are paired: both sides had the same seed and the same order of tasks. "
-            + _units_words(context)
-            + " “Better” and “worse” need p ≤ 0.05, corrected for all that this report compares (Holm). "
-            + _test_set_words(context),
-            "note",
-        )
+    blocks: list[Block] = [Text(what_was_run(context)), Text(headline(context), "headline")]
+    blocks += [missing(f"Look into this: {text}") for text in notices(context.results)]
+    for claim, found in findings(context):
+        lines = [Line([title, words, Cell(judged, kind=_verdict(judged))]) for title, words, judged in found]
+        blocks.append(Table([claim, "paired difference", ""], lines, "words findings"))
+    words = (
+        "Differences are paired: both sides had the same seed and the same order of tasks. "
+        + _units_words(context)
+        + " “Better” and “worse” need p ≤ 0.05, corrected for all that this report compares (Holm). "
+        + _test_set_words(context)
     )
-    return "What was run and what came out", "".join(parts)
+    return "What was run and what came out", [*blocks, Text(words, "note")]
 
 
 def _units_words(context: Context) -> str:
@@ -96,8 +91,7 @@ def _test_set_words(context: Context) -> str:
 
 
 def _verdict(judged: str) -> str:
-    kind = judged if judged in ("better", "worse") else "open"
-    return f'<span class="verdict {kind}">{judged}</span>' if judged else ""
+    return judged if judged in ("better", "worse", "") else "open"
 
 
 def _metrics(context: Context) -> Section:
@@ -105,17 +99,16 @@ def _metrics(context: Context) -> Section:
         "Accuracies are in per cent of the test split, differences of accuracies (forgetting, transfers) in "
         "percentage points. A stage is the learning of one task; an order is the sequence of tasks."
     )
-    return "How to read the numbers", paragraph(text) + glossary(context)
+    return "How to read the numbers", [Text(text), glossary(context)]
 
 
 def _settings(context: Context) -> Section:
     if not context.summaries:
-        return "Settings and metrics", missing("no trial yet")
+        return "Settings and metrics", [missing("no trial yet")]
     text = (
         "Mean ± half the width of the 95 % interval; n counts finished trials. Below three seeds there is no interval, "
         "and the seeds' own values stand in brackets. "
     )
-    parts = [paragraph(text + _chosen_words(context), "note"), settings_table(context), further_table(context)]
     shown = {metric.name for metric in summary_metrics(context.summaries)}
     reasons = [
         missing_reason(context, metric.name)
@@ -123,7 +116,12 @@ def _settings(context: Context) -> Section:
         if metric.name not in shown and metric.unit == "percent"
     ]
     reasons = list(dict.fromkeys(reasons))
-    return "Settings and metrics", "".join(parts) + (missing("Not shown: " + "; ".join(reasons)) if reasons else "")
+    return "Settings and metrics", there(
+        Text(text + _chosen_words(context), "note"),
+        settings_table(context),
+        further_table(context),
+        missing("Not shown: " + "; ".join(reasons)) if reasons else None,
+    )
 
 
 def _chosen_words(context: Context) -> str:
@@ -148,20 +146,20 @@ def _chosen_words(context: Context) -> str:
 
 def _against_sequential(context: Context) -> Section:
     table = comparison_table(context)
-    if not table:
+    if table is None:
         ran = any(setting.method == "sequential" for setting in context.settings)
         why = (
             "no finished trial shares its seed and order with a finished sequential trial"
             if ran
             else "no sequential reference: the comparison is undefined"
         )
-        return "Against sequential", missing(why)
+        return "Against sequential", [missing(why)]
     text = (
         "Each setting minus sequential, that is the same training without protection, in points: mean difference, "
         "95 % interval, p of the same t. The intervals are for one comparison each; the p-values are corrected after "
         "Holm over all that this report compares."
     )
-    return "Against sequential", (forest_figure(context) or "") + paragraph(text, "note") + table
+    return "Against sequential", there(forest_figure(context), Text(text, "note"), table)
 
 
 def _axes(context: Context) -> Section | None:
@@ -169,38 +167,24 @@ def _axes(context: Context) -> Section | None:
     if not names:
         return None
     if not any(summary.finished for summary in context.summaries if not summary.setting.is_reference):
-        return "Along the axes", missing("no trial has finished, references aside")
+        return "Along the axes", [missing("no trial has finished, references aside")]
     lines = "Broken lines without dots are the references, where they were run and the metric is defined for them."
-    return "Along the axes", paragraph(lines, "note") + "".join(axis_figures(context))
+    return "Along the axes", [Text(lines, "note"), *axis_figures(context)]
 
 
 def _pareto(context: Context) -> Section:
     figure = pareto_figure(context)
-    why = missing_reason(context, "forgetting")
-    return "Accuracy against forgetting", figure or missing(why)
+    return "Accuracy against forgetting", [figure or missing(missing_reason(context, "forgetting"))]
 
 
 def _matrices(context: Context) -> Section:
-    figures, left_out = heat_maps(context)
-    if not figures:
-        return "Accuracy matrices", missing("no finished trial of a sequence has accuracies")
-    text = (
-        "Test accuracy in per cent on the tasks (columns) after every stage (rows), averaged over seeds; blank cells "
-        "enter no metric and were not evaluated (evaluation.cells: all evaluates them). A frame marks the task that "
-        "the stage has just learned; beneath a frame one reads forgetting, directly above it forward transfer."
-    )
-    return (
-        "Accuracy matrices",
-        paragraph(text, "note")
-        + f'<div class="gallery">{"".join(figures)}</div>'
-        + (missing(left_out) if left_out else ""),
-    )
+    figure = matrices_figure(context)
+    return "Accuracy matrices", [figure or missing("no finished trial of a sequence has accuracies")]
 
 
 def _forgetting(context: Context) -> Section:
-    figures, left_out = forgetting_curves(context)
-    body = "".join(figures) or missing("no finished trial of a sequence has accuracies")
-    return "Forgetting curves", body + (missing(left_out) if left_out else "")
+    figures = forgetting_figures(context)
+    return "Forgetting curves", figures or [missing("no finished trial of a sequence has accuracies")]
 
 
 def _subspaces(context: Context) -> Section | None:
@@ -210,15 +194,13 @@ def _subspaces(context: Context) -> Section | None:
     lines = stage_lines(
         context,
         ["subspace/rank", "subspace/dims_left"],
+        "Ranks by stage",
         "Rank is the number of directions that a stage claims for itself at its end; dimensions open are those that it "
         "might move in or claim. Means over seeds and orders.",
     )
-    gradient = gradient_figure(context)
     words = exhausted_words(context)
-    body = (lines or "") + (paragraph(words) if words else "") + (gradient or "")
-    if gradient is None:
-        body += missing("no shares of gradient energy were recorded")
-    return "Subspaces, stage by stage", body
+    gradient = gradient_figure(context) or missing("no shares of gradient energy were recorded")
+    return "Subspaces, stage by stage", there(lines, Text(words) if words else None, gradient)
 
 
 def _prompts(context: Context) -> Section | None:
@@ -226,29 +208,32 @@ def _prompts(context: Context) -> Section | None:
     if not recorded & {"pool", "prompt_usage", "key_drift"}:
         return None
     names = sorted(name for name in context.results.measured if name.startswith("pool/"))
-    lines = stage_lines(context, [*names, "key_drift", "prompts_kept"], "Means over seeds and orders.")
+    lines = stage_lines(
+        context, [*names, "key_drift", "prompts_kept"], "Prompts by stage", "Means over seeds and orders."
+    )
     usage = usage_figure(context) or missing("no finished trial of a sequence recorded prompt usage")
-    return "Prompts", usage + (lines or "")
+    return "Prompts", there(usage, lines)
 
 
 def _averaging(context: Context) -> Section | None:
     names = sorted(name for name in context.results.measured if name.startswith("ema/"))
-    figure = stage_lines(context, names, "Means over seeds and orders; the weight is the one on the old average.")
-    return ("Averaging weights", figure) if figure else None
+    caption = "Means over seeds and orders; the weight is the one on the old average."
+    figure = stage_lines(context, names, "Averaging weights by stage", caption)
+    return ("Averaging weights", [figure]) if figure else None
 
 
 def _orders(context: Context) -> Section | None:
     orders = context.results.orders
     if len(orders) < 2:
         return None
-    return "Orders", orders_table(context) + (order_figure(context) or missing("no trial has finished"))
+    return "Orders", [orders_table(context), order_figure(context) or missing("no trial has finished")]
 
 
 def _costs(context: Context) -> Section:
     if not context.results.finished:
-        return "Time and size", missing("no trial has finished")
+        return "Time and size", [missing("no trial has finished")]
     figure = time_figure(context) or missing("no stage recorded its seconds")
-    return "Time and size", figure + costs_table(context)
+    return "Time and size", there(figure, costs_table(context))
 
 
 def _failures(context: Context) -> Section | None:
@@ -256,34 +241,30 @@ def _failures(context: Context) -> Section | None:
     if not rows:
         return None
     head = ["trial", "method", "seed", "order", "status", "so far, not final", "why"]
-    return "Trials without a final result", html_table(head, [_failure(row) for row in rows], "words")
+    return "Trials without a final result", [Table(head, [Line(_failure(row)) for row in rows])]
 
 
-def _failure(row: Row) -> list[str]:
+def _failure(row: Row) -> list[str | Cell]:
     order = text_in(row, "order").replace(">", " → ")
-    cells = [html.escape(str(cell)) for cell in (row["trial"], row["method"], row["seed"], order, row["status"])]
-    cells.append(so_far(row) or "–")
-    return [*cells, f"<pre>{html.escape(text_in(row, 'error'))}</pre>" if row["error"] else "–"]
+    cells = [str(cell) for cell in (row["trial"], row["method"], row["seed"], order, row["status"])]
+    return [*cells, so_far(row) or "–", Cell(text_in(row, "error"), code=True) if row["error"] else "–"]
 
 
 def _provenance(context: Context) -> Section:
     sweep = dict(context.results.sweep)
     provenance = sweep.pop("provenance", None)
     rows = flatten(provenance).items() if isinstance(provenance, dict) else ()
-    cells = [(html.escape(name), html.escape(str(value))) for name, value in rows]
-    body = (
-        html_table(["what", "value"], cells, "words pairs")
-        if cells
-        else missing("the sweep file carries no provenance")
-    )
-    if sweep:
-        text = html.escape(dump_yaml(sweep))
-        body += f"<details><summary>The sweep file, resolved</summary><pre>{text}</pre></details>"
-    return "Where the numbers come from", body
+    lines = [Line([name, str(value)]) for name, value in rows]
+    blocks: list[Block] = [
+        Table(["what", "value"], lines, "words pairs") if lines else missing("the sweep file carries no provenance")
+    ]
+    blocks += [Folded("The sweep file, resolved", dump_yaml(sweep))] if sweep else []
+    return "Where the numbers come from", blocks
 
 
 #: the sections in the order of the page. A new figure or table: write its builder in a file of its own (`curves.py` is
-#: an example, `markup.py` has what it is made of), import the builder above, and name it here where it is to stand
+#: an example, `blocks.py` has what it is made of, `charts.py` what a figure is), import the builder above, and name it
+#: here where it is to stand
 SECTIONS: list[Builder] = [
     _answer,
     _failures,
@@ -302,10 +283,12 @@ SECTIONS: list[Builder] = [
     _orders,
     published_section,
     _costs,
+    trials_section,
     _provenance,
     _metrics,
 ]
 
 
 def sections(context: Context) -> list[Section]:
+    """Of the whole page."""
     return [section for build in SECTIONS if (section := build(context)) is not None]

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import html
-
-import numpy as np
-
 from mcit_core.stages.results import UNTOUCHED, StageResult
 from orchestration.keep.tables import Row, text_in
+from orchestration.report.charts import (
+    Datum,
+    Figure,
+    Panel,
+    Series,
+    Spec,
+    colour,
+    dash,
+    heat_map,
+    layers,
+    quantity,
+    shape,
+    told,
+)
 from orchestration.report.context import Context
-from orchestration.report.drawing import as_html, legend_below, new_figure
 from orchestration.results.estimates import estimate
 from orchestration.results.settings import Setting
 
 MOST_LINES = 8
 MOST_BARS = 6
+#: with more prompts, their shares are shown by colour alone
+MOST_WRITTEN = 16
 TITLES = {
     "subspace/rank": "rank claimed by the stage",
     "subspace/dims_left": "dimensions open to the stage, before its claim",
@@ -29,7 +40,7 @@ TITLES = {
 }
 COUNTS = ("subspace/", "pool/")  # drawn from zero
 PERCENT = ("key_drift", "prompts_kept")  # stored as shares
-SHARES = (("allowed", "#0072B2"), ("occupied", "#D55E00"), ("other", "#BBBBBB"))
+SHARES = (Series("allowed", "#0072B2"), Series("occupied", "#D55E00"), Series("other", "#999999"))
 
 
 def _belongs(name: str, group: str) -> bool:
@@ -47,39 +58,65 @@ def stage_values(context: Context, setting: Setting, wanted: set[str]) -> dict[i
     return dict(sorted(found.items()))
 
 
-def stage_lines(context: Context, names: list[str], caption: str) -> str | None:
+def stage_lines(context: Context, names: list[str], name: str, caption: str) -> Figure | None:
     """One panel a name: its mean over seeds and orders by stage, one line a setting. `a` also stands for `a/<task>`."""
     recorded = context.results.measured
     last = max((stage.stage for stages in context.results.stages.values() for stage in stages), default=0)
     names = [name for name in names if any(_belongs(other, name) for other in recorded)]
-    settings = context.pick(MOST_LINES)
-    if not names or not settings:
+    panels = [
+        Panel(TITLES.get(name, name), _stage_spec(name, last), rows, 230)
+        for name in names
+        if (rows := _stage_rows(context, name))
+    ]
+    if not panels:
         return None
-    columns = min(3, max(2, len(names)))
-    rows = -(-len(names) // columns)
-    figure, panels = new_figure(0.9 + 2.6 * rows, rows, columns)
-    for panel in panels[len(names) :]:
-        panel.set_axis_off()
-    for panel, name in zip(panels, names, strict=False):
-        for setting in settings:
-            values = stage_values(context, setting, {other for other in recorded if _belongs(other, name)})
-            style = context.styles[setting]
-            if values:
-                panel.plot(
-                    [stage + 1 for stage in values],
-                    [(100 if name in PERCENT else 1) * (estimate(found).mean or 0.0) for found in values.values()],
-                    color=style.colour,
-                    marker=style.marker,
-                    linestyle=style.line,
-                    label=context.label(setting),
-                )
-        panel.set_title(TITLES.get(name, name), fontsize=9)
-        panel.set_xlabel("stage")
-        panel.set_xticks(range(1, last + 2))
-        if name.startswith(COUNTS):
-            panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.05 * panel.get_ylim()[1])
-    legend_below(figure, panels[: len(names)])
-    return as_html(figure, html.escape(caption), ", ".join(names))
+    return Figure(
+        name,
+        caption,
+        panels,
+        [context.styles[setting] for setting in context.settings],
+        picked=frozenset(context.label(setting) for setting in context.pick(MOST_LINES)),
+        columns=3,
+        most=520,
+    )
+
+
+def _stage_rows(context: Context, name: str) -> list[Datum]:
+    wanted = {other for other in context.results.measured if _belongs(other, name)}
+    scale = 100 if name in PERCENT else 1
+    return [
+        {"setting": context.label(setting), "stage": stage + 1, "value": scale * (estimate(found).mean or 0.0)}
+        for setting in context.settings
+        for stage, found in stage_values(context, setting, wanted).items()
+    ]
+
+
+def _stage_spec(name: str, last: int) -> Spec:
+    x = {
+        "field": "stage",
+        "type": "quantitative",
+        "title": "stage",
+        "scale": {"domain": [0.8, last + 1.2], "nice": False},
+        "axis": {"values": list(range(1, last + 2)), "format": "d", "grid": False},
+    }
+    y = {**quantity("value", ""), "scale": {"zero": name.startswith(COUNTS)}}
+    place = {"x": x, "y": y, "color": colour("setting")}
+    return layers(
+        {
+            "mark": {"type": "line", "strokeWidth": 1.8, "clip": True},
+            "encoding": {**place, "strokeDash": dash("setting")},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 40, "clip": True},
+            "encoding": {
+                **place,
+                "shape": shape("setting"),
+                "tooltip": told(setting="setting", stage="stage", value="value|.4~g"),
+            },
+        },
+        height=190,
+        zoom=["y"],
+    )
 
 
 def exhausted_words(context: Context) -> str:
@@ -99,50 +136,58 @@ def exhausted_words(context: Context) -> str:
     return "No trial exhausted its allowed space." if "subspace/exhausted" in context.results.measured else ""
 
 
-def gradient_figure(context: Context) -> str | None:
+def gradient_figure(context: Context) -> Figure | None:
     """Where the raw gradient's energy lay: in the allowed space, in the occupied one, or in neither."""
-    settings = [
-        setting
-        for setting in context.pick(MOST_BARS)
-        if any(stage_values(context, setting, {f"subspace/gradient_{name}"}) for name, _ in SHARES)
+    panels = [
+        Panel(context.label(setting), _shares_spec(), rows, 200, setting=context.label(setting))
+        for setting in context.settings
+        if (rows := _shares(context, setting))
     ]
-    if not settings:
+    if not panels:
         return None
-    columns = 4 if len(settings) == 4 else min(3, len(settings))
-    rows = -(-len(settings) // columns)
-    figure, panels = new_figure(0.9 + 2.0 * rows, rows, columns, sharey=True)
-    for panel in panels[len(settings) :]:
-        panel.set_axis_off()
-    for panel, setting in zip(panels, settings, strict=False):
-        below: dict[int, float] = {}
-        for name, colour in SHARES:
-            values = stage_values(context, setting, {f"subspace/gradient_{name}"})
-            heights = {stage: 100 * (estimate(found).mean or 0.0) for stage, found in values.items()}
-            panel.bar(
-                [stage + 1 for stage in heights],
-                list(heights.values()),
-                color=colour,
-                label=name,
-                width=0.7,
-                bottom=[below.get(stage, 0.0) for stage in heights],
-            )
-            below = {stage: below.get(stage, 0.0) + height for stage, height in heights.items()}
-        panel.set_title(context.label(setting), fontsize=9)
-        panel.grid(visible=False, axis="x")
-        panel.set_xticks([stage + 1 for stage in below])
-        panel.set_xlabel("stage")
-    for first in range(0, len(settings), columns):
-        panels[first].set_ylabel("share of energy, per cent")
-    legend_below(figure, panels[: len(settings)])
-    return as_html(
-        figure,
+    return Figure(
+        "Shares of gradient energy",
         "Energy of the raw gradient, before any projection: inside the allowed space, inside what "
         "earlier stages occupied, or in neither. Means over seeds and orders.",
-        "Shares of gradient energy",
+        panels,
+        SHARES,
+        key="space",
+        picked=frozenset(context.label(setting) for setting in context.pick(MOST_BARS)),
+        columns=4,
+        most=360,
+        picker="setting",
     )
 
 
-def usage_figure(context: Context) -> str | None:
+def _shares(context: Context, setting: Setting) -> list[Datum]:
+    return [
+        {
+            "setting": context.label(setting),
+            "stage": stage + 1,
+            "space": series.label,
+            "share": 100 * (estimate(found).mean or 0.0),
+        }
+        for series in SHARES
+        for stage, found in stage_values(context, setting, {f"subspace/gradient_{series.label}"}).items()
+    ]
+
+
+def _shares_spec() -> Spec:
+    return layers(
+        {
+            "mark": {"type": "bar", "width": {"band": 0.7}},
+            "encoding": {
+                "x": {"field": "stage", "type": "ordinal", "title": "stage", "axis": {"labelAngle": 0}},
+                "y": {"field": "share", "type": "quantitative", "title": "share of energy, per cent"},
+                "color": colour("space"),
+                "tooltip": told(setting="setting", stage="stage", space="space", share="share, per cent|.1f"),
+            },
+        },
+        height=160,
+    )
+
+
+def usage_figure(context: Context) -> Figure | None:
     """Tasks x prompts: how often the prompts of one trial were chosen."""
     row = _usage_trial(context)
     if row is None:
@@ -150,22 +195,16 @@ def usage_figure(context: Context) -> str | None:
     shares = _usage(context.results.stages[text_in(row, "trial")])
     tasks = [task for task in text_in(row, "order").split(">") if task in shares] or sorted(shares)
     size = 1 + max(index for found in shares.values() for index in found)
-    grid = np.array([[100 * shares[task].get(index, 0.0) for index in range(size)] for task in tasks])
-    figure, (panel,) = new_figure(1.3 + 0.34 * len(tasks))
-    image = panel.imshow(grid, cmap="Blues", vmin=0, aspect="auto")
-    panel.grid(visible=False)
-    panel.spines[:].set_visible(False)
-    panel.tick_params(length=0)
-    panel.set_yticks(range(len(tasks)), tasks)
-    panel.set_xticks(range(0, size, max(1, size // 20)))
-    panel.set_xlabel("prompt")
-    figure.colorbar(image, ax=panel, label="share of choices, per cent", fraction=0.03, pad=0.01)
+    values = [[100 * shares[task].get(index, 0.0) for index in range(size)] for task in tasks]
+    most = max(max(line) for line in values) or 1.0
+    prompts = [str(index) for index in range(size)]
+    panel = heat_map(tasks, prompts, values, most, words=("task", "prompt"), form=".1f", written=size <= MOST_WRITTEN)
     caption = (
-        f"How often each prompt was chosen for each task's test rows, in trial {html.escape(text_in(row, 'trial'))} "
-        "alone: prompts of different seeds are different prompts. A column with several dark cells is a prompt "
-        "that tasks share."
+        f"How often each prompt was chosen for each task's test rows, in trial {text_in(row, 'trial')} "
+        "alone, share of choices in per cent: prompts of different seeds are different prompts. A column with several "
+        "dark cells is a prompt that tasks share."
     )
-    return as_html(figure, caption, "Prompt usage")
+    return Figure("Prompt usage", caption, [panel], columns=1)
 
 
 def _usage_trial(context: Context) -> Row | None:

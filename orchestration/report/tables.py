@@ -1,74 +1,106 @@
-"""The report's tables: as HTML for the page, and settings x metrics as CSV and LaTeX."""
+"""The report's tables: for the page, and settings x metrics as CSV and LaTeX."""
 
 from __future__ import annotations
 
 import csv
-import html
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mcit_core.methods import ORDERLESS
 from mcit_core.metrics import CATALOGUE, Metric, headline_names
-from orchestration.keep.tables import text_in
+from orchestration.keep.tables import number_in, text_in
+from orchestration.report.blocks import Cell, Line, Section, Table, Text
 from orchestration.report.context import Context
-from orchestration.report.markup import html_table
 from orchestration.results.comparisons import Comparison
 from orchestration.results.estimates import estimate
 from orchestration.results.reading import metric_names
 from orchestration.results.settings import TUNER, Setting, SettingSummary, estimate_rows, setting_axes
 from orchestration.results.words import format_number, format_value, summary_metrics, units
 
+#: settings of which so many are shown at first, and trials
+MOST_SETTINGS = 30
+MOST_TRIALS = 20
 
-def glossary(context: Context) -> str:
+
+def glossary(context: Context) -> Table:
     """What each metric of this run means and which way is better."""
     shown = [metric for metric in summary_metrics(context.summaries) if metric.unit == "percent"]
     shown = shown or [CATALOGUE[name] for name in headline_names()]
-    rows = [(html.escape(metric.title), metric.better, html.escape(metric.meaning)) for metric in shown]
-    return html_table(["metric", "better", "meaning"], rows, "words")
+    return Table(["metric", "better", "meaning"], [Line([m.title, m.better, m.meaning]) for m in shown])
 
 
-def settings_table(context: Context) -> str:
+def settings_table(context: Context) -> Table:
     """Settings x main metrics, the references last."""
     main = [m for m in summary_metrics(context.summaries) if m.better and m.place != "further"]
-    return _settings_table(context, main)
+    return replace(_settings_table(context, main), picks=True)
 
 
-def further_table(context: Context) -> str:
-    """Settings x the metrics that refine the main ones; empty where there are none."""
+def further_table(context: Context) -> Table | None:
+    """Settings x the metrics that refine the main ones; None where there are none."""
     further = [m for m in summary_metrics(context.summaries) if m.better and m.place == "further"]
-    return _settings_table(context, further) if further else ""
+    return _settings_table(context, further) if further else None
 
 
-def costs_table(context: Context) -> str:
+def costs_table(context: Context) -> Table:
     costs = [m for m in summary_metrics(context.summaries) if not m.better]
     return _settings_table(context, [*costs, Metric("seconds", "seconds per trial", "", "", "seconds")])
 
 
-def orders_table(context: Context) -> str:
+def orders_table(context: Context) -> Table:
     """Every order with what a few settings reach under it, means over seeds."""
     settings = [setting for setting in context.pick(3) if context.rows(setting)]
     metrics = [CATALOGUE["average_accuracy"], CATALOGUE["forgetting"]]
     columns = [(setting, metric) for setting in settings for metric in metrics]
-    head = [f"{html.escape(context.label(setting))}: {_title(metric)}" for setting, metric in columns]
-    rows = [
-        [
-            str(number),
-            html.escape(order.replace(">", " → ")),
-            *(
-                format_number(metric.name, estimate_rows(context.rows(setting, order), metric.name).mean)
-                for setting, metric in columns
-            ),
-        ]
-        for number, order in enumerate(context.results.orders, start=1)
-    ]
-    return html_table(["", "order", *head], rows, "numbers")
+    head = ["", "order", *(f"{context.label(setting)}: {_title(metric)}" for setting, metric in columns)]
+    lines = []
+    for number, order in enumerate(context.results.orders, start=1):
+        means = [estimate_rows(context.rows(setting, order), m.name).mean for setting, m in columns]
+        numbers = [Cell(format_number(m.name, mean), value=mean) for (_, m), mean in zip(columns, means, strict=True)]
+        lines.append(Line([Cell(str(number), value=number), order.replace(">", " → "), *numbers]))
+    return Table(head, lines, "numbers", first=MOST_SETTINGS)
+
+
+def trials_section(context: Context) -> Section | None:
+    """Every trial with its setting, to which the settings' names lead."""
+    if not context.results.trials:
+        return None
+    metrics = [m for m in summary_metrics(context.summaries) if m.better and m.place != "further"]
+    head = ["trial", "setting", "seed", "order", "status", *map(_title, metrics), "seconds"]
+    places = {order: number for number, order in enumerate(context.results.orders, start=1)}
+    lines = []
+    for row in context.results.trials:
+        label = context.label(context.setting_of(row))
+        values = [number_in(row, m.name) for m in metrics]
+        seconds = number_in(row, "seconds")
+        lines.append(
+            Line(
+                [
+                    text_in(row, "trial"),
+                    label,
+                    Cell(str(row["seed"])),
+                    Cell(str(places.get(text_in(row, "order"), "–"))),
+                    text_in(row, "status"),
+                    *(
+                        Cell(format_number(m.name, value), value=value)
+                        for m, value in zip(metrics, values, strict=True)
+                    ),
+                    Cell(format_number("seconds", seconds), value=seconds),
+                ],
+                setting=label,
+            )
+        )
+    note = (
+        "Every trial; orders by their number. A click on a setting's name in the tables above shows its trials alone."
+    )
+    return "Trials", [Text(note, "note"), Table(head, lines, "numbers", first=MOST_TRIALS, name="trials")]
 
 
 def _title(metric: Metric) -> str:
-    return html.escape(metric.title) + metric.arrow
+    return metric.title + metric.arrow
 
 
-def _settings_table(context: Context, metrics: Sequence[Metric]) -> str:
+def _settings_table(context: Context, metrics: Sequence[Metric]) -> Table:
     """The best value under study of each metric in bold."""
     head = ["setting", "n", *map(_title, metrics)]
     best = {metric.name: _best(context, metric) for metric in metrics}
@@ -78,19 +110,19 @@ def _settings_table(context: Context, metrics: Sequence[Metric]) -> str:
         # a reference says nothing by dashes alone
         if not summary.setting.is_reference or any(summary.metric(metric.name).n for metric in metrics)
     ]
-    rows = [
-        [
-            setting_cell(context, summary),
-            _count(summary),
-            *(_cell(summary, metric, best[metric.name] == summary.setting) for metric in metrics),
-        ]
+    lines = [
+        Line(
+            [
+                setting_cell(context, summary),
+                _count(summary),
+                *(_cell(summary, metric, best[metric.name] == summary.setting) for metric in metrics),
+            ],
+            "reference" if summary.setting.is_reference else "chosen" if summary.setting == context.chosen else "",
+            context.label(summary.setting),
+        )
         for summary in shown
     ]
-    classes = [
-        "reference" if summary.setting.is_reference else "chosen" if summary.setting == context.chosen else ""
-        for summary in shown
-    ]
-    return html_table(head, rows, "numbers", classes)
+    return Table(head, lines, "numbers", first=MOST_SETTINGS)
 
 
 def _best(context: Context, metric: Metric) -> Setting | None:
@@ -105,56 +137,62 @@ def _best(context: Context, metric: Metric) -> Setting | None:
     return (max if metric.better == "higher" else min)(means, key=means.__getitem__)
 
 
-def setting_cell(context: Context, summary: SettingSummary) -> str:
-    label = html.escape(context.label(summary.setting))
-    if summary.setting.is_reference:
-        return f'{label} <span class="tag">reference</span>'
-    return f'{label} <span class="tag star">chosen</span>' if summary.setting == context.chosen else label
+def setting_cell(context: Context, summary: SettingSummary) -> Cell:
+    label = context.label(summary.setting)
+    tag = "reference" if summary.setting.is_reference else "chosen" if summary.setting == context.chosen else ""
+    return Cell(label, tag=tag, to=label)
 
 
-def _count(summary: SettingSummary) -> str:
-    return str(summary.finished) if summary.finished == summary.trials else f"{summary.finished} of {summary.trials}"
+def _count(summary: SettingSummary) -> Cell:
+    some = summary.finished != summary.trials
+    text = f"{summary.finished} of {summary.trials}" if some else str(summary.finished)
+    return Cell(text, value=summary.finished)
 
 
-def _cell(summary: SettingSummary, metric: Metric, best: bool) -> str:
+def _cell(summary: SettingSummary, metric: Metric, best: bool) -> Cell:
     found = summary.metric(metric.name)
-    text = format_number(metric.name, found.mean)
-    text = f"<b>{text}</b>" if best else text
+    small = []
     if found.half_width is not None and (found.half_width > 0 or metric.better or metric.name == "seconds"):
-        text += f' <span class="interval">± {format_number(metric.name, found.half_width)}</span>'
+        small.append(f"± {format_number(metric.name, found.half_width)}")
     elif found.half_width is None and found.n > 1:
-        values = ", ".join(format_number(metric.name, value) for value in found.values)
-        text += f' <span class="interval">({values})</span>'
-    return text + (f' <span class="interval">n = {found.n}</span>' if 0 < found.n < summary.seeds else "")
+        small.append(f"({', '.join(format_number(metric.name, value) for value in found.values)})")
+    small += [f"n = {found.n}"] if 0 < found.n < summary.seeds else []
+    return Cell(format_number(metric.name, found.mean), best, " ".join(small), value=found.mean)
 
 
-def comparison_table(context: Context) -> str:
-    """Each setting minus sequential, on the headline metrics; empty where nothing can be compared."""
+def comparison_table(context: Context) -> Table | None:
+    """Each setting minus sequential, on the headline metrics; None where nothing can be compared."""
     comparisons = [c for c in context.compared.with_sequential if c.difference.mean is not None]
     metrics = [name for name in headline_names() if any(c.metric == name for c in comparisons)]
     by_place = {(c.setting, c.metric): c for c in comparisons}
     compared = {c.setting for c in comparisons}
-    settings = [summary.setting for summary in context.ranked if summary.setting in compared]
+    settings = [summary for summary in context.ranked if summary.setting in compared]
     if not settings:
-        return ""
-    rows = []
-    for setting in settings:
-        cells = [_difference_cell(by_place.get((setting, name))) for name in metrics]
-        rows.append([html.escape(context.label(setting)), *cells])
+        return None
+    lines = [
+        Line(
+            [
+                replace(setting_cell(context, summary), tag=""),
+                *(_difference_cell(by_place.get((summary.setting, name))) for name in metrics),
+            ],
+            setting=context.label(summary.setting),
+        )
+        for summary in settings
+    ]
     head = ["setting minus sequential", *(_title(CATALOGUE[name]) for name in metrics)]
-    return html_table(head, rows, "numbers")
+    return Table(head, lines, "numbers", first=MOST_SETTINGS)
 
 
-def _difference_cell(comparison: Comparison | None) -> str:
+def _difference_cell(comparison: Comparison | None) -> Cell:
     if comparison is None or comparison.difference.mean is None:
-        return "–"
+        return Cell("–")
     found, metric = comparison.difference, comparison.metric
-    text = f"<b>{format_number(metric, found.mean, signed=True)}</b>"
+    text = format_number(metric, found.mean, signed=True)
     if found.interval is None:
-        return f'{text} <span class="interval">{units(found)}, no interval</span>'
+        return Cell(text, strong=True, small=f"{units(found)}, no interval", value=found.mean)
     low, high = (format_number(metric, end, signed=True) for end in found.interval)
-    p = "no variation" if comparison.p_holm is None else html.escape(format_p(comparison.p_holm))
-    return f'{text} <span class="interval">[{low}, {high}]</span><br><span class="interval">{p}, {units(found)}</span>'
+    p = "no variation" if comparison.p_holm is None else format_p(comparison.p_holm)
+    return Cell(text, True, f"[{low}, {high}]", f"{p}, {units(found)}", value=found.mean)
 
 
 def format_p(p: float) -> str:

@@ -223,9 +223,10 @@ def only(kind: str) -> list[Spec]:
     return [{"filter": f"datum.kind === '{kind}'"}]
 
 
-def layers(*marks: Spec, height: object, zoom: Sequence[str] = ()) -> Spec:
-    """Marks on one another; zoom: the axes on which the reader may zoom, those of the first mark."""
-    return {"layer": marks, "height": height, "usermeta": {"zoom": list(zoom)}}
+def layers(*marks: Spec, height: object, zoom: Sequence[str] = (), right: float = 0) -> Spec:
+    """Marks on one another; zoom: the axes on which the reader may zoom, those of the first mark; right: pixels by
+    which labels reach beyond the chart there."""
+    return {"layer": marks, "height": height, "usermeta": {"zoom": list(zoom), "right": math.ceil(right)}}
 
 
 #: the data of a mark that is there once, whatever the rows
@@ -296,9 +297,10 @@ def heat_map(
     }
     cells: Spec = {"mark": {"type": "rect"}, "encoding": {**place, "color": shade, "tooltip": tooltip}}
     numbers: Spec = {
-        "mark": {"type": "text", "fontSize": 11, "tooltip": False},
+        "mark": {"type": "text", "fontSize": 11},
         "encoding": {
             **place,
+            "tooltip": tooltip,
             "text": {"field": "value", "type": "quantitative", "format": form},
             "color": {
                 "condition": {"test": f"abs(datum.value) > {0.6 * most}", "value": "white"},
@@ -311,8 +313,11 @@ def heat_map(
         "mark": {"type": "rect", "fillOpacity": 0, "stroke": "#D55E00", "strokeWidth": 1.6, "tooltip": False},
         "encoding": place,
     }
-    spec = layers(cells, *([numbers] if written else []), *([frames] if framed else []), height={"step": 24})
+    # the last label leans out, by the cosine of its angle
+    right = max(0.0, 0.82 * LETTER * len(columns[-1]) - 10) if written and columns else 0
+    marks = [cells, *([numbers] if written else []), *([frames] if framed else [])]
+    spec = layers(*marks, height={"step": 24}, right=right)
     longest = max((len(f"{row['value']:{form}}") for row in data), default=1)
     cell = max(34.0, LETTER * 1.1 * longest + 8) if written else 10
-    least = room_for(rows) + cell * len(columns) + 60
+    least = room_for(rows) + cell * len(columns) + 60 + right
     return Panel(title, spec, data, least, shown=shown, setting=setting)

@@ -262,7 +262,7 @@ def time_figure(context: Context) -> Figure | None:
     return Figure(
         "Seconds per trial",
         caption,
-        [Panel("", spec, found, room_for(labels) + 220)],
+        [Panel("", spec, found, room_for(labels) + 330)],
         [Series("train", "#0072B2"), Series("evaluate", "#E69F00")],
         key="on",
         picked=frozenset([*labels[:MOST_SETTINGS], *references]),

@@ -146,19 +146,13 @@ class Context:
         return [row for row in self.results.trials if row["method"] not in references]
 
     def pick(self, count: int, references: Sequence[str] = ("sequential",)) -> list[Setting]:
-        """At most `count` settings with a finished trial: the named references, the chosen one, the rest evenly."""
-        done = [summary.setting for summary in self.summaries if summary.finished]
+        """At most `count` settings with a finished trial: the named references, and the best ones (see `ranked`)."""
+        done = [summary.setting for summary in self.ranked if summary.finished]
         first = [setting for setting in done if setting.method in references][: max(1, count // 3)]
-        studied = [setting for setting in done if not setting.is_reference]
-        room = count - len(first)
-        if len(studied) > room:
-            positions = {round(i * (len(studied) - 1) / max(1, room - 1)) for i in range(room)}
-            kept = {studied[i] for i in positions}
-            if self.chosen is not None and self.chosen not in kept:
-                middle = sorted(positions)[len(positions) // 2]
-                kept = kept - {studied[middle]} | {self.chosen}
-            studied = [setting for setting in studied if setting in kept]
-        return studied + first
+        studied = [setting for setting in done if not setting.is_reference][: count - len(first)]
+        if self.chosen is not None and self.chosen not in studied:
+            studied[-1:] = [self.chosen]
+        return [setting for setting in self.settings if setting in studied or setting in first]
 
 
 def _styles(settings: list[Setting], label: Callable[[Setting], str]) -> dict[Setting, Series]:

@@ -11,9 +11,11 @@ from orchestration.results.comparisons import Comparison, Contrast
 from orchestration.results.estimates import present
 from orchestration.results.settings import VALIDATION
 from orchestration.results.verdicts import TOLD, in_words, listing, plural, verdict, what_would_tell
-from orchestration.results.words import format_number, format_value, short_axis_names
+from orchestration.results.words import format_number, format_value, short_axis_names, some
 
 Line = tuple[str, str, str]  # metric, paired difference in words, verdict
+#: values of an axis that are named
+MOST_VALUES = 8
 Finding = tuple[str, list[Line]]  # what was compared, and how it came out
 
 
@@ -64,7 +66,7 @@ def _what_varied(context: Context) -> str:
         return "The sweep ran references only."
     seeds, orders = {row["seed"] for row in studied}, {row["order"] for row in studied}
     axes = [
-        f"{axis} ({', '.join(format_value(value) for value in context.axis_values(axis))})"
+        f"{axis} ({some([format_value(value) for value in context.axis_values(axis)], MOST_VALUES, ', ')})"
         for axis in context.results.axes
         if axis != "order"
     ]

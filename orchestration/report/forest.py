@@ -26,7 +26,7 @@ from orchestration.results.verdicts import TOLD, verdict
 MOST = 30
 #: metrics that are shown at first
 FIRST = ("average_accuracy", "forgetting")
-SERIES = (Series("better", "#0072B2"), Series("worse", "#D55E00"), Series("not told", "#888888"))
+COLOURS = {"better": "#0072B2", "worse": "#D55E00"}
 
 
 def forest_figure(context: Context) -> Figure | None:
@@ -51,7 +51,9 @@ def forest_figure(context: Context) -> Figure | None:
     caption += f" {MOST} of {len(every)} settings are drawn." if len(every) > MOST else ""
     caption += " Some intervals are cut at the panel's edge." if cut else ""
     picked = frozenset(context.label(setting) for setting in every[:MOST])
-    return Figure("Differences from sequential", caption, panels, SERIES, key="verdict", picker="metric", picked=picked)
+    judged = dict.fromkeys(str(row["verdict"]) for panel in panels for row in panel.rows)
+    series = [Series(words, COLOURS.get(words, "#888888")) for words in judged]
+    return Figure("Differences from sequential", caption, panels, series, key="verdict", picker="metric", picked=picked)
 
 
 def _panel(context: Context, metric: str, found: list[Comparison]) -> tuple[Panel, bool]:
@@ -69,7 +71,7 @@ def _panel(context: Context, metric: str, found: list[Comparison]) -> tuple[Pane
                 "high": None if high is None else 100 * high,
                 "p_holm": one.p_holm,
                 "seeds": one.difference.n,
-                "verdict": judged if judged in ("better", "worse") else "not told",
+                "verdict": judged,
                 "told": judged in TOLD,
             }
         )

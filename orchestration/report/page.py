@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from orchestration.report.blocks import figures_of
-from orchestration.report.charts import CONFIG, DARK, LEGEND, LETTER, LIGHT, Figure, names_of
+from orchestration.report.charts import CONFIG, DARK, LEGEND, LETTER, LIGHT, Datum, Figure, names_of
 from orchestration.report.context import Context
 from orchestration.report.sections import sections
 
@@ -74,7 +74,7 @@ def _json(figure: Figure) -> Markup:
             {
                 "title": panel.title,
                 "spec": specs.index(spec),
-                "rows": [_short(row) for row in panel.rows],
+                **_columns(panel.rows),
                 "least": math.ceil(panel.least),
                 "shown": panel.shown,
                 "setting": panel.setting,
@@ -95,10 +95,11 @@ def _json(figure: Figure) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
-def _short(row: Mapping[str, object]) -> dict[str, object]:
-    """Without what is missing, and numbers with the digits that can be seen."""
-    return {
-        name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-        for name, value in row.items()
-        if value is not None
-    }
+def _columns(rows: Sequence[Datum]) -> dict[str, object]:
+    """Rows as their columns' names and lists of values, in half the space; numbers have the digits that can be seen."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+
+    def short(value: object) -> object:
+        return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+    return {"columns": names, "rows": [[short(row.get(name)) for name in names] for row in rows]}

@@ -36,10 +36,12 @@ from orchestration.report.tables import (
 from orchestration.results.answer import answer
 from orchestration.results.matrices import test_set_error
 from orchestration.results.notices import notices
-from orchestration.results.words import format_number, so_far, summary_metrics
+from orchestration.results.words import format_number, so_far, some, summary_metrics
 
 #: so many settings are named with their validation figures
 MOST_VALIDATED = 8
+#: trials without a result that are shown at first
+MOST_FAILURES = 10
 
 
 def _answer(context: Context) -> Section | None:
@@ -134,10 +136,10 @@ def _chosen_words(context: Context) -> str:
     if found is None:
         return text
     left = [context.label(setting) for setting in context.studied if setting not in found.validation]
-    text += f" Not in the choice, with fewer finished trials: {'; '.join(left)}." if left else ""
+    text += f" Not in the choice, with fewer finished trials: {some(left, MOST_VALIDATED)}." if left else ""
     deciding = sorted(found.validation.items(), key=lambda item: -(item[1].mean or 0.0))[:MOST_VALIDATED]
     figures = ", ".join(f"{context.label(s)} {format_number('average_accuracy', e.mean)}" for s, e in deciding)
-    times = ", ".join(f"{context.label(setting)} {count}×" for setting, count in found.times.items())
+    times = some([f"{context.label(setting)} {count}×" for setting, count in found.times.items()], MOST_VALIDATED, ", ")
     return (
         f"{text} Validation figures, best first: {figures}. With each seed left out in turn the others choose {times}. "
         f"{held_out_words(context)}"
@@ -241,7 +243,7 @@ def _failures(context: Context) -> Section | None:
     if not rows:
         return None
     head = ["trial", "method", "seed", "order", "status", "so far, not final", "why"]
-    return "Trials without a final result", [Table(head, [Line(_failure(row)) for row in rows])]
+    return "Trials without a final result", [Table(head, [Line(_failure(row)) for row in rows], first=MOST_FAILURES)]
 
 
 def _failure(row: Row) -> list[str | Cell]:

@@ -15,7 +15,7 @@ from orchestration.results.reading import Results, finished
 from orchestration.results.settings import Setting, SettingSummary, estimate_rows, rows_by_setting
 from orchestration.results.verdicts import TOLD, UNCLEAR, in_words, plural, verdict, what_would_tell
 from orchestration.results.wanted import VALIDATED, Picked, Wish, column_of, pick
-from orchestration.results.words import format_estimate, format_number, format_value, setting_label, units
+from orchestration.results.words import format_estimate, format_number, format_value, setting_label, some, units
 
 #: settings or trials of a kind that are named
 SHOWN = 5
@@ -67,9 +67,7 @@ def _question(results: Results) -> str:
         for axis in results.axes
         if axis != "order"
     }
-    axes = "; ".join(
-        f"{axis}: {', '.join(values[:SHOWN])}{' ..' if len(values) > SHOWN else ''}" for axis, values in varied.items()
-    )
+    axes = "; ".join(f"{axis}: {some(values, SHOWN, ', ')}" for axis, values in varied.items())
     model, benchmark = (_kind(results.sweep.get(key)) for key in ("model", "benchmark"))
     which = (
         f"how well {name_of(results, settings[0])} does"
@@ -126,8 +124,7 @@ def _chosen(results: Results, wish: Wish, found: Picked) -> list[Line]:
     out = [f"{name_of(results, one.setting)} ({_values(wish, one)})" for one in found.left_out]
     out += [f"{name_of(results, setting)} ({why})" for setting, why in found.absent.items()]
     if out:
-        more = len(out) - SHOWN
-        lines.append(("left out", "; ".join(out[:SHOWN]) + (f"; and {more} more" if more > 0 else "")))
+        lines.append(("left out", some(out, SHOWN)))
     surer = _surer(results, wish, found, compared)
     return [*lines, ("surer with", surer)] if surer else lines
 

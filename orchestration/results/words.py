@@ -19,6 +19,12 @@ def format_value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def some(words: Sequence[str], most: int, joint: str = "; ") -> str:
+    """At most so many of them, the first, and how many more there are."""
+    more = len(words) - most
+    return joint.join([*words[:most], *([f"and {more} more"] if more > 0 else [])])
+
+
 def format_number(metric: str, value: float | None, signed: bool = False) -> str:
     """A metric's value in its unit, with a true minus sign; a dash where there is none."""
     if value is None:

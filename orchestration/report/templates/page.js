@@ -51,6 +51,8 @@
     constructor(element) {
       this.element = element;
       this.data = JSON.parse(element.querySelector("script").textContent);
+      for (const panel of this.data.panels)
+        panel.rows = panel.rows.map((row) => Object.fromEntries(row.map((value, i) => [panel.columns[i], value])));
       this.off = new Set(); // labels that the reader switched off
       this.choice = "";
       this.views = [];
@@ -141,6 +143,7 @@
           ...spec,
           width: "container",
           height: tall(spec, rows),
+          padding: { left: 5, top: 5, bottom: 5, right: 5 + (spec.usermeta?.right ?? 0) },
           data: { values: rows },
           config: { ...settled(look.config, [], colours), legend: { disable: true } },
         };

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+import vl_convert
 from PIL import Image
 
 from mcit_core import subspace
 from mcit_core.data.workbench import Workbench
 from orchestration.figures import main
+from orchestration.report.blocks import figures_of
+from orchestration.report.charts import Figure, names_of, whole
 from orchestration.report.context import Context
-from orchestration.report.drawing import Drawn
-from orchestration.report.figure_files import FORMS, names_of, numbers_of
+from orchestration.report.figure_files import FORMS
 from orchestration.report.paper import _harm, space_figures
+from orchestration.report.sections import sections
 from orchestration.results.estimates import estimate
 from orchestration.results.reading import read_results
 from tests.orchestration.report.test_report import MATRIX, full_run
@@ -74,7 +76,7 @@ def test_the_numbers_of_the_forest_plot_are_those_of_the_comparison(run: Path) -
         for one in context.compared.with_sequential
         if one.difference.mean is not None and one.metric in ("average_accuracy", "forgetting")
     }
-    found = {(panel, row["y"]): float(row["x"]) for row in rows for panel in wanted_panels(row)}
+    found = {(panel, row["setting"]): float(row["difference"]) for row in rows for panel in wanted_panels(row)}
     assert found == pytest.approx(wanted)
 
 
@@ -87,12 +89,12 @@ def wanted_panels(row: dict[str, str]) -> list[str]:
 
 
 def test_a_matrix_has_its_cells(run: Path) -> None:
-    found = table(run, "accuracy_matrix_of_task_energy_0_5")
-    cells = {(row["y"], row["x"]): float(row["value"]) for row in found}
+    found = [row for row in table(run, "accuracy_matrices") if row["panel"].startswith("task_energy 0.5 ")]
+    cells = {(row["row"], row["column"]): float(row["value"]) for row in found}
     for t, values in enumerate(MATRIX):
         for j, value in enumerate(values):
             assert cells[f"{t + 1} {TASKS[t]}", TASKS[j]] == pytest.approx(100 * value)
-    gains = {(row["y"], row["x"]): float(row["value"]) for row in table(run, "forward_transfer_task_energy_0_5")}
+    gains = {(row["row"], row["column"]): float(row["value"]) for row in table(run, "forward_transfer_task_energy_0_5")}
     assert gains["digits", "scenes"] == pytest.approx(100 * (MATRIX[0][2] - 0.1))
 
 
@@ -113,10 +115,17 @@ def test_the_harm_is_told_where_the_interval_leaves_zero_out(seeds: list[float],
     assert "no harm could show" in _harm(estimate(seeds), floor=True)
 
 
+def test_every_specification_is_one_of_vega_lite(run: Path) -> None:
+    context = Context.of(read_results(run))
+    for _, blocks in sections(context):
+        for figure in figures_of(blocks):
+            compiled = vl_convert.vegalite_to_vega(dict(whole(figure)))
+            assert "@" not in json.dumps(compiled.get("scales", [])), figure.name
+
+
 def test_no_two_figures_have_one_name() -> None:
     alts = ["rank 2", "rank", "rank", "m -1.2", "m -1", "m -1", "m 1", "m 1 2"]
-    drawn = [Drawn(Figure(), "", alt) for alt in alts]
-    names = names_of(drawn)
+    names = names_of(Figure(alt, "", []) for alt in alts)
     assert len({*names}) == len(alts)
     assert names[3:5] == ["m_minus_1_2", "m_minus_1"]
 
@@ -128,9 +137,9 @@ def test_figures_that_are_no_more_go_and_files_of_others_stay(tmp_path: Path) ->
     (folder / "mine.png").write_bytes(b"")
     rows = [row for row in read_results(run).trials if row.get(AXIS) != 0.99]
     write_run(run, rows, **read_results(run).sweep)
-    assert (folder / "accuracy_matrix_of_task_energy_0_99.pdf").exists()
+    assert (folder / "forward_transfer_task_energy_0_99.pdf").exists()
     assert main([str(run)]) == 0
-    assert not list(folder.glob("accuracy_matrix_of_task_energy_0_99*"))
+    assert not list(folder.glob("forward_transfer_task_energy_0_99*"))
     assert (folder / "differences_from_sequential.pdf").exists()
     assert (folder / "mine.png").exists()
 
@@ -143,7 +152,7 @@ def test_two_seeds_have_no_error(tmp_path: Path) -> None:
     assert main([str(run)]) == 0
     found = table(run, "differences_from_sequential")
     assert found
-    assert {(row["x_error"], row["series"]) for row in found} == {("", "too few seeds to tell")}
+    assert {(row["low"], row["verdict"]) for row in found} == {("", "too few seeds to tell")}
 
 
 def test_the_spaces_are_those_of_the_model(bench: Workbench) -> None:
@@ -155,19 +164,19 @@ def test_the_spaces_are_those_of_the_model(bench: Workbench) -> None:
         "overlap_of_the_tasks_spaces",
     ]
     grams = {task: bench.statistics(task, "unit").gram.numpy() for task in ("pretraining", *tasks)}
-    values = {(str(row[4]), str(row[1])): float(str(row[2])) for row in numbers_of(drawn[0].figure)}
+    values = {(row["task"], row["measure"]): row["directions"] for row in drawn[0].panels[0].rows}
     for task, gram in grams.items():
         squared = np.sort(np.linalg.eigvalsh(gram))[::-1].clip(0)
         reached = np.cumsum(squared) / squared.sum()
         rank = int(np.argmax(reached >= 0.9)) + 1
         found = values[task, "90 % of the energy"]
         assert found == rank
-    inside = {(str(row[4]), str(row[2])): float(str(row[6])) for row in numbers_of(drawn[1].figure)}
+    inside = {(row["row"], row["column"]): row["value"] for row in drawn[1].panels[0].rows}
     _, vectors = np.linalg.eigh(grams["pretraining"])
     space = vectors[:, ::-1][:, : subspace.energy_rank(np.sort(np.linalg.eigvalsh(grams["pretraining"]))[::-1], 0.5)]
     share = np.trace(space.T @ grams["ground"] @ space) / np.trace(grams["ground"])
     assert inside["ground", "50 %"] == pytest.approx(share)
-    overlap = {(str(row[4]), str(row[2])): float(str(row[6])) for row in numbers_of(drawn[2].figure)}
+    overlap = {(row["row"], row["column"]): row["value"] for row in drawn[2].panels[0].rows}
     assert overlap["ground", "ground"] == pytest.approx(1)
     assert overlap["ground", "attribute"] == pytest.approx(overlap["attribute", "ground"])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcit_core.benchmarks.layouts import UCIT
+from orchestration.report.blocks import Table, Text, figures_of
 from orchestration.report.context import Context
 from orchestration.report.published import published_section
 from orchestration.report.routing import routing_section
@@ -39,11 +40,14 @@ def context(folder: Path, measured: dict[str, float], **sweep: object) -> Contex
 def test_rows_are_shown_by_the_group_that_answered_them(tmp_path: Path) -> None:
     found = routing_section(context(tmp_path, SENT))
     assert found is not None
-    title, page = found
+    title, blocks = found
     assert title == "Which group answered"
-    assert '<th scope="col">digits + shapes</th><th scope="col">charts</th>' in page
-    assert '<th scope="row">digits</th><td><b>75.0</b></td><td>25.0</td>' in page
-    assert '<th scope="row">charts</th><td>0.0</td><td><b>100.0</b></td>' in page
+    (figure,) = figures_of(blocks)
+    cells = {(row["row"], row["column"]): (row["value"], row["framed"]) for row in figure.panels[0].rows}
+    assert cells["digits", "digits + shapes"] == (75, True)
+    assert cells["digits", "charts"] == (25, False)
+    assert cells["charts", "digits + shapes"] == (0, False)
+    assert cells["charts", "charts"] == (100, True)
 
 
 def test_without_groups_there_is_no_such_section(tmp_path: Path) -> None:
@@ -54,11 +58,12 @@ def test_without_groups_there_is_no_such_section(tmp_path: Path) -> None:
 def test_published_figures_stand_beside_a_run_on_their_benchmark(benchmark: object, tmp_path: Path) -> None:
     found = published_section(context(tmp_path, {}, benchmark=benchmark))
     assert found is not None
-    _, page = found
-    assert "<td>56.73</td>" in page
-    assert "<td>−16.65</td>" in page
-    assert 'href="https://github.com/Ghy0501/MCITlib/issues/6"' in page
-    assert "This run learned other tasks" in page
+    _, blocks = found
+    cells = {cell.text for one in blocks if isinstance(one, Table) for line in one.lines for cell in line.cells[1:]}  # type: ignore[union-attr]
+    assert cells >= {"56.73", "−16.65"}
+    texts = [one for one in blocks if isinstance(one, Text)]
+    assert "https://github.com/Ghy0501/MCITlib/issues/6" in [one.link for one in texts]
+    assert "This run learned other tasks" in texts[0].text
 
 
 def test_a_run_of_the_same_tasks_is_not_told_to_be_another(tmp_path: Path) -> None:
@@ -66,7 +71,7 @@ def test_a_run_of_the_same_tasks_is_not_told_to_be_another(tmp_path: Path) -> No
     run = write_run(tmp_path / "run", [row], benchmark="ucit")
     found = published_section(Context.of(read_results(run)))
     assert found is not None
-    assert "This run learned other tasks" not in found[1]
+    assert not [one for one in found[1] if isinstance(one, Text) and "This run learned other tasks" in one.text]
 
 
 def test_nothing_is_known_of_the_embedded_benchmark(tmp_path: Path) -> None:

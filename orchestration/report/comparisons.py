@@ -10,6 +10,7 @@ from orchestration.keep.tables import Row, text_in
 from orchestration.report.context import Context
 from orchestration.report.drawing import as_html, fit_limits, new_figure, percent
 from orchestration.results.estimates import Estimate, estimate
+from orchestration.results.pareto import pareto_front
 from orchestration.results.settings import Setting, estimate_rows
 
 MOST_SETTINGS = 24
@@ -32,7 +33,7 @@ def pareto_figure(context: Context) -> str | None:
     figure, (panel,) = new_figure(max(4.6, 1.2 + 0.24 * len(shown)))
     for number, point in enumerate(shown, start=1):
         _point(context, panel, number, point)
-    front = _front([(100 * (x.mean or 0.0), 100 * (y.mean or 0.0)) for _, x, y in shown])
+    front = pareto_front([(100 * (x.mean or 0.0), 100 * (y.mean or 0.0)) for _, x, y in shown])
     panel.plot([x for x, _ in front], [y for _, y in front], color="#bbbbbb", linewidth=1.2, zorder=1)
     cut = fit_limits(panel, percent([y.mean for _, _, y in shown]), [y for _, _, y in shown])
     cut |= fit_limits(panel, percent([x.mean for _, x, _ in shown]), [x for _, x, _ in shown], vertical=False)
@@ -78,15 +79,6 @@ def _point(context: Context, panel: Axes, number: int, point: Place) -> None:
         color=style.colour,
         zorder=4,
     )
-
-
-def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (x low is good, y high is good) that no other point beats, from left to right."""
-    front: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or y > front[-1][1]:
-            front.append((x, y))
-    return front
 
 
 def order_figure(context: Context) -> str | None:

@@ -7,6 +7,7 @@ import html
 from orchestration.keep.tables import text_in
 from orchestration.report.context import Context
 from orchestration.report.markup import Section, html_table, paragraph
+from orchestration.results.routing import Routing, routing_of
 
 #: trials that are shown
 MOST = 4
@@ -16,10 +17,9 @@ def routing_section(context: Context) -> Section | None:
     """None where no trial has groups."""
     tables = []
     for row in context.results.finished:
-        stages = context.results.stages.get(text_in(row, "trial"), [])
-        table = _table(stages[-1].metrics) if stages else None
-        if table is not None:
-            tables.append(f"<p><b>{html.escape(text_in(row, 'trial'))}</b></p>{table}")
+        found = routing_of(context.results.stages.get(text_in(row, "trial"), []))
+        if found is not None:
+            tables.append(f"<p><b>{html.escape(text_in(row, 'trial'))}</b></p>{_table(found)}")
     if not tables:
         return None
     words = (
@@ -30,19 +30,11 @@ def routing_section(context: Context) -> Section | None:
     return "Which group answered", paragraph(words + left, "note") + "".join(tables[:MOST])
 
 
-def _table(metrics: dict[str, float]) -> str | None:
-    own = {
-        name.removeprefix("grouping/group/"): int(v)
-        for name, v in metrics.items()
-        if name.startswith("grouping/group/")
-    }
-    if not own:
-        return None
-    groups = range(max(own.values()) + 1)
-    head = ["task", *(" + ".join(task for task, group in own.items() if group == i) for i in groups)]
+def _table(found: Routing) -> str:
+    head = ["task", *(" + ".join(tasks) for tasks in found.groups)]
     lines = [
-        [html.escape(task), *(_share(metrics.get(f"grouping/sent/{task}/{i}"), i == group) for i in groups)]
-        for task, group in own.items()
+        [html.escape(task), *(_share(share, group == own) for group, share in enumerate(shares))]
+        for task, own, shares in zip(found.tasks, found.own, found.shares, strict=True)
     ]
     return html_table([html.escape(cell) for cell in head], lines, "numbers")
 

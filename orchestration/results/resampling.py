@@ -111,7 +111,7 @@ def resampled(grid: Grid, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray]:
 
 def percentiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ends of the middle 95 % of values [draws, ...], each a value that was drawn."""
-    tail = (1 - CONFIDENCE) / 2
+    tail = round((1 - CONFIDENCE) / 2, 12)  # or round-off takes the next value
     low, high = np.quantile(values, [tail, 1 - tail], axis=0, method="inverted_cdf")
     return np.asarray(low), np.asarray(high)
 

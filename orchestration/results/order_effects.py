@@ -80,7 +80,7 @@ def order_effects(
     """
     found = [(row, accuracy_matrix(stages.get(text_in(row, "trial"), []), _tasks(row))) for row in rows]
     measured = [(row, cells) for row, matrix in found if (cells := _cells(matrix)) is not None]
-    wanted = list(dict.fromkeys(orders or (row["order"] for row, _ in measured)))
+    wanted = list(dict.fromkeys(orders or (row["order"] for row, _ in found)))
     if len(wanted) < 2:
         return Found(None, f"it takes two orders, and there are {len(wanted)}")
     seeds = [

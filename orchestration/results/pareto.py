@@ -16,6 +16,8 @@ from orchestration.results.settings import Setting, SettingSummary, estimate_row
 #: left is better, and up is better
 ACROSS, UP = "forgetting", "average_accuracy"
 Point = tuple[float, float]
+#: decimals that are no round-off
+DIGITS = 10
 #: corners of the polygon that stands for an ellipse
 CORNERS = 72
 
@@ -32,11 +34,12 @@ class Ellipse:
 
 def pareto_front(points: Iterable[Point]) -> list[Point]:
     """The points (x low is good, y high is good) that no other point beats, from left to right: a point stays where
-    none is at least as good in both and better in one. Of equal points one is given."""
+    none is at least as good in both and better in one. Of equal points one is given; what round-off alone tells apart
+    is equal."""
     front: list[Point] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or y > front[-1][1]:
-            front.append((x, y))
+    for point in sorted(points, key=lambda point: (_exact(point)[0], -_exact(point)[1])):
+        if not front or _exact(point)[1] > _exact(front[-1])[1]:
+            front.append(point)
     return front
 
 
@@ -44,12 +47,17 @@ def front_settings(summaries: Iterable[SettingSummary], x: str = ACROSS, y: str 
     """The settings on the front of the means of two metrics (x low is good, y high is good), from left to right, equals
     beside one another. References count only if they are given; a setting that lacks a mean does not."""
     places = [
-        (summary.setting, (across, up))
+        (summary.setting, _exact((across, up)))
         for summary in summaries
         if (across := summary.metric(x).mean) is not None and (up := summary.metric(y).mean) is not None
     ]
     front = pareto_front(place for _, place in places)
     return [setting for point in front for setting, place in places if place == point]
+
+
+def _exact(point: Point) -> Point:
+    """Without round-off: means of shares, or of per cents, are rarely nearer than that unless they are equal."""
+    return round(point[0], DIGITS), round(point[1], DIGITS)
 
 
 def mean_ellipse(pairs: Sequence[Point], corners: int = CORNERS) -> Found[Ellipse]:

@@ -51,6 +51,9 @@ def test_shares_of_variance_by_hand() -> None:
     assert [one.variance for one in shifted.axes] == pytest.approx([0.04 / 0.11, 0.01 / 0.11])
     assert shifted.seed_variance == pytest.approx(0.06 / 0.11)
     assert shifted.axes[0].chance == pytest.approx(0.05 / 0.11 / 3)
+    # 3 of 27 resamples take one seed alone, so that nothing lies between seeds; 6 take both ends and not the middle,
+    # twice the one and once the other: 0.08 lies between these
+    assert (shifted.axes[0].low, shifted.axes[0].high) == pytest.approx((0.04 / 0.13, 0.8))
 
 
 def test_ped_anova_by_hand() -> None:
@@ -70,6 +73,20 @@ def test_ped_anova_by_hand() -> None:
     turned = importance([{**row, "forgetting": row["average_accuracy"]} for row in rows], AXES, metric="forgetting")
     assert turned.value is not None
     assert {one.axis: one.best for one in turned.value.axes} == pytest.approx(best)
+
+
+def test_the_best_are_those_that_the_metric_says() -> None:
+    """Of twelve settings the five best are all of size a and one of b, the five worst all of kind w and half of z."""
+    worst_last = ["ax", "ay", "az", "bx", "aw", "by", "cx", "cy", "bz", "cz", "bw", "cw"]
+    rows = rows_of({tuple(name): [[1 - 0.05 * place]] * 3 for place, name in enumerate(worst_last)}, axes=BOTH)
+    turned = [{**row, "forgetting": row["average_accuracy"]} for row in rows]
+    best = told(rows)
+    worst = importance(turned, AXES, metric="forgetting", draws=10).value
+    assert worst is not None
+    assert best.top == worst.top == 5
+    shares = [{one.axis: one.best for one in found.axes} for found in (best, worst)]
+    assert shares[0][AXIS] > 0.8  # type: ignore[operator]
+    assert shares[1][AXIS] < 0.6  # type: ignore[operator]
 
 
 def test_validation_rows_decide_where_there_are_any() -> None:

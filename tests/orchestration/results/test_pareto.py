@@ -108,10 +108,11 @@ def test_it_holds_the_true_mean_in_95_per_cent() -> None:
 def test_a_pair_is_of_a_seed_that_has_both_under_every_order() -> None:
     rows = [
         {"method": "m", "seed": seed, "order": f"o{order}", "forgetting": seed + order, "average_accuracy": seed**2}
-        for seed in range(5)
+        for seed in range(6)
         for order in range(2)
     ]
     rows[0]["forgetting"] = None
+    rows[-1]["average_accuracy"] = None
     found = setting_ellipse(rows).value
     wanted = mean_ellipse([(seed + 0.5, seed**2) for seed in range(1, 5)]).value
     assert found is not None

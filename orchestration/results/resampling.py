@@ -1,13 +1,12 @@
-"""Settings on the same seeds and orders, and the bootstrap over those: what ranks and importances are made of.
+"""Settings on the same seeds and orders, and the bootstrap over those: what ranks are made of.
 
 The percentile bootstrap resamples the units of the design (Efron & Tibshirani, An Introduction to the Bootstrap, ch.
 13; seeds and drawn orders each by itself, as in Owen 2007, "The pigeonhole bootstrap"). Every setting gets the same
 resampled units, so that what a seed or an order does to all of them alike falls out. With few seeds such intervals are
-too narrow: of n seeds a resampled mean has (n - 1) / n of the variance that it should have. They are for ranks and
-shares, for which there is no t; a mean's own interval is that of `estimates`. Ranks move in whole steps, so that
-theirs hold what they promise from five seeds on (simulated in `test_ranks.py`); three seeds agree on the wrong one of
-two all but equal settings in up to one case of eight, and then no resample says otherwise. Shares of variance lean
-upwards, since a resample adds its own noise to what lies between settings.
+too narrow: of n seeds a resampled mean has (n - 1) / n of the variance that it should have. They are for ranks, for
+which there is no t; a mean's own interval is that of `estimates`. Ranks move in whole steps, so that theirs hold what
+they promise from five seeds on (simulated in `test_ranks.py`); three seeds agree on the wrong one of two all but equal
+settings in up to one case of eight, and then no resample says otherwise.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ AXES: dict[str, list[JsonValue] | None] = {AXIS: [20, 40], OTHER: ["x", "y", "z"
 
 
 def told(rows: list[Row], axes: Axes = AXES, design: Design | None = None) -> Importance:
-    found = importance(rows, axes, design or Design(), draws=200)
+    found = importance(rows, axes, design or Design())
     assert found.value is not None, found.reason
     return found.value
 
@@ -51,9 +51,10 @@ def test_shares_of_variance_by_hand() -> None:
     assert [one.variance for one in shifted.axes] == pytest.approx([0.04 / 0.11, 0.01 / 0.11])
     assert shifted.seed_variance == pytest.approx(0.06 / 0.11)
     assert shifted.axes[0].chance == pytest.approx(0.05 / 0.11 / 3)
-    # 3 of 27 resamples take one seed alone, so that nothing lies between seeds; 6 take both ends and not the middle,
-    # twice the one and once the other: 0.08 lies between these
-    assert (shifted.axes[0].low, shifted.axes[0].high) == pytest.approx((0.04 / 0.13, 0.8))
+    # without a seed at an end 0.0225 lies between the other two, without the middle one 0.09: the shares left are
+    # 0.04 / 0.0725 twice and 0.04 / 0.14, pseudo-values -0.01254 twice and 0.51948, their mean 0.16480 and its error
+    # 0.17734, times t(0.975, 2) = 4.302653
+    assert (shifted.axes[0].low, shifted.axes[0].high) == pytest.approx((0, 0.16480 + 4.302653 * 0.17734), abs=5e-5)
 
 
 def test_ped_anova_by_hand() -> None:
@@ -81,7 +82,7 @@ def test_the_best_are_those_that_the_metric_says() -> None:
     rows = rows_of({tuple(name): [[1 - 0.05 * place]] * 3 for place, name in enumerate(worst_last)}, axes=BOTH)
     turned = [{**row, "forgetting": row["average_accuracy"]} for row in rows]
     best = told(rows)
-    worst = importance(turned, AXES, metric="forgetting", draws=10).value
+    worst = importance(turned, AXES, metric="forgetting").value
     assert worst is not None
     assert best.top == worst.top == 5
     shares = [{one.axis: one.best for one in found.axes} for found in (best, worst)]
@@ -188,7 +189,7 @@ def test_laws(values: list[list[float]]) -> None:
     def of(table: np.ndarray) -> Importance | None:
         names = itertools.product((20, 40), "xyz")
         cells = {key: [[value] for value in row] for key, row in zip(names, table.tolist(), strict=True)}
-        return importance(rows_of(cells, axes=BOTH), AXES, draws=200).value
+        return importance(rows_of(cells, axes=BOTH), AXES).value
 
     table = np.array(values)
     found = of(table)
@@ -229,6 +230,26 @@ def test_chance_is_the_mean_over_all_ways_to_deal_the_values(values: list[float]
         chances.add(round(found.chance, 12))
     assert len(chances) == 1
     assert np.mean(shares) == pytest.approx(chances.pop())
+
+
+@pytest.mark.parametrize(("seeds", "size", "kind"), [(3, 0.1, 0.02), (5, 0.03, 0.0), (5, 0.05, 0.05)])
+def test_intervals_hold_the_share_that_many_seeds_would_give(seeds: int, size: float, kind: float) -> None:
+    """A noise of 0.03 of every trial's own, and one of 0.05 that a seed does to all."""
+    rng = np.random.default_rng(1)
+    names = [*itertools.product("ab", "xyz")]
+    parts = {AXIS: [size * (a == "b") for a, _ in names], OTHER: [kind * "xyz".index(b) for _, b in names]}
+    total = sum(float(np.var(part)) for part in parts.values()) + 0.05**2 + 0.03**2
+    held, sweeps = dict.fromkeys(parts, 0), 150
+    for _ in range(sweeps):
+        table = (
+            np.sum([*parts.values()], 0)[:, None] + 0.05 * rng.normal(size=seeds) + 0.03 * rng.normal(size=(6, seeds))
+        )
+        cells = {name: [[value] for value in row] for name, row in zip(names, table.tolist(), strict=True)}
+        for one in told(rows_of(cells, axes=BOTH)).axes:
+            assert one.low is not None
+            assert one.high is not None
+            held[one.axis] += one.low <= float(np.var(parts[one.axis])) / total <= one.high
+    assert all(count / sweeps >= 0.86 for count in held.values()), held
 
 
 def test_optuna_is_loaded_when_it_is_asked_for() -> None:

@@ -11,7 +11,6 @@ from orchestration.report.charts import (
     Spec,
     colour,
     layers,
-    limits,
     names,
     only,
     quantity,
@@ -21,10 +20,13 @@ from orchestration.report.charts import (
 )
 from orchestration.report.context import Context
 from orchestration.results.estimates import Estimate, estimate
-from orchestration.results.settings import Setting, estimate_rows
+from orchestration.results.pareto import pareto_front, setting_ellipse
+from orchestration.results.settings import Setting
 
 MOST_SETTINGS = 24
 MOST_REFERENCES = 8
+#: with fewer seeds the region of two means fills the panel
+LEAST_SEEDS = 5
 SPENT = ("seconds/train", "seconds/evaluate")
 Place = tuple[Setting, Estimate, Estimate]  # forgetting, average accuracy
 
@@ -40,15 +42,17 @@ def pareto_figure(context: Context) -> Figure | None:
         return None
     references = [point for point in points if point[0].is_reference][:MOST_REFERENCES]
     shown = [point for point in points if not point[0].is_reference][: MOST_SETTINGS - len(references)] + references
-    front = _front([(100 * (x.mean or 0.0), 100 * (y.mean or 0.0)) for _, x, y in points])
-    rows: list[Datum] = [_point(context, point) for point in points]
+    front = pareto_front([(100 * (x.mean or 0.0), 100 * (y.mean or 0.0)) for _, x, y in points])
+    regions = {point[0]: _region(context, point[0]) for point in points}
+    rows: list[Datum] = [_point(context, point, bars=not regions[point[0]]) for point in points]
     rows += [{"kind": "front", "forgetting": x, "accuracy": y} for x, y in front]
-    across, cut_x = limits([100 * (x.mean or 0.0) for _, x, _ in shown], [x for _, x, _ in shown])
-    up, cut_y = limits([100 * (y.mean or 0.0) for _, _, y in shown], [y for _, _, y in shown])
+    rows += [row for region in regions.values() for row in region]
+    within = frozenset(context.label(setting) for setting, _, _ in shown)
+    across, up, cut = _ends([row for row in rows if row.get("setting", "") in within])
     x = quantity("forgetting", "forgetting, points (left is better)", across)
     y = quantity("accuracy", "average accuracy, per cent (up is better)", up)
     tooltip = told(setting="setting", accuracy="average accuracy|.2f", forgetting="forgetting|.2f", n="seeds")
-    spread: Spec = {"mark": {"type": "rule", "strokeWidth": 1.2, "opacity": 0.75, "clip": True}}
+    bar: Spec = {"mark": {"type": "rule", "strokeWidth": 1.2, "opacity": 0.75, "clip": True}}
     seen: Spec = {"color": colour("setting"), "tooltip": tooltip}
     spec = layers(
         {
@@ -57,12 +61,17 @@ def pareto_figure(context: Context) -> Figure | None:
             "encoding": {"x": x, "y": y},
         },
         {
-            **spread,
+            "transform": only("region"),
+            "mark": {"type": "line", "strokeWidth": 1.2, "opacity": 0.8, "clip": True, "interpolate": "linear-closed"},
+            "encoding": {"x": x, "y": y, **seen, "order": {"field": "corner", "type": "quantitative"}},
+        },
+        {
+            **bar,
             "transform": [*only("setting"), {"filter": "isValid(datum.forgetting_low)"}],
             "encoding": {**seen, "x": {**x, "field": "forgetting_low"}, "x2": {"field": "forgetting_high"}, "y": y},
         },
         {
-            **spread,
+            **bar,
             "transform": [*only("setting"), {"filter": "isValid(datum.accuracy_low)"}],
             "encoding": {**seen, "y": {**y, "field": "accuracy_low"}, "y2": {"field": "accuracy_high"}, "x": x},
         },
@@ -74,13 +83,16 @@ def pareto_figure(context: Context) -> Figure | None:
         height=420,
         zoom=["x", "y"],
     )
-    caption = "Means, from three seeds on with 95 % intervals, which say how much of the differences may be chance."
+    caption = (
+        f"Means over seeds. From {LEAST_SEEDS} seeds on with the 95 % region of both together (Hotelling's T²), with three "
+        "or four, and where orders were drawn, with a 95 % interval of each: how much of the differences may be chance."
+    )
     caption += (
         " The thin line joins the settings that no other one beats in both."
         if len(front) > 1
         else (" One setting is best in both." if len(points) > 1 else "")
     )
-    caption += " Some intervals are cut at the panel's edge." if cut_x or cut_y else ""
+    caption += " Some of these are cut at the panel's edge." if cut else ""
     left = len(points) - len(shown)
     caption += f" The best on validation rows are drawn at first, and references; {left} settings are not." * bool(left)
     return Figure(
@@ -88,123 +100,58 @@ def pareto_figure(context: Context) -> Figure | None:
         caption,
         [Panel("", spec, rows)],
         [context.styles[setting] for setting, _, _ in points],
-        picked=frozenset(context.label(setting) for setting, _, _ in shown),
+        picked=within,
         columns=1,
     )
 
 
-def _point(context: Context, point: Place) -> Datum:
+def _point(context: Context, point: Place, bars: bool) -> Datum:
+    """bars: with the interval of each metric."""
     setting, x, y = point
-    bounds: dict[str, float | None] = {}
+    ends: dict[str, float | None] = {}
     for name, found in (("forgetting", x), ("accuracy", y)):
         low, high = found.interval or (None, None)
-        bounds[f"{name}_low"] = None if low is None else 100 * low
-        bounds[f"{name}_high"] = None if high is None else 100 * high
+        if bars and low is not None and high is not None:
+            ends |= {f"{name}_low": 100 * low, f"{name}_high": 100 * high}
     return {
         "kind": "setting",
         "setting": context.label(setting),
         "forgetting": 100 * (x.mean or 0.0),
         "accuracy": 100 * (y.mean or 0.0),
-        **bounds,
+        **ends,
         "n": y.n,
     }
 
 
-def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (x low is good, y high is good) that no other point beats, from left to right."""
-    front: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or y > front[-1][1]:
-            front.append((x, y))
-    return front
-
-
-def order_figure(context: Context) -> Figure | None:
-    """Average accuracy of every setting under every order."""
-    orders = context.results.orders
-    settings = [setting for setting in context.settings if context.rows(setting)]
-    if len(orders) < 2 or not settings:
-        return None
-    picked = [setting for setting in context.pick(8) if context.rows(setting)]
-    rows: list[Datum] = []
-    centres: list[float] = []
-    shown: list[Estimate] = []
-    for setting in settings:
-        for number, order in enumerate(orders, start=1):
-            found = estimate_rows(context.rows(setting, order), "average_accuracy")
-            if found.mean is None:
-                continue
-            low, high = found.interval or (None, None)
-            rows.append(
-                {
-                    "setting": context.label(setting),
-                    "order": f"order {number}",
-                    "accuracy": 100 * found.mean,
-                    "low": None if low is None else 100 * low,
-                    "high": None if high is None else 100 * high,
-                    "n": found.n,
-                }
-            )
-            if setting in picked:
-                centres.append(100 * found.mean)
-                shown.append(found)
-    ends, cut = limits(centres, shown)
-    x = quantity("accuracy", "average accuracy, per cent", ends)
-    place = {"y": names("order"), "yOffset": {"field": "setting", "type": "nominal", "sort": None}}
-    tooltip = told(setting="setting", order="order", accuracy="average accuracy|.2f", n="seeds")
-    spec = layers(
+def _region(context: Context, setting: Setting) -> list[Datum]:
+    """The corners of the region of a setting's mean; none where there is none, or too few seeds."""
+    found = setting_ellipse(context.rows(setting), context.results.design).value
+    if found is None or found.n < LEAST_SEEDS:
+        return []
+    return [
         {
-            "mark": {"type": "point", "filled": True, "size": 50, "clip": True},
-            "encoding": {
-                "x": x,
-                **place,
-                "color": colour("setting"),
-                "shape": shape("setting"),
-                "tooltip": tooltip,
-            },
-        },
-        {
-            "transform": [{"filter": "isValid(datum.low)"}],
-            "mark": {"type": "rule", "strokeWidth": 1.2, "clip": True},
-            "encoding": {
-                "x": {**x, "field": "low"},
-                "x2": {"field": "high"},
-                **place,
-                "color": colour("setting"),
-                "tooltip": tooltip,
-            },
-        },
-        height={"step": 9, "for": "offset"},
-        zoom=["x"],
-    )
-    caption = "Means over the seeds, from three on with 95 % intervals."
-    caption += " Some intervals are cut at the panel's edge." if cut else ""
-    return Figure(
-        "Average accuracy by order",
-        f"{caption} {order_words(context, picked)}",
-        [Panel("", spec, rows)],
-        [context.styles[setting] for setting in settings],
-        picked=frozenset(map(context.label, picked)),
-        columns=1,
-    )
+            "kind": "region",
+            "setting": context.label(setting),
+            "corner": corner,
+            "forgetting": 100 * x,
+            "accuracy": 100 * y,
+        }
+        for corner, (x, y) in enumerate(found.polygon)
+    ]
 
 
-def order_words(context: Context, settings: list[Setting]) -> str:
-    """How much the order matters beside the seed, for each setting on average."""
-    ranges, spreads = [], []
-    for setting in settings:
-        found = [estimate_rows(context.rows(setting, order), "average_accuracy") for order in context.results.orders]
-        means = [e.mean for e in found if e.mean is not None]
-        ranges += [max(means) - min(means)] if len(means) > 1 else []
-        spreads += [e.spread for e in found if e.spread is not None]
-    if not ranges:
-        return "No setting finished under two orders."
-    moved = 100 * (estimate(ranges).mean or 0.0)
-    text = f"From its best to its worst order a setting moves {moved:.1f} points on average"
-    spread = estimate(spreads).mean
-    if spread is None:
-        return text + "; one seed per order, so the seeds' own spread is unknown."
-    return text + f"; between seeds of one order the standard deviation is {100 * spread:.1f} points."
+def _ends(rows: list[Datum]) -> tuple[tuple[float, float], tuple[float, float], bool]:
+    """Of both scales: means are in them, what is around means may stretch them threefold; and whether that is cut."""
+    found, cut = [], False
+    for name in ("forgetting", "accuracy"):
+        centres = [value for row in rows if row["kind"] == "setting" and isinstance(value := row[name], float)]
+        parts = (name, f"{name}_low", f"{name}_high")
+        every = [value for row in rows for part in parts if isinstance(value := row.get(part), float)]
+        room = max(max(centres) - min(centres), 4.0)
+        low, high = max(min(every), min(centres) - room), min(max(every), max(centres) + room)
+        found.append((low - 0.08 * room, high + 0.08 * room))
+        cut |= min(every) < low or max(every) > high
+    return found[0], found[1], cut
 
 
 def time_figure(context: Context) -> Figure | None:

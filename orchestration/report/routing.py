@@ -6,6 +6,7 @@ from orchestration.keep.tables import text_in
 from orchestration.report.blocks import Block, Section, Text
 from orchestration.report.charts import Figure, Panel, heat_map
 from orchestration.report.context import Context
+from orchestration.results.routing import Routing, routing_of
 
 #: trials that are drawn at first
 MOST = 4
@@ -15,9 +16,8 @@ def routing_section(context: Context) -> Section | None:
     """None where no trial has groups."""
     panels: list[Panel] = []
     for row in context.results.finished:
-        stages = context.results.stages.get(text_in(row, "trial"), [])
-        panel = _panel(stages[-1].metrics, text_in(row, "trial"), len(panels) < MOST) if stages else None
-        panels += [panel] if panel is not None else []
+        found = routing_of(context.results.stages.get(text_in(row, "trial"), []))
+        panels += [_panel(found, text_in(row, "trial"), len(panels) < MOST)] if found is not None else []
     if not panels:
         return None
     words = (
@@ -32,25 +32,16 @@ def routing_section(context: Context) -> Section | None:
     ]
 
 
-def _panel(metrics: dict[str, float], trial: str, shown: bool) -> Panel | None:
-    own = {
-        name.removeprefix("grouping/group/"): int(v)
-        for name, v in metrics.items()
-        if name.startswith("grouping/group/")
-    }
-    if not own:
-        return None
-    groups = range(max(own.values()) + 1)
-    names = [" + ".join(task for task, group in own.items() if group == i) for i in groups]
-    shares = [[metrics.get(f"grouping/sent/{task}/{i}") for i in groups] for task in own]
+def _panel(found: Routing, trial: str, shown: bool) -> Panel:
+    groups = [" + ".join(tasks) for tasks in found.groups]
     return heat_map(
-        list(own),
-        names,
-        [[None if share is None else 100 * share for share in line] for line in shares],
+        found.tasks,
+        groups,
+        [[None if share is None else 100 * share for share in line] for line in found.shares],
         100,
         words=("task", "group"),
         form=".1f",
-        framed={(task, names[group]) for task, group in own.items()},
+        framed={(task, groups[own]) for task, own in zip(found.tasks, found.own, strict=True)},
         title=trial,
         shown=shown,
     )

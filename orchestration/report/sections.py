@@ -8,7 +8,7 @@ from mcit_core.yaml_document import dump_yaml
 from orchestration.keep.tables import Row, text_in
 from orchestration.report.answers import answers_section
 from orchestration.report.blocks import Block, Builder, Cell, Folded, Line, Pairs, Section, Table, Text, missing, there
-from orchestration.report.comparisons import order_figure, pareto_figure, time_figure
+from orchestration.report.comparisons import pareto_figure, time_figure
 from orchestration.report.context import Context
 from orchestration.report.curves import axis_figures
 from orchestration.report.findings import (
@@ -21,9 +21,17 @@ from orchestration.report.findings import (
 )
 from orchestration.report.forest import forest_figure
 from orchestration.report.matrices import forgetting_figures, matrices_figure
+from orchestration.report.orders import order_figure, place_figures
 from orchestration.report.published import published_section
+from orchestration.report.ranking import importance_figure, pair_figure, parallel_figure, rank_figure
 from orchestration.report.routing import routing_section
-from orchestration.report.stage_by_stage import exhausted_words, gradient_figure, stage_lines, usage_figure
+from orchestration.report.stage_by_stage import (
+    exhausted_words,
+    gradient_figure,
+    stage_lines,
+    usage_figure,
+    weight_figure,
+)
 from orchestration.report.tables import (
     comparison_table,
     costs_table,
@@ -171,12 +179,22 @@ def _axes(context: Context) -> Section | None:
     if not any(summary.finished for summary in context.summaries if not summary.setting.is_reference):
         return "Along the axes", [missing("no trial has finished, references aside")]
     lines = "Broken lines without dots are the references, where they were run and the metric is defined for them."
-    return "Along the axes", [Text(lines, "note"), *axis_figures(context)]
+    matters, why = importance_figure(context)
+    several = len(names) > 1
+    return "Along the axes", there(
+        Text(lines, "note"),
+        *axis_figures(context),
+        matters or (missing(f"Importance of the axes is not shown: {why}") if several else None),
+        pair_figure(context),
+        parallel_figure(context),
+    )
 
 
 def _pareto(context: Context) -> Section:
     figure = pareto_figure(context)
-    return "Accuracy against forgetting", [figure or missing(missing_reason(context, "forgetting"))]
+    return "Accuracy against forgetting", there(
+        figure or missing(missing_reason(context, "forgetting")), rank_figure(context)
+    )
 
 
 def _matrices(context: Context) -> Section:
@@ -220,15 +238,16 @@ def _prompts(context: Context) -> Section | None:
 def _averaging(context: Context) -> Section | None:
     names = sorted(name for name in context.results.measured if name.startswith("ema/"))
     caption = "Means over seeds and orders; the weight is the one on the old average."
-    figure = stage_lines(context, names, "Averaging weights by stage", caption)
-    return ("Averaging weights", [figure]) if figure else None
+    figures = there(stage_lines(context, names, "Averaging weights by stage", caption), weight_figure(context))
+    return ("Averaging weights", figures) if figures else None
 
 
 def _orders(context: Context) -> Section | None:
     orders = context.results.orders
     if len(orders) < 2:
         return None
-    return "Orders", [orders_table(context), order_figure(context) or missing("no trial has finished")]
+    figure = order_figure(context) or missing("no trial has finished")
+    return "Orders", [orders_table(context), figure, *place_figures(context)]
 
 
 def _costs(context: Context) -> Section:

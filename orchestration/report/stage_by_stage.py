@@ -21,6 +21,7 @@ from orchestration.report.charts import (
 from orchestration.report.context import Context
 from orchestration.results.estimates import estimate
 from orchestration.results.settings import Setting
+from orchestration.results.traces import read_traces, trace_series
 
 MOST_LINES = 8
 MOST_BARS = 6
@@ -226,3 +227,54 @@ def _usage(stages: list[StageResult]) -> dict[str, dict[int, float]]:
                 here.setdefault(task, {})[int(index)] = value
         found |= here
     return found
+
+
+def weight_figure(context: Context) -> Figure | None:
+    """The weight on the old average at every step of the sequence, where steps.parquet has it."""
+    of_setting = {setting: context.rows(setting) for setting in context.pick(MOST_LINES)}
+    trials = [text_in(row, "trial") for rows in of_setting.values() for row in rows]
+    traces = read_traces(context.results.folder, trials)
+    rows: list[Datum] = []
+    for setting, found in of_setting.items():
+        here = {name: traces[name] for row in found if (name := text_in(row, "trial")) in traces}
+        weights = trace_series(here).value
+        for window in weights.windows if weights else ():
+            if window.mean is not None:
+                rows.append(
+                    {
+                        "setting": context.label(setting),
+                        "step": (window.first + window.last) / 2,
+                        "weight": window.mean,
+                        "low": window.low,
+                        "high": window.high,
+                    }
+                )
+    if not rows:
+        return None
+    x = {"field": "step", "type": "quantitative", "title": "training step of the sequence", "axis": {"grid": False}}
+    y = quantity("weight", "weight on the old average")
+    tooltip = told(setting="setting", step="step|.0f", weight="mean weight|.4f", low="least|.4f", high="most|.4f")
+    spec = layers(
+        {
+            "mark": {"type": "line", "strokeWidth": 1.4, "clip": True},
+            "encoding": {"x": x, "y": y, "color": colour("setting"), "tooltip": tooltip},
+        },
+        {
+            "mark": {"type": "area", "opacity": 0.2, "clip": True},
+            "encoding": {
+                "x": x,
+                "y": {**y, "field": "low"},
+                "y2": {"field": "high"},
+                "color": colour("setting"),
+                "tooltip": tooltip,
+            },
+        },
+        height=220,
+        zoom=["x", "y"],
+    )
+    caption = (
+        "Mean over a setting's trials, and the band from the least to the most; a stage that averages nothing is left "
+        "out."
+    )
+    series = [context.styles[setting] for setting in of_setting]
+    return Figure("Averaging weights by step", caption, [Panel("", spec, rows)], series, columns=1)

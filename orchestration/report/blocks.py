@@ -76,15 +76,7 @@ class Folded:
     text: str
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Blocks that open on a click."""
-
-    summary: str
-    blocks: Sequence[Text | Table]
-
-
-Block = Text | Table | Pairs | Folded | Opened | Figure
+Block = Text | Table | Pairs | Folded | Figure
 #: a section's title and what stands in it
 Section = tuple[str, Sequence[Block]]
 #: makes a section; None where the run has nothing to do with it

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from mcit_core.metrics import CATALOGUE
@@ -108,7 +108,6 @@ class Figure:
     picked: frozenset[str] | None = None
     columns: int = 2
     most: float = 1000
-    heading: str = field(default="", kw_only=True)
 
     def drawn(self, panel: Panel) -> list[Datum]:
         """The rows of a panel that are drawn at first."""
@@ -260,13 +259,14 @@ def heat_map(
     words: tuple[str, str] = ("", ""),
     form: str = ".0f",
     signed: bool = False,
+    low: float = 0,
     framed: Collection[tuple[str, str]] = (),
     title: str = "",
     shown: bool = True,
     setting: str = "",
     written: bool = True,
 ) -> Panel:
-    """Of [rows, columns] from 0, or where `signed` from -most, to `most`, where `written` each number in its cell;
+    """Of [rows, columns] from `low`, or where `signed` from -most, to `most`, where `written` each number in its cell;
     words: what rows and columns are; framed: cells with a frame."""
     data: list[Datum] = [
         {"row": row, "column": column, "value": value, "framed": (row, column) in framed}
@@ -290,7 +290,7 @@ def heat_map(
         "legend": None,
         "scale": {
             "scheme": "purpleorange" if signed else "blues",
-            "domain": [-most if signed else 0, most],
+            "domain": [-most if signed else low, most],
             "reverse": signed,
             "clamp": True,
         },
@@ -303,7 +303,7 @@ def heat_map(
             "tooltip": tooltip,
             "text": {"field": "value", "type": "quantitative", "format": form},
             "color": {
-                "condition": {"test": f"abs(datum.value) > {0.6 * most}", "value": "white"},
+                "condition": {"test": f"abs(datum.value) > {low + 0.6 * (most - low)}", "value": "white"},
                 "value": "#1f2328",
             },
         },

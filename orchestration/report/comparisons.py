@@ -84,8 +84,8 @@ def pareto_figure(context: Context) -> Figure | None:
         zoom=["x", "y"],
     )
     caption = (
-        f"Means over seeds. From {LEAST_SEEDS} seeds on with the 95 % region of both together (Hotelling's T²), with three "
-        "or four, and where orders were drawn, with a 95 % interval of each: how much of the differences may be chance."
+        f"Means over seeds: from {LEAST_SEEDS} seeds on with the 95 % region of both together (Hotelling's T²), with "
+        "three or four, and where orders were drawn, with a 95 % interval of each. They say how much may be chance."
     )
     caption += (
         " The thin line joins the settings that no other one beats in both."

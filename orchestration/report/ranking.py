@@ -166,7 +166,7 @@ def pair_figure(context: Context) -> Figure | None:
             continue
         for metric in metrics:
             values = _pairs(context, one, other, metric.name)
-            known = [abs(value) for line in values for value in line if value is not None]
+            known = [value for line in values for value in line if value is not None]
             if not known:
                 continue
             shown = number < MOST_PAIRS and metric.name in ("average_accuracy", "forgetting")
@@ -175,10 +175,11 @@ def pair_figure(context: Context) -> Figure | None:
                     [format_value(value) for value in context.axis_values(one)],
                     [format_value(value) for value in context.axis_values(other)],
                     values,
-                    max(1.0, *known),
+                    max(map(abs, known)) or 1.0,
                     words=(one, other),
                     form=".1f",
-                    signed=min(value for line in values for value in line if value is not None) < 0,
+                    signed=min(known) < 0,
+                    low=min(known),
                     title=f"{metric.title}: {one} × {other}",
                     shown=shown,
                 )

@@ -128,7 +128,7 @@
       for (const panel of panels) {
         const box = document.createElement("div");
         box.className = "panel";
-        if (panel.title) box.append(Object.assign(document.createElement("h3"), { textContent: panel.title }));
+        if (panel.title) box.append(Object.assign(document.createElement("h4"), { textContent: panel.title }));
         const plot = box.appendChild(Object.assign(document.createElement("div"), { className: "plot" }));
         place.append(box);
         const spec = settled(this.data.specs[panel.spec], series, colours);
@@ -147,7 +147,7 @@
           data: { values: rows },
           config: { ...settled(look.config, [], colours), legend: { disable: true } },
         };
-        const options = { renderer: "svg", actions: false, logLevel: 1, tooltip: { theme: dark.matches ? "dark" : "light" } };
+        const options = { mode: "vega-lite", renderer: "svg", actions: false, tooltip: { theme: dark.matches ? "dark" : "light" } };
         this.views.push((await vegaEmbed(plot, whole, options)).view);
         plot.removeAttribute("title");
       }
@@ -196,7 +196,7 @@
     async save(form) {
       const name = this.element.id;
       if (form === "csv") return download(`${name}.csv`, new Blob([this.csv()], { type: "text/csv" }));
-      const { view } = await vegaEmbed(document.createElement("div"), this.whole(), { actions: false, logLevel: 1 });
+      const { view } = await vegaEmbed(document.createElement("div"), this.whole(), { mode: "vega-lite", actions: false });
       const [picture, svg] = [await view.toImageURL("png", 2), await view.toSVG()];
       view.finalize();
       if (form === "png") return download(`${name}.png`, decoded(picture, "image/png"));

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from orchestration.report import write_report
 from orchestration.report.blocks import figures_of
@@ -64,7 +65,7 @@ TEXTS = """() => {
   return found.slice(0, 20);
 }"""
 #: in the page: elements whose text is cut where nobody can scroll to it
-CUT = """() => [...document.querySelectorAll("h1, h2, h3, p, dt, dd, figcaption, button, th, td, summary")]
+CUT = """() => [...document.querySelectorAll("h1, h2, h3, h4, p, dt, dd, figcaption, button, th, td, summary")]
   .filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1
     && !["inline", "inline-block"].includes(getComputedStyle(one).display))
   .map((one) => `${one.tagName}: ${one.textContent.slice(0, 60)}`)"""
@@ -215,7 +216,7 @@ def test_the_metric_is_picked(few: Opened) -> None:
     figure = few.figure("headline_metrics_along_pool_size")
     figure.locator("select").select_option(label="learning accuracy (higher is better)")
     few.page.wait_for_function("document.querySelectorAll('#headline_metrics_along_pool_size svg.marks').length === 1")
-    assert figure.locator("h3").all_inner_texts() == ["learning accuracy (higher is better)"]
+    assert figure.locator("h4").all_inner_texts() == ["learning accuracy (higher is better)"]
 
 
 def test_wheel_with_shift_zooms_and_alone_moves_the_page(few: Opened) -> None:
@@ -246,7 +247,7 @@ def test_settings_that_are_ticked_are_drawn(many: Opened) -> None:
     bar.locator("button", has_text="draw the rows shown").click()
     page.wait_for_function("document.querySelectorAll('#accuracy_matrices svg.marks').length < 4")
     many.drawn()
-    titles = many.figure("accuracy_matrices").locator("h3").all_inner_texts()
+    titles = many.figure("accuracy_matrices").locator("h4").all_inner_texts()
     assert titles
     assert all(title.startswith("size 330,") for title in titles)
     bar.locator("button", has_text="the first choice").click()
@@ -262,6 +263,14 @@ def test_a_figure_is_downloaded(form: str, begins: bytes, few: Opened) -> None:
         path = Path(folder) / "figure"
         waiting.value.save_as(path)
         assert path.read_bytes().startswith(begins)
+        if form == "SVG":
+            text = path.read_text()
+            assert "task_energy 0.99" in text  # an axis
+            assert "too few" in text or "difference" in text  # the legend
+        if form == "PNG":
+            with Image.open(path) as picture:
+                assert picture.width > 1000
+                assert picture.convert("L").getextrema()[0] < 100
 
 
 def test_a_figure_alone_is_printed_as_pdf(few: Opened) -> None:

@@ -202,9 +202,21 @@ def _surer(results: Results, wish: Wish, found: Picked, compared: list[Compariso
 
 
 def _went_wrong(results: Results) -> list[Line]:
-    bad = [row for row in results.trials if row["status"] in ("FAILED", "UNFINISHED")]
-    lines = [("went wrong", f"{text_in(row, 'trial')} {_why(row)}") for row in bad[:SHOWN]]
-    return lines + ([("", f"and {len(bad) - SHOWN} trials more")] if len(bad) > SHOWN else [])
+    """A line for everything that went wrong, whatever the number of trials that it happened to."""
+    of_reason: dict[str, list[str]] = {}
+    for row in results.trials:
+        if row["status"] in ("FAILED", "UNFINISHED"):
+            of_reason.setdefault(_why(row), []).append(text_in(row, "trial"))
+    every = len(results.trials)
+    lines = [
+        (
+            "went wrong",
+            f"{found[0]} {why}" if len(found) == 1 else f"{len(found)} of {every} trials {why} ({some(found, 1)})",
+        )
+        for why, found in of_reason.items()
+    ]
+    more = len(lines) - SHOWN
+    return lines[:SHOWN] + ([("", f"and {plural(more, 'other reason')}")] if more > 0 else [])
 
 
 def _why(row: Row) -> str:

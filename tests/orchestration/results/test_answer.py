@@ -87,12 +87,14 @@ def test_what_went_wrong_is_told_by_its_last_line(tmp_path: Path) -> None:
     error = "Traceback (most recent call last):\n  File x\nValueError: <b>no room</b>"
     rows = [energy("good", 0.5, 0, average_accuracy=0.5) | {"validation/average_accuracy": 0.5}]
     rows += [energy(f"bad{i}", 0.99, i, status="FAILED", error=error) for i in range(7)]
+    rows += [energy(f"other{i}", 0.9, i, status="FAILED", error=f"reason {i}") for i in range(6)]
     results = read_results(write_run(tmp_path / "run", rows))
     lines = [line for line in answer(results) if line[0] in ("went wrong", "")]
-    assert lines[0] == ("went wrong", "bad0 failed: ValueError: <b>no room</b>")
-    assert lines[-1] == ("", "and 2 trials more")
+    assert lines[0] == ("went wrong", "7 of 14 trials failed: ValueError: <b>no room</b> (bad0; and 6 more)")
+    assert lines[1] == ("went wrong", "other0 failed: reason 0")
+    assert lines[-1] == ("", "and 2 other reasons")
     page = render(Context.of(results))
-    assert "bad0 failed: ValueError: &lt;b&gt;no room&lt;/b&gt;" in page
+    assert "7 of 14 trials failed: ValueError: &lt;b&gt;no room&lt;/b&gt;" in page
     assert page.index("The answer") < page.index("Trials without a final result") < page.index("What was run")
 
 

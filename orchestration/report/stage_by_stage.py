@@ -148,8 +148,9 @@ def gradient_figure(context: Context) -> Figure | None:
         return None
     return Figure(
         "Shares of gradient energy",
-        "Energy of the raw gradient, before any projection: inside the allowed space, inside what "
-        "earlier stages occupied, or in neither. Means over seeds and orders.",
+        "Energy of the raw gradient, before any projection. Allowed: in the space that the stage may move in, to which "
+        "its gradient is projected (projection.mode: outside what earlier stages claimed, inside the pre-trained "
+        "space, or both); occupied: in what earlier stages claimed; other: in neither. Means over seeds and orders.",
         panels,
         SHARES,
         key="space",

@@ -46,6 +46,7 @@ def large_run(folder: Path, settings: int, seeds: int = 3, orders: int = 1, stat
             "memory_bytes": 1e6,
         }
         row = trial(name, method, seed, order, **(found | values))  # type: ignore[arg-type]
+        row["tuner"] = "prompt_pool"
         row["validation/average_accuracy"] = row.pop("validation.average_accuracy", None)
         broken = len(trials) % 2 if state == "half" else len(trials) % 7 == 3 if state == "failed" else False
         if broken and method != "sequential":

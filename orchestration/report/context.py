@@ -156,13 +156,16 @@ class Context:
 
 
 def _styles(settings: list[Setting], label: Callable[[Setting], str]) -> dict[Setting, Series]:
-    """Neighbouring settings get neighbouring colours where there are too many for a palette of distinct ones."""
+    """Colours with shapes, each pair once; neighbouring settings get neighbouring colours where one number tells them
+    apart, and where there are more than pairs."""
     studied = [setting for setting in settings if not setting.is_reference]
-    ordered = len(studied) > len(PALETTE) or (len(studied) > 1 and _vary_in_one_number(studied))
+    pairs = len(PALETTE) * len(SHAPES)
+    ordered = len(studied) > pairs or (len(studied) > 1 and _vary_in_one_number(studied))
     styles = {}
     for i, setting in enumerate(studied):
-        shade = _between(ORDERED, i / max(1, len(studied) - 1)) if ordered else PALETTE[i]
-        styles[setting] = Series(label(setting), shade, SHAPES[i % len(SHAPES)])
+        shade = _between(ORDERED, i / max(1, len(studied) - 1)) if ordered else PALETTE[i % len(PALETTE)]
+        # another shape with every colour, and others again when the colours are through
+        styles[setting] = Series(label(setting), shade, SHAPES[(i + i // len(PALETTE)) % len(SHAPES)])
     for setting in settings:
         if setting.is_reference:
             colour, dash = REFERENCE_STYLE[setting.method]

@@ -20,7 +20,7 @@
     if (colours[colour]) return colours[colour];
     const parts = [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
     const light = (0.21 * parts[0] + 0.72 * parts[1] + 0.07 * parts[2]) / 255;
-    const more = colours === look.dark ? Math.max(0, 0.6 - light) : 0;
+    const more = colours === look.dark ? Math.max(0, 0.45 - light) : 0;
     return `#${parts.map((part) => Math.round(part + (255 - part) * more).toString(16).padStart(2, "0")).join("")}`;
   }
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from pydantic import JsonValue
 
@@ -16,8 +19,22 @@ from mcit_core.methods import ORDERLESS
 from mcit_core.metrics import CATALOGUE
 from mcit_core.stages.results import StageResult
 from mcit_core.yaml_document import load_yaml
-from orchestration.keep.tables import NOT_IN_SWEEP, PARTIAL, TRIAL_COLUMNS, Row, read_rows, stage_results, text_in
+from orchestration.keep.tables import (
+    NOT_IN_SWEEP,
+    PARTIAL,
+    TOGETHER,
+    TRIAL_COLUMNS,
+    Row,
+    read_rows,
+    stage_results,
+    text_in,
+)
 from orchestration.results.estimates import Design
+
+T = TypeVar("T")
+#: how often, and seconds between, tables are read that a running sweep is writing
+ATTEMPTS = 4
+PAUSE = 0.3
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,8 @@ def read_sweep(run_dir: Path) -> dict[str, JsonValue]:
 
 
 def read_results(run_dir: Path) -> Results:
-    """Read a RUN folder; a table that is not there is empty. Raises ValueError for a damaged file."""
+    """Read a RUN folder; a table that is not there is empty. Raises ValueError for a damaged file, and where tables are
+    of different writes."""
     run_dir = Path(run_dir)
     sweep = read_sweep(run_dir)
     told = sweep.get("axes")
@@ -94,7 +112,10 @@ def read_results(run_dir: Path) -> Results:
         str(name): [plain_value(value) for value in values] if isinstance(values, list) else None
         for name, values in (told.items() if isinstance(told, dict) else ())
     }
-    trials, accuracy, stages = (_rows(run_dir / f"{name}.parquet") for name in ("trials", "accuracy", "stages"))
+    names = ("trials", "accuracy", "stages")
+    trials, accuracy, stages = of_one_write(
+        run_dir, names, lambda: [_rows(run_dir / f"{name}.parquet") for name in names]
+    )
     trials = [{name: plain_value(value) if name in axes else value for name, value in row.items()} for row in trials]
     left = [row for row in trials if row["status"] == NOT_IN_SWEEP]
     here = [row for row in trials if row["status"] != NOT_IN_SWEEP]
@@ -103,6 +124,33 @@ def read_results(run_dir: Path) -> Results:
         former = {name for name in here[0] if "/" not in name and name not in known} if here else set()
         here = [{name: value for name, value in row.items() if name not in former} for row in here]
     return Results(run_dir, sweep, axes, here, stage_results(accuracy, stages), left)
+
+
+def of_one_write(folder: Path, names: Sequence[str], read: Callable[[], T]) -> T:
+    """What `read` makes of tables of a RUN, while they are those of one write: a running sweep may write them in
+    between. Raises ValueError where they stay different, and for a damaged one."""
+    for _ in range(ATTEMPTS):
+        before = _marks(folder, names)
+        found = read()
+        if len(before) <= 1 and _marks(folder, names) == before:
+            return found
+        time.sleep(PAUSE)
+    raise ValueError(
+        f"{folder}: its tables are of different writes; `python -m orchestration.track {folder}` writes them anew"
+    )
+
+
+def _marks(folder: Path, names: Sequence[str]) -> set[bytes | None]:
+    """What the tables that are there are marked with."""
+    found: set[bytes | None] = set()
+    for path in (folder / f"{name}.parquet" for name in names):
+        try:
+            found.add((pq.read_schema(path).metadata or {}).get(TOGETHER))
+        except FileNotFoundError:
+            continue
+        except (pa.ArrowException, OSError) as error:
+            raise damaged(path, error) from error
+    return found
 
 
 def plain_value(value: JsonValue) -> JsonValue:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -10,18 +9,15 @@ from typing import TYPE_CHECKING, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestration.keep.tables import ACCURACY_SCHEMA, STAGES_SCHEMA, STEPS_SCHEMA, TOGETHER
+from orchestration.keep.tables import ACCURACY_SCHEMA, STAGES_SCHEMA, STEPS_SCHEMA
 from orchestration.results.columns import Table
-from orchestration.results.reading import check_run, damaged
+from orchestration.results.reading import check_run, damaged, of_one_write
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NAMES: tuple[Table, ...] = get_args(Table)
 EMPTY: dict[Table, pa.Schema] = {"accuracy": ACCURACY_SCHEMA, "stages": STAGES_SCHEMA, "steps": STEPS_SCHEMA}
-#: how often, and seconds between, tables are read that a running sweep is writing
-ATTEMPTS = 4
-PAUSE = 0.3
 
 
 @dataclass(frozen=True)
@@ -59,18 +55,10 @@ def load(run: Path | str) -> Tables:
     and ValueError for a damaged file."""
     folder = Path(run)
     check_run(folder)
-    for _ in range(ATTEMPTS):
-        found = {name: _read(folder / f"{name}.parquet", EMPTY.get(name)) for name in NAMES}
-        marks = {
-            (table.schema.metadata or {}).get(TOGETHER)
-            for name, table in found.items()
-            if (folder / f"{name}.parquet").exists()
-        }
-        if len(marks) == 1:
-            return Tables(**found)
-        time.sleep(PAUSE)
-    raise ValueError(
-        f"{folder}: its tables are of different writes; `python -m orchestration.track {folder}` writes them anew"
+    return Tables(
+        **of_one_write(
+            folder, NAMES, lambda: {name: _read(folder / f"{name}.parquet", EMPTY.get(name)) for name in NAMES}
+        )
     )
 
 

@@ -36,7 +36,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def in_site(markdown: str, source: str, page: str, files: Files) -> str:
-    """The text with its links as they are in the site; `source` is the file of the repository, `page` that of the site."""
+    """The text with its links as they are in the site; `source` is the repository's file, `page` the site's."""
 
     def link(found: re.Match[str]) -> str:
         picture, text, target, anchor = found.groups()

@@ -1,7 +1,7 @@
 """Multimodal continual instruction tuning: projection, prompt-pool and averaging steps, one task after another.
 
-`Sequence(experiment, bench)` trains an experiment; `examples/one_sequence.py` shows how. Its accuracies, after the stage
-in the row on the task in the column, come to metrics by `summarise`.
+`Sequence(experiment, bench)` trains an experiment; `examples/one_sequence.py` shows how. Its accuracies, after the
+stage in the row on the task in the column, come to metrics by `summarise`.
 
 Examples:
     >>> import mcit_core

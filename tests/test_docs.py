@@ -314,6 +314,7 @@ NOT_RUN = {
     "mkdir first": "the tutorial's test has a folder of its own",
     "cd first": "the tutorial's test has a folder of its own",
     "python -m pytest -m slow": "hours, of which this may be one",
+    "mkdocs serve": "a server; the site itself is built here",
     "ruff format .": "it would change the files under test",
 }
 EVERY = sorted({command for page in PAGES for command in page_commands(page)})

@@ -460,6 +460,13 @@ def test_a_command_runs(
         assert option not in words or (place / kind).exists()
 
 
+@pytest.mark.usefixtures("place")
+def test_the_python_of_the_reading_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks(ROOT / "docs" / "reading.md", "python")
+    exec(compile(block.text, "reading.md", "exec"), {})
+    assert "fwd_prompt" in capsys.readouterr().out
+
+
 def sweeps_of(page: Path) -> Iterator[list[str]]:
     for command in dict.fromkeys(page_commands(page)):
         words = shlex.split(command)

@@ -1,7 +1,7 @@
 """The pages: as a site that needs no network, their links, their commands and their files.
 
 Every command of a ```bash block is run here (HERE), by another test (THERE), or by none for a reason (NOT_RUN); all of
-them are read by the command's own parser. The tutorial is run, step by step, by tests/end_to_end/test_tutorial.py.
+them, and those in sentences, are read by the command's own parser. The tutorial is run, step by step, by tests/end_to_end/test_tutorial.py.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from orchestration.arguments import find_sweep
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
 from tests.support import public_data
-from tests.support.pages import PAGES, Block, blocks, commands, page_commands
+from tests.support.pages import PAGES, Block, blocks, commands, inline_commands, page_commands
 from tests.support.places import ROOT
 
 # the links
@@ -362,7 +362,8 @@ def read_words(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Na
     else:
         assert words[:2] == ["python", "-m"]
         monkeypatch.setattr(sys, "argv", words[2:])
-        main = importlib.import_module(words[2]).main
+        module = importlib.import_module(words[2])
+        main = getattr(module, "main", None) or importlib.import_module(f"{words[2]}.__main__").main
     with pytest.raises(Parsed) as read:
         main()
     found: argparse.Namespace = read.value.args[0]
@@ -386,6 +387,7 @@ def read_click(words: list[str]) -> None:
     command.make_context(name, [*rest, *(["entrypoint"] if name == "submit" else [])])  # behind the --
 
 
+INLINE = sorted({command for page in PAGES for command in inline_commands(page)})
 OURS = [
     command
     for command in EVERY
@@ -394,7 +396,7 @@ OURS = [
 
 
 @pytest.mark.usefixtures("reading")
-@pytest.mark.parametrize("command", OURS)
+@pytest.mark.parametrize("command", [*OURS, *INLINE])
 def test_a_command_is_read_by_its_own_parser(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read_words(shlex.split(command), monkeypatch)
 

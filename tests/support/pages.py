@@ -49,3 +49,9 @@ def commands(text: str) -> list[str]:
 
 def page_commands(page: Path) -> list[str]:
     return [command for block in blocks(page, "bash") for command in commands(block.text)]
+
+
+def inline_commands(page: Path) -> list[str]:
+    """Our commands with options that stand in a page's sentences."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    return re.findall(r"`((?:mcit|python -m (?:mcit_core|orchestration)\.)[^`]* --[^`]+)`", text)

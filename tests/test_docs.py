@@ -1,7 +1,8 @@
 """The pages: as a site that needs no network, their links, their commands and their files.
 
 Every command of a ```bash block is run here (HERE), by another test (THERE), or by none for a reason (NOT_RUN); all of
-them, and those in sentences, are read by the command's own parser. The tutorial is run, step by step, by tests/end_to_end/test_tutorial.py.
+them, and those in sentences, are read by the command's own parser. The tutorial is run, step by step, by
+tests/end_to_end/test_tutorial.py.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
 """Multimodal continual instruction tuning: projection, prompt-pool and averaging steps, one task after another.
 
->>> import mcit_core
->>> experiment = mcit_core.build_experiment(
-...     "mini", "mini", "pegp_lora", ("attribute", "ground"), settings={"train.steps": 20}
-... )
->>> experiment.tuner, [*experiment.protections()], experiment.train.steps
-('lora', ['projection.pegp'], 20)
+`Sequence(experiment, bench)` trains an experiment; `examples/one_sequence.py` shows how. Its accuracies, after the
+stage in the row on the task in the column, come to metrics by `summarise`.
 
-`Sequence(experiment, bench)` trains it; `examples/one_sequence.py` shows how. Its accuracies, after the stage in the
-row on the task in the column, come to metrics:
+Examples:
+    >>> import mcit_core
+    >>> experiment = mcit_core.build_experiment(
+    ...     "mini", "mini", "pegp_lora", ("attribute", "ground"), settings={"train.steps": 20}
+    ... )
+    >>> experiment.tuner, [*experiment.protections()], experiment.train.steps
+    ('lora', ['projection.pegp'], 20)
 
->>> metrics = mcit_core.summarise([[0.75, 0.25], [0.5, 0.75]], zero_shot=[0.0, 0.25])
->>> metrics["average_accuracy"], metrics["forgetting"], metrics["forward_transfer"]
-(0.625, 0.25, 0.0)
+    >>> metrics = mcit_core.summarise([[0.75, 0.25], [0.5, 0.75]], zero_shot=[0.0, 0.25])
+    >>> metrics["average_accuracy"], metrics["forgetting"], metrics["forward_transfer"]
+    (0.625, 0.25, 0.0)
 """
 
 from __future__ import annotations

@@ -402,14 +402,6 @@ def test_the_example_of_reading_a_run(tmp_path: Path, capsys: pytest.CaptureFixt
 
 # the texts
 
-TEXTS = [path for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))]
-
-
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_links_inside_the_project_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
-        assert "://" in target or (path.parent / target).exists(), target
-
 
 def test_readme_has_its_two_commands_and_names_real_folders() -> None:
     text = (ROOT / "README.md").read_text()

@@ -10,7 +10,7 @@ from mcit_core.methods import REFERENCES
 from mcit_core.metrics import CATALOGUE
 from orchestration.keep.tables import Row, text_in
 from orchestration.results.comparisons import Comparison, compare
-from orchestration.results.estimates import estimate, estimate_units
+from orchestration.results.estimates import Estimate, estimate, estimate_units
 from orchestration.results.reading import Results, finished
 from orchestration.results.settings import Setting, SettingSummary, estimate_rows, rows_by_setting
 from orchestration.results.verdicts import TOLD, UNCLEAR, in_words, plural, verdict, what_would_tell
@@ -19,6 +19,8 @@ from orchestration.results.words import format_estimate, format_number, format_v
 
 #: settings or trials of a kind that are named
 SHOWN = 5
+#: settings of one reason that are named
+NAMED = 3
 #: metrics on which the choice is set against sequential
 AGAINST = ("average_accuracy", "forgetting")
 USUAL = Wish("average_accuracy")
@@ -104,10 +106,12 @@ def _chosen(results: Results, wish: Wish, found: Picked) -> list[Line]:
     rows = rows_by_setting(results.trials, results.axes)
     done = finished(rows[best.setting])
     where = "validation rows" if wish.objective in VALIDATED else "what was measured"
-    kept = f" that keep to {_limits(wish)}" if wish.limits else ""
+    kept = f" that keep to {_limits(wish)}" if wish.limits else " that compete" if found.absent else ""
+    values = _values(wish, best)
+    meant = " (±: half the 95 % interval)" if "±" in values else ""
     lines = [
         ("take", name_of(results, best.setting)),
-        ("because", f"{_values(wish, best)}: the best of {len(found.kept)}{kept}, on {where}"),
+        ("because", f"{values}: the best of {len(found.kept)}{kept}, on {where}{meant}"),
         ("on test rows", _measured(results, done, ("average_accuracy", "learning_accuracy", "forgetting"))),
     ]
     compared = [
@@ -120,12 +124,19 @@ def _chosen(results: Results, wish: Wish, found: Picked) -> list[Line]:
         lines.append(("against", f"{name_of(results, compared[0].baseline)}: {gains}"))
     lines.append(("how sure", _how_sure(found)))
     lines.append(("it costs", _costs(results, done)))
-    lines += [("runner-up", f"{name_of(results, one.setting)}: {_values(wish, one)}") for one in others[:1]]
+    gap = _gap(results, wish, found)
+    lines += [
+        ("runner-up", f"{name_of(results, one.setting)}: {_values(wish, one)}{_behind(gap)}") for one in others[:1]
+    ]
     out = [f"{name_of(results, one.setting)} ({_values(wish, one)})" for one in found.left_out]
-    out += [f"{name_of(results, setting)} ({why})" for setting, why in found.absent.items()]
-    if out:
-        lines.append(("left out", some(out, SHOWN)))
-    surer = _surer(results, wish, found, compared)
+    lines += [("left out", some(out, SHOWN))] if out else []
+    absent: dict[str, list[str]] = {}
+    for setting, why in found.absent.items():
+        absent.setdefault(why, []).append(name_of(results, setting))
+    for why, names in absent.items():
+        several = f"{plural(len(names), 'setting')} ({why}): {some(names, NAMED)}"
+        lines.append(("left out", several if len(names) > 1 else f"{names[0]} ({why})"))
+    surer = _surer(found, compared, gap)
     return [*lines, ("surer with", surer)] if surer else lines
 
 
@@ -140,8 +151,9 @@ def _measured(results: Results, rows: list[Row], names: tuple[str, ...]) -> str:
 def _difference(one: Comparison) -> str:
     judged = verdict(one.metric, one.difference, one.p_holm)
     p = "" if one.p_holm is None or judged not in TOLD else f", p = {one.p_holm:.2g} among all comparisons"
-    alone = ", though told from zero by itself" if judged == UNCLEAR and one.difference.leaves_zero_out else ""
-    return f"{CATALOGUE[one.metric].title} {in_words(one.metric, one.difference)}{p}: {judged}{alone}"
+    alone = judged == UNCLEAR and one.difference.leaves_zero_out
+    judged += " after correction for all comparisons, though its own interval excludes zero" if alone else ""
+    return f"{CATALOGUE[one.metric].title} {in_words(one.metric, one.difference)}{p}: {judged}"
 
 
 def _how_sure(found: Picked) -> str:
@@ -171,7 +183,35 @@ def _costs(results: Results, rows: list[Row]) -> str:
     )
 
 
-def _surer(results: Results, wish: Wish, found: Picked, compared: list[Comparison]) -> str:
+def _gap(results: Results, wish: Wish, found: Picked) -> Estimate:
+    """What the chosen setting has over the runner-up, in shares, paired over seed and order; empty where there is none,
+    and where the wish is no accuracy."""
+    if len(found.kept) < 2 or CATALOGUE[wish.objective].unit != "percent":
+        return Estimate()
+    column = column_of(wish.objective)
+    rows = rows_by_setting(finished(results.trials), results.axes)
+    sides = [{(row["seed"], row["order"]): row.get(column) for row in rows[one.setting]} for one in found.kept[:2]]
+    pairs = {unit: (sides[0][unit], sides[1][unit]) for unit in sides[0] if unit in sides[1]}
+    return estimate_units(
+        {
+            unit: here - there
+            for unit, (here, there) in pairs.items()
+            if isinstance(here, int | float) and isinstance(there, int | float)
+        },
+        results.design,
+    )
+
+
+def _behind(gap: Estimate) -> str:
+    """Whether the runner-up can be told from the chosen setting; nothing where no interval says so."""
+    if gap.interval is None:
+        return ""
+    points = format_number("average_accuracy", abs(gap.mean or 0.0))
+    told = "told apart by their own interval" if gap.leaves_zero_out else "these seeds do not tell the two apart"
+    return f"; {points} points between them, {told}"
+
+
+def _surer(found: Picked, compared: list[Comparison], gap: Estimate) -> str:
     """What would tell the chosen setting from sequential, or else from the runner-up, where that is not told yet."""
     first = compared[0] if compared else None
     if (
@@ -181,21 +221,7 @@ def _surer(results: Results, wish: Wish, found: Picked, compared: list[Compariso
     ):
         words = what_would_tell(first.difference)
         return f"against sequential, {words}" if words else ""
-    if len(found.kept) < 2:
-        return ""
-    column = column_of(wish.objective)
-    rows = rows_by_setting(finished(results.trials), results.axes)
-    sides = [{(row["seed"], row["order"]): row.get(column) for row in rows[one.setting]} for one in found.kept[:2]]
-    pairs = {unit: (sides[0][unit], sides[1][unit]) for unit in sides[0] if unit in sides[1]}
-    gap = estimate_units(
-        {
-            unit: here - there
-            for unit, (here, there) in pairs.items()
-            if isinstance(here, int | float) and isinstance(there, int | float)
-        },
-        results.design,
-    )
-    if CATALOGUE[wish.objective].unit != "percent" or gap.leaves_zero_out:
+    if len(found.kept) < 2 or gap.leaves_zero_out:
         return ""
     words = what_would_tell(gap)
     return f"against the runner-up, {words}" if words else ""

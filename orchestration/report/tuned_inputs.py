@@ -1,0 +1,303 @@
+"""Fwd-Prompt's figures of what tuning does to the tasks' input embeddings: contours before and after direct tuning, and
+ranks in each state.
+
+Source: Zheng et al., arXiv 2401.09181; of the figures only their captions were to be had, so that what is measured is a
+reconstruction (see `mcit_core.tuned_inputs`). Contours hold the given share of a task's rows: highest-density regions
+(Hyndman, The American Statistician 50, 1996).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure as Canvas
+from scipy.stats import gaussian_kde
+
+from mcit_core import subspace
+from mcit_core.data.statistics import row_statistics
+from mcit_core.data.workbench import Workbench
+from mcit_core.training.stage import build_tuner
+from mcit_core.tuned_inputs import TunedInputs, tuned_inputs
+from orchestration.report.charts import (
+    Datum,
+    Figure,
+    Panel,
+    Series,
+    colour,
+    dash,
+    layers,
+    names,
+    only,
+    quantity,
+    room_for,
+    told,
+)
+from orchestration.report.context import PALETTE
+from orchestration.report.tuned_states import METHODS, States
+
+#: shares of a task's rows that its contours hold, and the widths of their lines
+CONTOURS = {0.5: 2.2, 0.9: 1.1}
+#: places along each side of the grid on which a density is taken, and rows that it is taken of at most
+GRID, MOST_ROWS = 80, 1000
+#: the state before any tuning, and prompts that no stage has trained
+INITIAL, UNTRAINED = "initial", "untrained prompts"
+#: what is said of the input's rank: its name, and the share of the energy, None for the effective rank
+RANKS = {"90 % of the energy": 0.9, "99 % of the energy": 0.99, "effective rank": None}
+DASHES = ((), (5, 2), (2, 2))
+#: state -> task -> what the language model is fed
+Inputs = Mapping[str, Mapping[str, TunedInputs]]
+
+
+def tuned_figures(bench: Workbench, tasks: Sequence[str], states: States) -> tuple[list[Figure], list[str]]:
+    """The figures that the states allow, and in words what of them is not made, and what is missing in them."""
+    if states.first is None:
+        return [], [f"not made: contours and ranks of input embeddings after tuning. {states.lacks()}"]
+    inputs = gather(bench, tasks, states)
+    figures, said = [], []
+    if "direct" in states.found:
+        figures.append(contour_figure(inputs, states))
+    else:
+        said.append(f"not made: contours of input embeddings after direct tuning. {states.lacks('direct')}")
+    figures.append(rank_figure(inputs, states))
+    lacking = states.lacks()
+    return figures, [*said, *([f"ranks of tuned input embeddings: {lacking}"] if lacking else [])]
+
+
+def gather(bench: Workbench, tasks: Sequence[str], states: States) -> Inputs:
+    """What the language model is fed for each task in each state, in the order of the paper's figure."""
+    assert states.first is not None
+    start = build_tuner(states.first.experiment, bench, None)
+    inputs: dict[str, dict[str, TunedInputs]] = {name: {} for name in (INITIAL, UNTRAINED, *states.found)}
+    for task in tasks:
+        tuners = {UNTRAINED: start, **{name: state.tuners[task] for name, state in states.found.items()}}
+        inputs[INITIAL][task], tuned = tuned_inputs(bench, task, tuners)
+        for name, found in tuned.items():
+            inputs[name][task] = found
+    return inputs
+
+
+# contours
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where points are drawn: the origin [d], two directions [d, 2], and the share of the variance along each."""
+
+    centre: torch.Tensor
+    axes: torch.Tensor
+    shares: tuple[float, float]
+
+    @classmethod
+    def of(cls, points: torch.Tensor) -> Plane:
+        """The first two principal directions of points [N, d]."""
+        statistics = row_statistics(points)
+        values, vectors = subspace.spectrum(statistics.matrix(center=True))
+        shares = (values[:2] / values.sum()).tolist()
+        return cls(statistics.total / statistics.count, vectors[:, :2], (shares[0], shares[1]))
+
+    def places(self, points: torch.Tensor) -> np.ndarray:
+        """[N, 2]."""
+        found: np.ndarray = ((points - self.centre) @ self.axes).numpy()
+        return found
+
+
+def contours(places: np.ndarray, share: float) -> list[np.ndarray]:
+    """Closed lines [k, 2] around the densest region that holds `share` of places [N, 2]; none where these lie on a line
+    or are too few for a density."""
+    some = places[:: -(-len(places) // MOST_ROWS)]
+    try:
+        density = gaussian_kde(some.T)
+    except (ValueError, np.linalg.LinAlgError):
+        return []
+    # as far as a kernel reaches, so that every line closes
+    reach = 4 * np.sqrt(np.diag(density.covariance))
+    sides = [np.linspace(low, high, GRID) for low, high in zip(some.min(0) - reach, some.max(0) + reach, strict=True)]
+    grid = np.stack(np.meshgrid(*sides)).reshape(2, -1)
+    level = np.quantile(density(some.T), 1 - share)
+    drawn = Canvas().add_subplot().contour(*sides, density(grid).reshape(GRID, GRID), [level])
+    return [np.asarray(line) for line in drawn.allsegs[0]]
+
+
+def contour_figure(inputs: Inputs, states: States) -> Figure:
+    """Before and after direct tuning on the axes of the untouched points of all tasks, which stay as they are."""
+    tasks = list(inputs[INITIAL])
+    plane = Plane.of(torch.cat([inputs[INITIAL][task].points for task in tasks]))
+    shown = {"before": INITIAL, "after direct tuning": "direct"}
+    rows = {
+        title: [row for task in tasks for row in _outline(task, plane.places(inputs[state][task].points))]
+        for title, state in shown.items()
+    }
+    domains = [_ends([row[axis] for part in rows.values() for row in part]) for axis in ("x", "y")]
+    panels = [Panel(title, _contour_spec(plane, domains), part, 320) for title, part in rows.items()]
+    series = [
+        Series(task, PALETTE[i % len(PALETTE)], dash=DASHES[i // len(PALETTE) % len(DASHES)])
+        for i, task in enumerate(tasks)
+    ]
+    caption = (
+        f"Input embeddings before and after direct tuning, of {states.found['direct'].told}. A point is the mean "
+        "direction of what the language model is fed for a training row: its own vectors, and after tuning the prompts "
+        "that the task's stage gives it (our reconstruction). Of a task's rows the thick line holds 50 %, the thin one "
+        f"90 %; the dot is their mean. Both panels have the axes of the untouched points of all tasks, which hold "
+        f"{_shares(plane.shares)} of their variance.{_apart(inputs)}"
+    )
+    return Figure("contours of input embeddings", caption, panels, series, key="task")
+
+
+def _shares(shares: tuple[float, float]) -> str:
+    return " and ".join(f"{100 * share:.0f} %" for share in shares)
+
+
+def _outline(task: str, places: np.ndarray) -> list[Datum]:
+    """The rows of a task's contours and of its mean."""
+    x, y = (float(value) for value in places.mean(0))
+    found: list[Datum] = [{"kind": "mean", "task": task, "x": x, "y": y}]
+    for share in CONTOURS:
+        for number, line in enumerate(contours(places, share)):
+            ring = f"{task} {share} {number}"
+            found += [
+                {"kind": "contour", "task": task, "share": share, "ring": ring, "step": i, "x": float(a), "y": float(b)}
+                for i, (a, b) in enumerate(line)
+            ]
+    return found
+
+
+def _ends(values: Sequence[str | float | bool | None]) -> tuple[float, float]:
+    numbers = [float(value) for value in values if value is not None]
+    room = 0.04 * (max(numbers) - min(numbers)) or 1.0
+    return min(numbers) - room, max(numbers) + room
+
+
+def _contour_spec(plane: Plane, domains: Sequence[tuple[float, float]]) -> Mapping[str, object]:
+    place = {
+        axis: quantity(axis, f"{word} direction ({100 * share:.0f} %)", ends)
+        for axis, word, share, ends in zip(("x", "y"), ("first", "second"), plane.shares, domains, strict=True)
+    }
+    look = {"color": colour("task"), "strokeDash": dash("task")}
+    lines = {
+        "transform": only("contour"),
+        "mark": {"type": "line", "interpolate": "linear"},
+        "encoding": {
+            **place,
+            **look,
+            "detail": {"field": "ring"},
+            "order": {"field": "step", "type": "quantitative"},
+            "strokeWidth": {
+                "field": "share",
+                "type": "ordinal",
+                "scale": {"domain": [*CONTOURS], "range": [*CONTOURS.values()]},
+                "legend": None,
+            },
+            "tooltip": told(task="task", share="rows inside|.0%"),
+        },
+    }
+    means = {
+        "transform": only("mean"),
+        "mark": {"type": "point", "filled": True, "size": 60},
+        "encoding": {**place, "color": colour("task"), "tooltip": told(task="task")},
+    }
+    return layers(lines, means, height=320, zoom=("x", "y"))
+
+
+def _apart(inputs: Inputs) -> str:
+    """How far the tasks lie apart before and after, and what of it untrained prompts do."""
+    if len(inputs[INITIAL]) < 2:
+        return ""
+    before, start, after = (_distances(inputs[name]) for name in (INITIAL, UNTRAINED, "direct"))
+    said = (
+        " In all directions, the tasks' means are {:.2f} apart on average before, {:.1f} times as far as a row from its "
+        "own task's mean, and {:.2f} after, {:.1f} times as far; with the prompts as they start {:.2f} and {:.1f} times. "
+    ).format(*before, *after, *start)
+    wide = "further apart than before" if after[0] > before[0] else "no further apart than before"
+    by = "clearer" if after[1] > max(before[1], start[1]) else "no clearer"
+    return (
+        f"{said}After direct tuning the tasks lie {wide}, and for their spread {by} apart than without and with "
+        "untrained prompts. What the paper found in its own figure could not be established here: this is what is seen."
+    )
+
+
+def _distances(found: Mapping[str, TunedInputs]) -> tuple[float, float]:
+    """The mean distance between two tasks' means, in lengths of a vector's direction; and over the root mean square
+    distance of a row from its own task's mean."""
+    means = [one.points.mean(0) for one in found.values()]
+    between = float(np.mean([float((a - b).norm()) for a, b in combinations(means, 2)]))
+    own = torch.cat([(one.points - mean).square().sum(1) for one, mean in zip(found.values(), means, strict=True)])
+    return between, between / max(float(own.mean().sqrt()), 1e-12)
+
+
+# ranks
+
+
+def rank_figure(inputs: Inputs, states: States) -> Figure:
+    ranks = {state: {task: _ranks(one) for task, one in by_task.items()} for state, by_task in inputs.items()}
+    panels = [_rank_panel(ranks, name) for name in RANKS]
+    series = [Series(state, shade) for state, shade in zip(ranks, PALETTE, strict=False)]
+    some = next(iter(inputs[INITIAL].values()))
+    told = ", ".join(f"{name} of {state.told}" for name, state in states.found.items())
+    lacking = states.lacks()
+    caption = (
+        f"Ranks of what the language model is fed for a task's training rows, of {some.points.shape[1]} directions: all "
+        "positions by their direction, with the prompts that a state gives to each row (our reconstruction). "
+        f"{INITIAL}: without prompts; {UNTRAINED}: as a tuner starts with; {told}."
+        f"{f' {lacking}.' if lacking else ''}{_seen(ranks, inputs)}"
+    )
+    return Figure("rank of tuned input embeddings", caption, panels, series, key="state")
+
+
+def _ranks(found: TunedInputs) -> dict[str, float]:
+    values, _ = subspace.spectrum(found.statistics.gram)
+    return {
+        name: subspace.effective_rank(values) if energy is None else float(subspace.energy_rank(values, energy))
+        for name, energy in RANKS.items()
+    }
+
+
+def _rank_panel(ranks: Mapping[str, Mapping[str, Mapping[str, float]]], name: str) -> Panel:
+    rows: list[Datum] = [
+        {"task": task, "state": state, "measure": name, "directions": found[name]}
+        for state, by_task in ranks.items()
+        for task, found in by_task.items()
+    ]
+    spec = layers(
+        {
+            "mark": {"type": "bar"},
+            "encoding": {
+                "x": {"field": "directions", "type": "quantitative", "title": "directions"},
+                "y": names("task", axis={"grid": False}),
+                "yOffset": {"field": "state", "type": "nominal", "sort": None},
+                "color": colour("state"),
+                "tooltip": told(task="task", state="state", directions="directions|.1f"),
+            },
+        },
+        height={"step": 11, "for": "offset"},
+    )
+    return Panel(name, spec, rows, room_for(str(row["task"]) for row in rows) + 220)
+
+
+def _seen(ranks: Mapping[str, Mapping[str, Mapping[str, float]]], inputs: Inputs) -> str:
+    """The ranks' means over tasks, and which states are above the initial one and that of untrained prompts."""
+    means = {
+        state: [
+            float(np.mean([found[name] for found in by_task.values()]))
+            for name in ("99 % of the energy", *[*RANKS][2:])
+        ]
+        for state, by_task in ranks.items()
+    }
+    listed = "; ".join(f"{state} {high:.0f} and {spread:.1f}" for state, (high, spread) in means.items())
+    tuned = [state for state in means if state in METHODS]
+    above = {name: [state for state in tuned if means[state][1] > means[name][1]] for name in (INITIAL, UNTRAINED)}
+    untouched, started = (sum(one.statistics.count for one in inputs[state].values()) for state in (INITIAL, UNTRAINED))
+    return (
+        f" Means over tasks, at 99 % of the energy and effective: {listed}. Prompts are "
+        f"{100 * (1 - untouched / started):.0f} % of the positions, so that they count even untrained. The effective rank "
+        f"is above the initial one in {_listed(above[INITIAL])}, and above that of untrained prompts in "
+        f"{_listed(above[UNTRAINED])}. What the paper found in its own figure could not be established here: this is "
+        "what is seen."
+    )
+
+
+def _listed(states: Sequence[str]) -> str:
+    return ", ".join(states) or "none of the tuned states"

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from mcit_core.data.features import CHUNK
 from mcit_core.data.statistics import Statistics, row_statistics
 from mcit_core.data.workbench import Workbench
-from mcit_core.models import Batch
+from mcit_core.models import Batch, KeepsFeatures
 from mcit_core.tuners import Tuner
 
 
@@ -38,31 +40,28 @@ def tuned_inputs(
     bench: Workbench, task: str, tuners: Mapping[str, Tuner]
 ) -> tuple[TunedInputs, dict[str, TunedInputs]]:
     """Of a task's training rows: as the untouched model feeds them, and with the prompts of each tuner, chosen as in
-    evaluation. One pass over the rows, however many tuners there are."""
+    evaluation. One pass over the rows, however many tuners there are. Raises ValueError for one without prompts."""
     rows = bench.rows(task, "train")
-    own: list[Tensor] = []
-    counts: list[Tensor] = []
-    fronts: dict[str, list[Tensor]] = {name: [] for name in tuners}
-    statistics: dict[str, Statistics] = {}
-    for batch in rows.parts(torch.arange(len(rows))):
-        sums, positions = _sums(bench, batch)
-        own.append(sums)
-        counts.append(positions)
+    size = 8 * CHUNK if isinstance(bench.model, KeepsFeatures) else CHUNK
+    own: list[tuple[Tensor, Tensor]] = []
+    added: dict[str, list[tuple[Tensor, Statistics]]] = {name: [] for name in tuners}
+    for some in torch.arange(len(rows)).split(size):
+        batch = rows[some]
+        own.append(_own(bench, batch))
         for name, tuner in tuners.items():
             front = _front(tuner, batch)
             if front is None:
                 raise ValueError(f"{name}: its tuner puts nothing beside a row's own vectors")
-            found = row_statistics(front.flatten(0, 1), unit=True)
-            statistics[name] = statistics[name] + found if name in statistics else found
-            directions = torch.nn.functional.normalize(front.double(), dim=-1)
-            fronts[name].append(directions.sum(1).cpu())
+            added[name].append((_directions(front).sum(1).cpu(), row_statistics(front.flatten(0, 1), unit=True)))
     untouched = bench.statistics(task, "unit")
-    total, count = torch.cat(own), torch.cat(counts)[:, None]
+    total, count = (torch.cat(column) for column in zip(*own, strict=True))
     tuned: dict[str, TunedInputs] = {}
-    for name, parts in fronts.items():
-        length = statistics[name].count // len(total)
-        points = (total + torch.cat(parts)) / (count + length)
-        tuned[name] = TunedInputs(points, untouched + statistics[name])
+    for name, parts in added.items():
+        sums, statistics = zip(*parts, strict=True)
+        prompts = sum(statistics[1:], statistics[0])
+        # every row is given as many
+        points = (total + torch.cat(sums)) / (count + prompts.count // len(total))
+        tuned[name] = TunedInputs(points, untouched + prompts)
     return TunedInputs(total / count, untouched), tuned
 
 
@@ -73,13 +72,14 @@ def _front(tuner: Tuner, batch: Batch) -> Tensor | None:
         return tuner.inputs(batch, training=False).front
 
 
-def _sums(bench: Workbench, batch: Batch) -> tuple[Tensor, Tensor]:
-    """[N, d], float64, and [N]: the sum of the directions of a row's own positions, and how many there are. Row by row,
-    since a model tells the positions of a batch in an order of its own."""
-    sums, counts = [], []
-    for i in range(len(batch)):
-        tokens = bench.model.tokens(batch[torch.tensor([i], device=bench.model.device)])
-        found = row_statistics(tokens, unit=True)
-        sums.append(found.total)
-        counts.append(found.count)
-    return torch.stack(sums), torch.tensor(counts, dtype=torch.float64)
+def _own(bench: Workbench, batch: Batch) -> tuple[Tensor, Tensor]:
+    """[N, d] and [N, 1], float64: the sum of the directions of a row's own positions, and how many there are. Row by
+    row, since a model tells the positions of a batch in an order of its own."""
+    found = [bench.model.tokens(batch[torch.tensor([i], device=bench.model.device)]) for i in range(len(batch))]
+    sums = torch.stack([_directions(tokens).sum(0) for tokens in found]).cpu()
+    return sums, torch.tensor([[len(tokens)] for tokens in found], dtype=torch.float64)
+
+
+def _directions(rows: Tensor) -> Tensor:
+    """Rows [..., d] at length 1, float64, as `row_statistics` takes them; a row of zeros stays."""
+    return F.normalize(rows.double(), dim=-1)

@@ -47,6 +47,7 @@ GRID, MOST_ROWS = 80, 1000
 INITIAL, UNTRAINED = "initial", "untrained prompts"
 #: what is said of the input's rank: its name, and the share of the energy, None for the effective rank
 RANKS = {"90 % of the energy": 0.9, "99 % of the energy": 0.99, "effective rank": None}
+UNKNOWN = "Only what is seen: what the paper says of this figure of its own was not to be had."
 DASHES = ((), (5, 2), (2, 2))
 #: state -> task -> what the language model is fed
 Inputs = Mapping[str, Mapping[str, TunedInputs]]
@@ -139,16 +140,12 @@ def contour_figure(inputs: Inputs, states: States) -> Figure:
     ]
     caption = (
         f"Input embeddings before and after direct tuning, of {states.found['direct'].told}. A point is the mean "
-        "direction of what the language model is fed for a training row: its own vectors, and after tuning the prompts "
-        "that the task's stage gives it (our reconstruction). Of a task's rows the thick line holds 50 %, the thin one "
-        f"90 %; the dot is their mean. Both panels have the axes of the untouched points of all tasks, which hold "
-        f"{_shares(plane.shares)} of their variance.{_apart(inputs)}"
+        "direction of the vectors that the language model is fed for a training row, after tuning with the prompts "
+        "that its task's stage gives it (our reconstruction). The thick line holds 50 % of a task's rows, the thin one "
+        "90 %; the dot is their mean. Axes, the same in both: the principal directions of the untouched points of all "
+        f"tasks, with their share of the variance.{_apart(inputs)}"
     )
     return Figure("contours of input embeddings", caption, panels, series, key="task")
-
-
-def _shares(shares: tuple[float, float]) -> str:
-    return " and ".join(f"{100 * share:.0f} %" for share in shares)
 
 
 def _outline(task: str, places: np.ndarray) -> list[Datum]:
@@ -173,7 +170,7 @@ def _ends(values: Sequence[str | float | bool | None]) -> tuple[float, float]:
 
 def _contour_spec(plane: Plane, domains: Sequence[tuple[float, float]]) -> Mapping[str, object]:
     place = {
-        axis: quantity(axis, f"{word} direction ({100 * share:.0f} %)", ends)
+        axis: quantity(axis, f"{word} direction ({100 * share:.0f} %)", ends, axis={"tickCount": 6})
         for axis, word, share, ends in zip(("x", "y"), ("first", "second"), plane.shares, domains, strict=True)
     }
     look = {"color": colour("task"), "strokeDash": dash("task")}
@@ -207,25 +204,21 @@ def _apart(inputs: Inputs) -> str:
     if len(inputs[INITIAL]) < 2:
         return ""
     before, start, after = (_distances(inputs[name]) for name in (INITIAL, UNTRAINED, "direct"))
-    said = (
-        " In all directions, the tasks' means are {:.2f} apart on average before, {:.1f} times as far as a row from its "
-        "own task's mean, and {:.2f} after, {:.1f} times as far; with the prompts as they start {:.2f} and {:.1f} times. "
-    ).format(*before, *after, *start)
-    wide = "further apart than before" if after[0] > before[0] else "no further apart than before"
-    by = "clearer" if after[1] > max(before[1], start[1]) else "no clearer"
+    apart = "further apart" if after > start else "no further apart"
     return (
-        f"{said}After direct tuning the tasks lie {wide}, and for their spread {by} apart than without and with "
-        "untrained prompts. What the paper found in its own figure could not be established here: this is what is seen."
+        f" The tasks' means are, in all directions, {before:.2f} times as far apart as a row is from its own task's mean; "
+        f"with untrained prompts {start:.2f} times, after direct tuning {after:.2f} times: for their spread, training "
+        f"sets the tasks {apart} than prompts do by being there. {UNKNOWN}"
     )
 
 
-def _distances(found: Mapping[str, TunedInputs]) -> tuple[float, float]:
-    """The mean distance between two tasks' means, in lengths of a vector's direction; and over the root mean square
-    distance of a row from its own task's mean."""
+def _distances(found: Mapping[str, TunedInputs]) -> float:
+    """The mean distance between two tasks' means, over the root mean square distance of a row from its own task's mean:
+    prompts that all rows share draw both together alike."""
     means = [one.points.mean(0) for one in found.values()]
     between = float(np.mean([float((a - b).norm()) for a, b in combinations(means, 2)]))
     own = torch.cat([(one.points - mean).square().sum(1) for one, mean in zip(found.values(), means, strict=True)])
-    return between, between / max(float(own.mean().sqrt()), 1e-12)
+    return between / max(float(own.mean().sqrt()), 1e-12)
 
 
 # ranks
@@ -235,13 +228,13 @@ def rank_figure(inputs: Inputs, states: States) -> Figure:
     ranks = {state: {task: _ranks(one) for task, one in by_task.items()} for state, by_task in inputs.items()}
     panels = [_rank_panel(ranks, name) for name in RANKS]
     series = [Series(state, shade) for state, shade in zip(ranks, PALETTE, strict=False)]
-    some = next(iter(inputs[INITIAL].values()))
-    told = ", ".join(f"{name} of {state.told}" for name, state in states.found.items())
+    width = next(iter(inputs[INITIAL].values())).points.shape[1]
     lacking = states.lacks()
     caption = (
-        f"Ranks of what the language model is fed for a task's training rows, of {some.points.shape[1]} directions: all "
-        "positions by their direction, with the prompts that a state gives to each row (our reconstruction). "
-        f"{INITIAL}: without prompts; {UNTRAINED}: as a tuner starts with; {told}."
+        f"Ranks of the vectors that the language model is fed for a task's training rows, of {width} directions; all "
+        "positions count by their direction, and with them the prompts that a state gives to each row (our "
+        f"reconstruction). {INITIAL}: without prompts; {UNTRAINED}: as the tuner starts with; "
+        f"{'; '.join(f'{name}: {state.told}' for name, state in states.found.items())}."
         f"{f' {lacking}.' if lacking else ''}{_seen(ranks, inputs)}"
     )
     return Figure("rank of tuned input embeddings", caption, panels, series, key="state")
@@ -278,26 +271,16 @@ def _rank_panel(ranks: Mapping[str, Mapping[str, Mapping[str, float]]], name: st
 
 
 def _seen(ranks: Mapping[str, Mapping[str, Mapping[str, float]]], inputs: Inputs) -> str:
-    """The ranks' means over tasks, and which states are above the initial one and that of untrained prompts."""
+    """The ranks' means over tasks, and what of them is there without training."""
     means = {
-        state: [
-            float(np.mean([found[name] for found in by_task.values()]))
-            for name in ("99 % of the energy", *[*RANKS][2:])
-        ]
+        state: [float(np.mean([found[name] for found in by_task.values()])) for name in [*RANKS][1:]]
         for state, by_task in ranks.items()
     }
-    listed = "; ".join(f"{state} {high:.0f} and {spread:.1f}" for state, (high, spread) in means.items())
-    tuned = [state for state in means if state in METHODS]
-    above = {name: [state for state in tuned if means[state][1] > means[name][1]] for name in (INITIAL, UNTRAINED)}
-    untouched, started = (sum(one.statistics.count for one in inputs[state].values()) for state in (INITIAL, UNTRAINED))
+    listed = ", ".join(f"{state} {high:.0f} and {spread:.1f}" for state, (high, spread) in means.items())
+    own, with_prompts = (sum(one.statistics.count for one in inputs[state].values()) for state in (INITIAL, UNTRAINED))
+    above = [state for state in means if state in METHODS and means[state][1] > means[UNTRAINED][1]]
     return (
-        f" Means over tasks, at 99 % of the energy and effective: {listed}. Prompts are "
-        f"{100 * (1 - untouched / started):.0f} % of the positions, so that they count even untrained. The effective rank "
-        f"is above the initial one in {_listed(above[INITIAL])}, and above that of untrained prompts in "
-        f"{_listed(above[UNTRAINED])}. What the paper found in its own figure could not be established here: this is "
-        "what is seen."
+        f" Mean rank over tasks at 99 % of the energy, and effective rank: {listed}. Prompts are "
+        f"{100 * (1 - own / with_prompts):.0f} % of the positions and raise the rank untrained; training raises the "
+        f"effective rank further in {', '.join(above) or 'no state'}. {UNKNOWN}"
     )
-
-
-def _listed(states: Sequence[str]) -> str:
-    return ", ".join(states) or "none of the tuned states"

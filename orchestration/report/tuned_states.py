@@ -1,5 +1,5 @@
-"""The states of Fwd-Prompt's figures on tuned inputs, from a RUN's trials and the stage store: each with the tuners that
-its stages left, or why it is not there.
+"""The states of Fwd-Prompt's figures on tuned inputs, from a RUN's trials and the stage store: each with the tuners
+that its stages left, or why it is not there.
 
 Source: Zheng et al., arXiv 2401.09181, look at a model in the states initial, direct, multitask, sequential and replay.
 """
@@ -72,9 +72,9 @@ class States:
 
 
 def find_states(run: Path, spec: SweepSpec, bench: Workbench, stages: str) -> States:
-    """Of each state the first seed and order that there is: of one tuner with one set of settings, and with the seed and
-    order of the states before it where that can be. `stages`: the stage store. Raises FileNotFoundError where the RUN
-    has no results."""
+    """Of each state the first seed and order that there is: of one tuner with one set of settings, and with the seed
+    and order of the states before it where that can be. `stages`: the stage store. Raises FileNotFoundError where the
+    RUN has no results."""
     records = Records(run, spec, make_trials(spec))
     records.read()
     usual = next(iter(records.records.values())).trial.experiment

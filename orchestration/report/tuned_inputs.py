@@ -8,6 +8,7 @@ reconstruction (see `mcit_core.tuned_inputs`). Contours hold the given share of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -47,7 +48,10 @@ GRID, MOST_ROWS = 80, 1000
 INITIAL, UNTRAINED = "initial", "untrained prompts"
 #: what is said of the input's rank: its name, and the share of the energy, None for the effective rank
 RANKS = {"90 % of the energy": 0.9, "99 % of the energy": 0.99, "effective rank": None}
-UNKNOWN = "Only what is seen: what the paper says of this figure of its own was not to be had."
+#: the colours of the two states without training
+UNTUNED = ("#777777", "#c4c4c4")
+#: what a caption ends with, since of the paper only abstract and captions were to be had
+UNKNOWN = "Only what is seen: of one seed; what the paper says of its own figure was not to be had."
 DASHES = ((), (5, 2), (2, 2))
 #: state -> task -> what the language model is fed
 Inputs = Mapping[str, Mapping[str, TunedInputs]]
@@ -107,20 +111,23 @@ class Plane:
 
 
 def contours(places: np.ndarray, share: float) -> list[np.ndarray]:
-    """Closed lines [k, 2] around the densest region that holds `share` of places [N, 2]; none where these lie on a line
-    or are too few for a density."""
+    """Closed lines [k, 2] around the densest region that holds `share` of places [N, 2]; none where these are too few
+    or lie on a line. The grid lies along the places' own principal axes, so that a narrow region is not cut up."""
     some = places[:: -(-len(places) // MOST_ROWS)]
-    try:
-        density = gaussian_kde(some.T)
-    except (ValueError, np.linalg.LinAlgError):
+    centre = some.mean(0)
+    _, spread, turn = np.linalg.svd(some - centre, full_matrices=False)
+    if len(some) < 3 or spread[1] <= 1e-6 * spread[0]:
         return []
+    axes = turn * spread[:, None] / math.sqrt(len(some))
+    own = np.linalg.solve(axes.T, (some - centre).T)
+    density = gaussian_kde(own)
     # as far as a kernel reaches, so that every line closes
     reach = 4 * np.sqrt(np.diag(density.covariance))
-    sides = [np.linspace(low, high, GRID) for low, high in zip(some.min(0) - reach, some.max(0) + reach, strict=True)]
+    sides = [np.linspace(low, high, GRID) for low, high in zip(own.min(1) - reach, own.max(1) + reach, strict=True)]
     grid = np.stack(np.meshgrid(*sides)).reshape(2, -1)
-    level = np.quantile(density(some.T), 1 - share)
+    level = np.quantile(density(own), 1 - share)
     drawn = Canvas().add_subplot().contour(*sides, density(grid).reshape(GRID, GRID), [level])
-    return [np.asarray(line) for line in drawn.allsegs[0]]
+    return [centre + np.asarray(line) @ axes for line in drawn.allsegs[0]]
 
 
 def contour_figure(inputs: Inputs, states: States) -> Figure:
@@ -206,7 +213,7 @@ def _apart(inputs: Inputs) -> str:
     before, start, after = (_distances(inputs[name]) for name in (INITIAL, UNTRAINED, "direct"))
     apart = "further apart" if after > start else "no further apart"
     return (
-        f" The tasks' means are, in all directions, {before:.2f} times as far apart as a row is from its own task's mean; "
+        f" In all directions, tasks' means are {before:.2f} times as far apart as a row is from its own task's mean, "
         f"with untrained prompts {start:.2f} times, after direct tuning {after:.2f} times: for their spread, training "
         f"sets the tasks {apart} than prompts do by being there. {UNKNOWN}"
     )
@@ -227,7 +234,7 @@ def _distances(found: Mapping[str, TunedInputs]) -> float:
 def rank_figure(inputs: Inputs, states: States) -> Figure:
     ranks = {state: {task: _ranks(one) for task, one in by_task.items()} for state, by_task in inputs.items()}
     panels = [_rank_panel(ranks, name) for name in RANKS]
-    series = [Series(state, shade) for state, shade in zip(ranks, PALETTE, strict=False)]
+    series = [Series(state, shade) for state, shade in zip(ranks, (*UNTUNED, *PALETTE), strict=False)]
     width = next(iter(inputs[INITIAL].values())).points.shape[1]
     lacking = states.lacks()
     caption = (

@@ -1,7 +1,8 @@
 """Write every figure of a RUN for a paper: `python -m orchestration.figures RUN`.
 
 RUN/figures/<name>.svg, .pdf, .png and .csv, the last with the numbers that the figure shows: the figures of the report,
-and those of Fwd-Prompt's paper, of which the ones on the tasks' input embeddings need the model and the data.
+and those of Fwd-Prompt's paper, of which the ones on the tasks' input embeddings need the model and the data, and those
+after tuning also the states in the stage store; what they lack is said.
 RUN/figures/captions.json has their captions. Exit 0: written; 1: the folder cannot be written; 2: there is no RUN, or
 nothing in it to draw.
 """
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--spaces",
         action="store_true",
-        help="also where the model's features are not kept, as of published ones: a pass over all training rows",
+        help="also where the model's features are not kept, as of published ones: two passes over all training rows",
     )
     parser.add_argument(
         "--stages", default=None, metavar="PLACE", help="as given to the sweep (default: RUN/../stages)"
@@ -94,7 +95,7 @@ def _inputs(run: Path, results: Results, anyway: bool, stages: str | None) -> tu
         bench = workbench_for(make_trials(spec)[0].experiment, storage / "features")
         if not isinstance(bench.model, KeepsFeatures) and not anyway:
             return [], [
-                f"{one}, which take a pass over all training rows of this model: give --spaces" for one in missing
+                f"{one}, which take passes over all training rows of this model: give --spaces" for one in missing
             ]
         figures = space_figures(bench, spec.tasks)
     except (SpecError, OSError, ValueError, ImportError) as error:

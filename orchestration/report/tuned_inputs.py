@@ -51,7 +51,7 @@ RANKS = {"90 % of the energy": 0.9, "99 % of the energy": 0.99, "effective rank"
 #: the colours of the two states without training
 UNTUNED = ("#777777", "#c4c4c4")
 #: what a caption ends with, since of the paper only abstract and captions were to be had
-UNKNOWN = "Only what is seen: of one seed; what the paper says of its own figure was not to be had."
+UNKNOWN = "This is what is seen, of one seed; what the paper says of its own figure was not to be had."
 DASHES = ((), (5, 2), (2, 2))
 #: state -> task -> what the language model is fed
 Inputs = Mapping[str, Mapping[str, TunedInputs]]
@@ -211,11 +211,10 @@ def _apart(inputs: Inputs) -> str:
     if len(inputs[INITIAL]) < 2:
         return ""
     before, start, after = (_distances(inputs[name]) for name in (INITIAL, UNTRAINED, "direct"))
-    apart = "further apart" if after > start else "no further apart"
     return (
         f" In all directions, tasks' means are {before:.2f} times as far apart as a row is from its own task's mean, "
-        f"with untrained prompts {start:.2f} times, after direct tuning {after:.2f} times: for their spread, training "
-        f"sets the tasks {apart} than prompts do by being there. {UNKNOWN}"
+        f"with untrained prompts {start:.2f} times, after direct tuning {after:.2f} times. Prompts that rows share draw "
+        f"all of them together, so that sizes in the two panels say little. {UNKNOWN}"
     )
 
 

@@ -213,8 +213,8 @@ def _apart(inputs: Inputs) -> str:
     before, start, after = (_distances(inputs[name]) for name in (INITIAL, UNTRAINED, "direct"))
     return (
         f" In all directions, tasks' means are {before:.2f} times as far apart as a row is from its own task's mean, "
-        f"with untrained prompts {start:.2f} times, after direct tuning {after:.2f} times. Prompts that rows share draw "
-        f"all of them together, so that sizes in the two panels say little. {UNKNOWN}"
+        f"with untrained prompts {start:.2f} times, after direct tuning {after:.2f} times. Prompts that rows share "
+        f"draw all of them together, so that sizes in the two panels say little. {UNKNOWN}"
     )
 
 

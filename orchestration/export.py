@@ -24,13 +24,12 @@ from mcit_core.config import UNTRAINED
 from mcit_core.folders import check_folder
 from mcit_core.registry import near
 from mcit_core.stages.results import StageResult
-from mcit_core.stages.state import StageState
 from mcit_core.yaml_document import SpecError
 from orchestration.arguments import choose_stages
 from orchestration.keep.files import StorageError
+from orchestration.keep.kept_state import KeptStates
 from orchestration.keep.records import Records, TrialRecord
 from orchestration.keep.stage_store import StageStore
-from orchestration.keep.upkeep import stages_of
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
 from orchestration.results.reading import read_sweep
@@ -38,8 +37,6 @@ from orchestration.results.reading import read_sweep
 if TYPE_CHECKING:
     from mcit_core.models.hf import HfModel
 
-#: what a stage's training measured, which no second training of it does to the last digit
-TRAINED = ("seconds/train", "loss/first", "loss/last")
 #: the file in an adapter's folder that says what it is
 ABOUT = "mcit.json"
 
@@ -94,8 +91,9 @@ def export(run: Path, name: str, stage: str | None, out: Path, stages: str | Non
 
     experiment = record.trial.experiment
     model = check_exportable(experiment, load_model(experiment.model, torch.device("cpu")))
-    key, made_from, state = _stored(StageStore(choose_stages(stages, run.resolve().parent)), record, result)
-    for line in _doubts(model, made_from):
+    kept = KeptStates(StageStore(choose_stages(stages, run.resolve().parent))).of(record, result)
+    state = kept.state
+    for line in _doubts(model, kept.made_from):
         print(line, file=sys.stderr)
     grey = ", trained on grey pictures" if experiment.protocol == "blind" else ""
     said = []
@@ -109,7 +107,7 @@ def export(run: Path, name: str, stage: str | None, out: Path, stages: str | Non
             about = {
                 "trial": record.trial.id,
                 "stage": result.stage,
-                "key": key,
+                "key": kept.key,
                 "tasks": tasks,
                 "experiment": experiment.model_dump(mode="json"),
             }
@@ -189,30 +187,6 @@ def _learned(record: TrialRecord, result: StageResult, group: int | None) -> lis
     first = 0 if experiment.protocol == "sequence" else result.stage
     seen = [*experiment.order[first : result.stage + 1]]
     return [task for task in seen if group is None or result.metrics.get(f"grouping/group/{task}") == group]
-
-
-def _stored(
-    store: StageStore, record: TrialRecord, result: StageResult
-) -> tuple[str, dict[str, JsonValue], StageState]:
-    """Key, origin and state of the very stage whose results the RUN has. Its key is not worked out anew, since code,
-    versions and machine may be others than those that trained it: it is the stage of these settings that measured the
-    same, to the last digit of the seconds it took."""
-    entries = {key: entry for key in store.entries() if (entry := store.record(key)) is not None}
-    alike = stages_of({key: entry["made_from"] for key, entry in entries.items()}, record.trial)[result.stage]
-    measured = {name: result.metrics[name] for name in TRAINED if name in result.metrics}
-    keys = [
-        key for key in alike if {name: entries[key]["measured"]["metrics"].get(name) for name in measured} == measured
-    ]
-    if len(keys) == 1 and measured:
-        return keys[0], entries[keys[0]]["made_from"], store.peek(keys[0])
-    what = f"stage {result.stage} of {record.trial.id}"
-    if keys:
-        raise SpecError(f"{what}: {len(keys)} stages in {store.folder.root} may be it, and nothing tells which")
-    why = f"{len(alike)} of its settings, trained at another time" if alike else "none of its settings"
-    raise SpecError(
-        f"{what} is not in {store.folder.root} ({len(entries)} stages, {why}); --stages names the store where it is "
-        "another, and the sweep's own command trains again what was deleted"
-    )
 
 
 if __name__ == "__main__":

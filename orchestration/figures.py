@@ -1,7 +1,8 @@
 """Write every figure of a RUN for a paper: `python -m orchestration.figures RUN`.
 
 RUN/figures/<name>.svg, .pdf, .png and .csv, the last with the numbers that the figure shows: the figures of the report,
-and those of Fwd-Prompt's paper, of which the ones on the tasks' input embeddings need the model and the data.
+and those of Fwd-Prompt's paper, of which the ones on the tasks' input embeddings need the model and the data, and those
+after tuning also the states in the stage store; what they lack is said.
 RUN/figures/captions.json has their captions. Exit 0: written; 1: the folder cannot be written; 2: there is no RUN, or
 nothing in it to draw.
 """
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from mcit_core.yaml_document import SpecError
+from orchestration.arguments import choose_stages
 from orchestration.keep.files import StorageError, writing
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
@@ -20,7 +22,7 @@ from orchestration.report.blocks import figures_of
 from orchestration.report.charts import Figure, names_of
 from orchestration.report.context import Context
 from orchestration.report.figure_files import replace_listed, write_figure
-from orchestration.report.paper import LEFT_OUT, forward_maps, space_figures
+from orchestration.report.paper import forward_maps, space_figures
 from orchestration.report.sections import sections
 from orchestration.results.reading import Results, check_run, read_results
 
@@ -35,11 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--spaces",
         action="store_true",
-        help="also where the model's features are not kept, as of published ones: a pass over all training rows",
+        help="also where the model's features are not kept, as of published ones: two passes over all training rows",
+    )
+    parser.add_argument(
+        "--stages", default=None, metavar="PLACE", help="as given to the sweep (default: RUN/../stages)"
     )
     given = parser.parse_args(arguments)
     try:
-        said = write_figures(given.run, given.spaces)
+        said = write_figures(given.run, given.spaces, given.stages)
     except StorageError as error:
         print(error, file=sys.stderr)
         return 1
@@ -50,15 +55,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def write_figures(run: Path, spaces: bool = False) -> list[str]:
-    """What there is to say of each figure, line by line; `spaces`: as the option. Raises ValueError where there is
-    nothing to draw, FileNotFoundError where there is no RUN, and StorageError."""
+def write_figures(run: Path, spaces: bool = False, stages: str | None = None) -> list[str]:
+    """What there is to say of each figure, line by line; `spaces`, `stages`: as the options. Raises ValueError where
+    there is nothing to draw, FileNotFoundError where there is no RUN, and StorageError."""
     check_run(run)
     results = read_results(run)
     context = Context.of(results)
     figures = [figure for _, blocks in sections(context) for figure in figures_of(blocks)]
     figures += forward_maps(context)
-    found, why = _spaces(run, results, spaces) if figures else ([], "")
+    found, why = _inputs(run, results, spaces, stages) if figures else ([], [])
     figures += found
     if not figures:
         raise ValueError(f"{run}: no trial has finished, so there is nothing to draw")
@@ -70,25 +75,40 @@ def write_figures(run: Path, spaces: bool = False) -> list[str]:
         for name, one in zip(captions, figures, strict=True):
             write_figure(folder, name, one)
     said = [f"{folder / name}: {caption}" for name, caption in captions.items()]
-    return [*said, *filter(None, [why]), LEFT_OUT]
+    return [*said, *why]
 
 
-def _spaces(run: Path, results: Results, anyway: bool) -> tuple[list[Figure], str]:
-    """The figures on input embeddings, and why there are none."""
-    missing = "not made: the spaces of the tasks' input embeddings"
+def _inputs(run: Path, results: Results, anyway: bool, stages: str | None) -> tuple[list[Figure], list[str]]:
+    """The figures on input embeddings, untouched and tuned, and what there is to say of those that are not made."""
+    missing = (
+        "not made: the spaces of the tasks' input embeddings",
+        "not made: contours and ranks of input embeddings after tuning",
+    )
     if results.imported:
-        return [], f"{missing}; an import tells neither model nor data"
+        return [], [f"{one}; an import tells neither model nor data" for one in missing]
     from mcit_core.data.workbench import workbench_for
     from mcit_core.models import KeepsFeatures
 
     try:
         spec = load_spec(run / "sweep.yaml")
-        bench = workbench_for(make_trials(spec)[0].experiment, run.resolve().parent / "features")
+        storage = run.resolve().parent
+        bench = workbench_for(make_trials(spec)[0].experiment, storage / "features")
         if not isinstance(bench.model, KeepsFeatures) and not anyway:
-            return [], f"{missing}, which take a pass over all training rows of this model: give --spaces"
-        return space_figures(bench, spec.tasks), ""
+            return [], [
+                f"{one}, which take passes over all training rows of this model: give --spaces" for one in missing
+            ]
+        figures = space_figures(bench, spec.tasks)
     except (SpecError, OSError, ValueError, ImportError) as error:
-        return [], f"{missing}, for which the sweep's model and data are needed ({error})"
+        return [], [f"{one}, for which the sweep's model and data are needed ({error})" for one in missing]
+    from orchestration.report.tuned_inputs import tuned_figures
+    from orchestration.report.tuned_states import find_states
+
+    try:
+        states = find_states(run, spec, bench, choose_stages(stages, storage))
+        tuned, said = tuned_figures(bench, spec.tasks, states)
+    except (SpecError, OSError, ValueError) as error:
+        return figures, [f"{missing[1]} ({error})"]
+    return [*figures, *tuned], said
 
 
 if __name__ == "__main__":

@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 #: settings whose matrices are shown
 MOST_MAPS = 6
 ENERGIES = (0.5, 0.9, 0.99)
-#: what the paper shows besides, and why it is not made here
-LEFT_OUT = (
-    "not made: contours and ranks of input embeddings after tuning. The tuners of this project leave the embeddings of "
-    "pictures and words as they are; what a stage adds are its prompts, which its state in the stage store has"
-)
 
 
 def forward_maps(context: Context) -> list[Figure]:

@@ -197,4 +197,4 @@ def test_figures_without_model_and_data_are_named(run: Path, capsys: pytest.Capt
     assert (
         "not made: the spaces of the tasks' input embeddings, for which the sweep's model and data are needed" in said
     )
-    assert "not made: contours" in said
+    assert "not made: contours and ranks of input embeddings after tuning, for which the sweep" in said

@@ -151,7 +151,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     from orchestration.keep.provenance import describe, run_id, write_sweep
     from orchestration.keep.records import Records
     from orchestration.tracking.background import BackgroundTracker
-    from orchestration.tracking.tracker import Tracker, tracking_uri
+    from orchestration.tracking.tracker import Tracker, tracking_uri, wants_system_metrics
 
     begun = time.time()
     storage, folder = command.storage, command.storage / spec.name
@@ -172,7 +172,8 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     write_sweep(folder, resolved(spec), provenance)
     uri = tracking_uri(spec, storage)
     tracker = BackgroundTracker(
-        Tracker(uri, records, provenance), lambda text: console.print(text, style="yellow", markup=False)
+        Tracker(uri, records, provenance, wants_system_metrics(spec)),
+        lambda text: console.print(text, style="yellow", markup=False),
     )
 
     def finish(trouble: str = "", patience: float = 60) -> int:

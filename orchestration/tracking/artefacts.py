@@ -43,7 +43,7 @@ def _matrix_picture(path: Path, record: TrialRecord) -> None:
                 draw.rectangle((left, top, left + WIDE - 1, top + HIGH - 1), _colour(cell))
                 ink = "white" if cell < 0.6 else "black"
                 draw.text((left + WIDE / 2, top + HIGH / 2), f"{100 * cell:.0f}", ink, font, anchor="mm")
-    picture.save(path)
+    picture.save(path, compress_level=1)
 
 
 @cache

@@ -26,7 +26,7 @@ from orchestration.results.reading import read_results
 from orchestration.results.words import format_value, short_axis_names
 from orchestration.tracking.artefacts import write_artefacts
 from orchestration.tracking.content import Content, Point, mlflow_name
-from orchestration.tracking.data import all_data, data_of
+from orchestration.tracking.data import data_of, tasks_of
 from orchestration.tracking.mirror import Mirror, default_uri
 from orchestration.tracking.summary import Summary, summarise_results
 from orchestration.tracking.times import TrialTimes, moment, times_of
@@ -112,7 +112,7 @@ class Tracker:
             {"chosen": params["chosen"]} if params else {},
             ended,
             ended=at,
-            data=all_data((record.trial for record in self.records.records.values()), self.provenance),
+            data=tasks_of((record.trial for record in self.records.records.values()), self.provenance),
         )
         self.mirror.end(content, statuses["FAILED"], summary.note)
 

@@ -59,15 +59,24 @@ def made_up(records: Records) -> None:
         record.status = "FINISHED"
 
 
-class Counting:
-    """A client that counts its requests."""
+class Timed:
+    """A client whose requests are counted and timed."""
 
-    def __init__(self, client: object, counts: Counter[str]) -> None:
-        self.client, self.counts = client, counts
+    def __init__(self, client: object, counts: Counter[str], seconds: Counter[str]) -> None:
+        self.client, self.counts, self.seconds = client, counts, seconds
 
-    def __getattr__(self, name: str) -> object:
-        self.counts[name] += 1
-        return getattr(self.client, name)
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method: Callable[..., object] = getattr(self.client, name)
+
+        def call(*args: object, **more: object) -> object:
+            begun = time.monotonic()
+            try:
+                return method(*args, **more)
+            finally:
+                self.counts[name] += 1
+                self.seconds[name] += time.monotonic() - begun
+
+        return call
 
 
 def main() -> int:
@@ -87,27 +96,28 @@ def main() -> int:
         records = Records(run, spec, make_trials(spec))
         made_up(records)
         records.write()
-        provenance: Provenance = {"run_id": "many"}
+        provenance: Provenance = {"run_id": "many", "data": {task: f"digest of {task}" for task in spec.tasks}}
         write_sweep(run, resolved(spec), provenance)
 
-        def tracked() -> Counter[str]:
+        def tracked() -> None:
             counts: Counter[str] = Counter()
+            seconds: Counter[str] = Counter()
             tracker = Tracker(tracking_uri(spec, Path(folder)), records, provenance)
             opened: Callable[[], object] = tracker.mirror._open
-            tracker.mirror._open = lambda: Counting(opened(), counts)  # type: ignore[method-assign, assignment, return-value]
+            tracker.mirror._open = lambda: Timed(opened(), counts, seconds)  # type: ignore[method-assign, assignment, return-value]
             tracker.mirror.connect()  # makes the tables, once a storage
             counts.clear()
+            seconds.clear()
             begun = time.monotonic()
             tracker.sync(final=True)
             print(f"{len(records.records)} trials of {len(spec.tasks)} stages: {time.monotonic() - begun:.1f} s")
-            return counts
+            print("; ".join(f"{name} {counts[name]} in {spent:.1f} s" for name, spent in seconds.most_common()))
 
         profile = cProfile.Profile()
         if given.profile:
             profile.enable()
-        counts = tracked()
+        tracked()
         profile.disable()
-        print("; ".join(f"{name} {count}" for name, count in counts.most_common()))
         tracked()
         if given.profile:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(45)

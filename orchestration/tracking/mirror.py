@@ -58,7 +58,7 @@ class Mirror:
         self.children: dict[str, Known] = {}  # by trial
         self._parent: Known | None = None
         self._opened: Client | None = None
-        self._experiment = ""
+        self.experiment = ""  # its id, once connected
         self._monitor: Monitor | None = None
 
     @property
@@ -88,7 +88,7 @@ class Mirror:
             return
         client = self._opened = self._open()
         found = client.get_experiment_by_name(self.name)
-        self._experiment = found.experiment_id if found else self._make_experiment()
+        self.experiment = found.experiment_id if found else self._make_experiment()
         folder = str(self.run.resolve())
         sweeps = self._search("sweep")
         parents, identity = self._parents(sweeps, folder)
@@ -151,7 +151,7 @@ class Mirror:
         token: str | None = None
         while True:
             page = self._client.search_runs(
-                [self._experiment], f"tags.`mcit.kind` = '{kind}'", max_results=500, page_token=token
+                [self.experiment], f"tags.`mcit.kind` = '{kind}'", max_results=500, page_token=token
             )
             found += map(known, page)
             token = page.token
@@ -177,7 +177,7 @@ class Mirror:
         self._log(run, Content([], {}, tags, run.status))
 
     def _create(self, tags: dict[str, str], begun: int | None) -> Known:
-        made = known(self._client.create_run(self._experiment, begun, tags))
+        made = known(self._client.create_run(self.experiment, begun, tags))
         made.points = Counter()
         return made
 

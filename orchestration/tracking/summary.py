@@ -2,8 +2,8 @@
 
 A chart's step is a whole number. `by <axis>/<metric>`: the value of a swept number, where that is no whole one times a
 power of ten that the name says ("by task_energy x100"), each with all other axes pooled; `by setting/<metric>`: the
-place of a setting in the list of the description, from the best down, references last. Beside each the half width of
-its 95 % interval, where there are seeds enough for one.
+place of a setting in the list of the description, from the best down, references last. `by ... half width/<metric>`:
+half the width of the mean's 95 % interval, where there are seeds enough for one.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _points(name: str, step: int, rows: Sequence[Row], results: Results) -> list
         if found.mean is not None:
             points.append(Point(mlflow_name(f"{name}/{metric}"), step, found.mean))
         if found.half_width is not None:
-            points.append(Point(mlflow_name(f"{name}/{metric} half width"), step, found.half_width))
+            points.append(Point(mlflow_name(f"{name} half width/{metric}"), step, found.half_width))
     return points
 
 

@@ -138,13 +138,18 @@ class Tracker:
         return " ".join([trial.method, *told, f"seed={trial.experiment.seed}"])
 
     def _params(self, trial: Trial) -> dict[str, str]:
-        """What trials differ in, under names that stand together in MLflow; then the whole experiment."""
+        """What trials differ in as axis.NAME, so that MLflow offers it first where runs are compared; then what the
+        experiment has beside that."""
         spec = self.records.spec
         varied = self._settings(trial)
         varied |= {"method": trial.method} if "method" in spec.axes or spec.references else {}
         varied |= {"seed": str(trial.experiment.seed)} if len(spec.seeds) > 1 else {}
-        experiment = flatten(trial.experiment.model_dump(mode="json"))
-        params = {name: value if isinstance(value, str) else json.dumps(value) for name, value in experiment.items()}
+        told = {*spec.axes, *({"method", "order", "seed"} & varied.keys())}
+        params = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in flatten(trial.experiment.model_dump(mode="json")).items()
+            if not any(name == path or name.startswith(f"{path}.") for path in told)
+        }
         params |= {f"axis.{name}": value for name, value in varied.items()}
         return {mlflow_name(name): value for name, value in params.items()}
 

@@ -94,10 +94,14 @@ class Tracker:
         return round(1000 * min([self._since, *(begun for begun in times if begun is not None)]))
 
     def _ended(self) -> int | None:
-        """When the sweep did, None where the RUN does not say."""
+        """When the sweep did, None where the RUN does not say. A command that finds every trial finished prolongs
+        nothing."""
         times = [record.times.ended for record in self.records.records.values()]
-        known = [at for at in (moment(self.provenance, "finished"), *times) if at is not None]
-        return round(1000 * max(known)) if known else None
+        last = max((at for at in times if at is not None), default=None)
+        finished = moment(self.provenance, "finished")
+        if finished is None or (last is not None and not self._since <= last <= finished):
+            return None if last is None else round(1000 * last)
+        return round(1000 * finished)
 
     def _end(self) -> None:
         statuses = Counter(record.status for record in self.records.records.values())

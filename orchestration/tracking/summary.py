@@ -15,7 +15,7 @@ from itertools import pairwise
 from mcit_core.metrics import headline_names
 from orchestration.keep.tables import Row
 from orchestration.results.answer import USUAL, answer, as_markdown, name_of
-from orchestration.results.estimates import Estimate
+from orchestration.results.estimates import ROUND_OFF, Estimate
 from orchestration.results.reading import Results
 from orchestration.results.settings import (
     Setting,
@@ -30,7 +30,9 @@ from orchestration.results.words import format_value, short_axis_names
 from orchestration.tracking.content import Point, mlflow_name
 
 #: powers of ten by which the values of an axis become whole numbers, at most; beyond, their places are the steps
-MOST_DIGITS = 9
+MOST_DIGITS = 6
+#: steps from here on are no longer whole numbers in a browser
+LARGEST = 2**53
 #: settings that are listed in the description
 LISTED = 40
 
@@ -101,9 +103,12 @@ def _by_axis(axis: str, short: str, rows: Sequence[Row], results: Results) -> li
 def steps_of(values: Sequence[int | float]) -> tuple[str, list[int]]:
     """The whole numbers that stand for rising values, and what the name of a chart says of them."""
     for digits in range(MOST_DIGITS + 1):
-        steps = [round(value * 10**digits) for value in values]
-        exact = all(abs(step - value * 10**digits) <= 1e-6 for step, value in zip(steps, values, strict=True))
-        if exact and steps[0] >= 0 and steps[-1] < 2**53 and all(here < there for here, there in pairwise(steps)):
+        scaled = [value * 10**digits for value in values]
+        if not 0 <= scaled[0] <= scaled[-1] < LARGEST:
+            break
+        steps = list(map(round, scaled))
+        exact = all(abs(step - value) <= ROUND_OFF * value for step, value in zip(steps, scaled, strict=True))
+        if exact and all(here < there for here, there in pairwise(steps)):
             return f" x{10**digits}" if digits else "", steps
     return " in turn", list(range(1, len(values) + 1))
 

@@ -69,9 +69,15 @@ class Content:
     def digest(self) -> str:
         return digest([[point[:3] for point in self.points], self.params, self.status])
 
-    @property
-    def wanted(self) -> Counter[Stored]:
-        return Counter(map(as_stored, self.points))
+    def agrees(self, stored: Counter[Stored]) -> bool:
+        """Whether a run that holds these points holds nothing that it should not. Of a trial that runs what a failure
+        before has left at its end may be what comes again: other values alone are wrong."""
+        wanted = Counter(map(as_stored, self.points))
+        surplus = stored - wanted
+        if self.status != "RUNNING":
+            return not surplus
+        lacking = {point[:2] for point in wanted - stored}
+        return not any(count > 1 for count in stored.values()) and lacking.isdisjoint(point[:2] for point in surplus)
 
 
 @dataclass

@@ -237,7 +237,7 @@ class Mirror:
                 for metric in self._client.get_metric_history(run.id, name)
             )
         params = {name: value for name, value in run.params.items() if name.startswith(ours)}
-        return bool(run.points - content.wanted) or not params.items() <= content.params.items()
+        return not (content.agrees(run.points) and params.items() <= content.params.items())
 
     def _untag(self, run: Known, name: str) -> None:
         if run.tags.pop(name, None) is not None:

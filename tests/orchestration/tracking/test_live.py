@@ -145,6 +145,36 @@ def test_a_trial_that_was_killed_runs_again_in_the_same_run(storage: Path) -> No
     assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
 
 
+def test_a_trial_that_fails_again_in_the_same_way_keeps_its_run_and_shows_that_it_ran(storage: Path) -> None:
+    ids, found = set(), []
+    for again in range(3):
+        records = make_records(storage)
+        first, _ = records.records
+        record = records.records[first]
+        tracker = Tracker(uri_of(storage), records, provenance())
+        for stages in (0, 1):
+            live(records, first, stages)
+            tracker.sync(only=[first])
+            run = child(storage, first)
+            assert run.info.status == "RUNNING"
+            assert "error" not in run.data.tags
+        record.status, record.error = "FAILED", "boom"
+        tracker.sync(final=True)
+        ids.add(child(storage, first).info.run_id)
+        found.append(seen(uri_of(storage), "tracked")[first])
+        assert found[0] == found[again]
+    assert len(ids) == 1
+    assert found[0][3] == "FAILED"
+    records = make_records(storage)
+    tracker = Tracker(uri_of(storage), records, provenance())
+    records.records[first].stages = [stage(records, -1, 0.1)]
+    records.records[first].times.stages = [1_000_000.0]
+    live(records, first, 1)
+    records.records[first].stages[1] = stage(records, 0, 0.1)  # other numbers: a run of its own
+    tracker.sync(only=[first])
+    assert child(storage, first).info.run_id not in ids
+
+
 def test_progress_writes_down_when_and_says_so(tmp_path: Path) -> None:
     records = make_records(tmp_path)
     first, _ = records.records

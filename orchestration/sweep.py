@@ -151,7 +151,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     from orchestration.keep.provenance import describe, run_id, write_sweep
     from orchestration.keep.records import Records
     from orchestration.tracking.background import BackgroundTracker
-    from orchestration.tracking.tracker import Tracker, tracking_uri
+    from orchestration.tracking.tracker import Tracker, tracking_uri, wants_system_metrics
 
     begun = time.time()
     storage, folder = command.storage, command.storage / spec.name
@@ -172,7 +172,8 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     write_sweep(folder, resolved(spec), provenance)
     uri = tracking_uri(spec, storage)
     tracker = BackgroundTracker(
-        Tracker(uri, records, provenance), lambda text: console.print(text, style="yellow", markup=False)
+        Tracker(uri, records, provenance, wants_system_metrics(spec)),
+        lambda text: console.print(text, style="yellow", markup=False),
     )
 
     def finish(trouble: str = "", patience: float = 60) -> int:
@@ -187,7 +188,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
         tracked = tracker.finish(patience)
         if trouble:
             console.print(trouble, style="yellow", markup=False)
-        return conclude(command, folder, report, uri, records, tracked)
+        return conclude(command, folder, report, uri, records, tracked, tracker.tracker.mirror.experiment)
 
     with stoppable(lambda: finish(patience=2)) as stop:
         try:
@@ -293,8 +294,11 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
     return progress.hopeless
 
 
-def conclude(command: Command, folder: Path, report: Path, uri: str, records: Records, tracked: bool) -> int:
-    """Print the table, where to look, and what to do about what is missing."""
+def conclude(
+    command: Command, folder: Path, report: Path, uri: str, records: Records, tracked: bool, experiment: str
+) -> int:
+    """Print the table, where to look, and what to do about what is missing. experiment: MLflow's id of it, "" where
+    that is not known."""
     from orchestration.report.console import print_summary
 
     # a file or a pipe has no width of its own; 80 columns would cut names
@@ -302,6 +306,8 @@ def conclude(command: Command, folder: Path, report: Path, uri: str, records: Re
     statuses = [record.status for record in records.records.values()]
     print(f"\nreport: {report}")
     print(f"compare runs: {where_to_look(uri)}")
+    for line in what_to_click(uri, experiment, records.spec) if experiment else ():
+        print(f"  {line}")
     if not tracked:
         print(f"MLflow does not have everything; later: python -m orchestration.track {folder}")
     if "FAILED" in statuses or "UNFINISHED" in statuses:
@@ -317,6 +323,22 @@ def where_to_look(uri: str) -> str:
     """How to see what MLflow has: a server by its address, a database by MLflow's own."""
     shown = without_userinfo(uri)
     return shown if shown.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
+
+
+def what_to_click(uri: str, experiment: str, spec: SweepSpec) -> list[str]:
+    """Where in MLflow's pages the sweep is. By its address, since MLflow's list leads to its pages for language
+    models, where there is nothing of it."""
+    from orchestration.results.words import short_axis_names
+
+    shown = without_userinfo(uri).rstrip("/")
+    server = shown if shown.startswith(("http://", "https://")) else "http://127.0.0.1:5000"
+    axes = [f"axis.{name}" for name in short_axis_names(spec.axes).values()]
+    swept = f" of {' and '.join(axes[:3])} with average_accuracy" if axes else ""
+    return [
+        f"then open {server}/#/experiments/{experiment}/runs?workflowType=machine_learning",
+        f"the run {spec.name}: what came out under Overview, its settings as charts under Model metrics",
+        f"the + beside it: its trials; tick some, then Compare: Parallel Coordinates Plot{swept}",
+    ]
 
 
 def _count(n: int, what: str) -> str:

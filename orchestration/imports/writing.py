@@ -32,7 +32,8 @@ from orchestration.keep.tables import (
     trials_table,
     write_tables,
 )
-from orchestration.tracking.mirror import Content, Mirror, Point, mlflow_name
+from orchestration.tracking.content import Content, Point, mlflow_name
+from orchestration.tracking.mirror import Mirror
 
 #: how other papers write these figures: our name -> theirs
 CONVENTIONS = {
@@ -246,25 +247,27 @@ def track(uri: str, folder: Path, imported: Sequence[Imported], provenance: Prov
             **mirror.tags(),
         }
         status = "FAILED" if one.problems else "FINISHED"
-        points = [(mlflow_name(name), step, value) for name, step, value in _points(one, row)]
+        points = [point._replace(name=mlflow_name(point.name)) for point in _points(one, row)]
         mirror.log(one.trial, Content(points, params, tags, status), partial(_artefacts, one))
     here = {one.trial for one in imported}
     for trial, run in mirror.children.items():
         if trial not in here:  # of an import before
             mirror.set_tags(run, {"status": NOT_IN_SWEEP})
-    mirror.end("FINISHED", 0)
+    mirror.end(Content([], {}, {}, "FINISHED"), 0)
 
 
 def _points(one: Imported, row: Row) -> list[Point]:
     points: list[Point] = []
     for stage in one.stages:
         if stage.stage != UNTOUCHED:
-            points += [(f"accuracy/{cell.task}", stage.stage, cell.accuracy) for cell in stage.accuracy]
+            points += [Point(f"accuracy/{cell.task}", stage.stage, cell.accuracy) for cell in stage.accuracy]
     for size in range(1, one.complete + 1):
-        points += [(name, size - 1, value) for name, value in one.metrics(tasks=size).items() if value is not None]
+        points += [Point(name, size - 1, value) for name, value in one.metrics(tasks=size).items() if value is not None]
     last = max(0, len(one.run.tasks) - 1)
-    known = {name for name, _, _ in points}
-    points += [(name, last, value) for name, value in row.items() if isinstance(value, float) and name not in known]
+    known = {point.name for point in points}
+    points += [
+        Point(name, last, value) for name, value in row.items() if isinstance(value, float) and name not in known
+    ]
     return sorted(points, key=lambda point: point[:2])
 
 

@@ -157,7 +157,7 @@ def write_sweep(run: Path, sweep: Mapping[str, object], provenance: Provenance) 
     """sweep.yaml of a RUN, without the user name and password of a tracking URI. Raises StorageError."""
     tracking = sweep.get("tracking")
     if isinstance(tracking, dict) and isinstance(tracking.get("mlflow"), str):
-        sweep = {**sweep, "tracking": {"mlflow": without_userinfo(tracking["mlflow"])}}
+        sweep = {**sweep, "tracking": {**tracking, "mlflow": without_userinfo(tracking["mlflow"])}}
     text = dump_yaml({**sweep, "provenance": provenance})
     with writing(run / "sweep.yaml"):
         write_atomic(run / "sweep.yaml", text.encode())

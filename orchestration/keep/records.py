@@ -20,7 +20,7 @@ from mcit_core.stages.digest import digest
 from mcit_core.stages.results import UNTOUCHED, Column, Matrix, StageResult, matrix, untouched
 from orchestration.keep.files import writing
 from orchestration.keep.journal import Journal
-from orchestration.keep.stored import JOURNAL, StoredTrial, read_run
+from orchestration.keep.stored import JOURNAL, StoredTrial, Times, read_run
 from orchestration.keep.tables import (
     ACCURACY_SCHEMA,
     NOT_IN_SWEEP,
@@ -46,7 +46,8 @@ WHOLE = ("FINISHED", OUTDATED)
 @dataclass
 class TrialRecord:
     """A trial's results as they come in; the untouched model's are the first of `stages`. `key`: what they follow from,
-    None where that is not known; `earlier`: what the RUN said before, which stands until there is something newer."""
+    None where that is not known; `earlier`: what the RUN said before, which stands until there is something newer;
+    `times`: empty until it is begun."""
 
     trial: Trial
     status: str = "UNFINISHED"
@@ -54,6 +55,7 @@ class TrialRecord:
     stages: list[StageResult] = field(default_factory=list)
     key: str | None = None
     earlier: StoredTrial | None = None
+    times: Times = field(default_factory=Times)
 
     def matrix(self, split: str, column: Column = "accuracy") -> Matrix:
         """[stages so far][tasks]; None where a cell was not measured."""
@@ -115,6 +117,7 @@ class Records:
             record.key = key_of(record.trial)
             if stored.key == record.key and not again:
                 record.status, record.stages = "FINISHED", [replace(stage, reused=True) for stage in stored.stages]
+                record.times = stored.times
         self.left = {name: stored for name, stored in found.items() if name not in self.records and stored.finished}
         kept = [*(found[name] for name in self.records if name in found), *self.left.values()]
         if kept:
@@ -153,13 +156,12 @@ class Records:
         if stored is None or record.status == "FINISHED" or (newer and not stored.finished):
             return record
         if not self._is_outdated(record):
-            return TrialRecord(
-                record.trial, "FINISHED" if stored.finished else stored.status, stored.error, stored.stages, stored.key
-            )
+            status = "FINISHED" if stored.finished else stored.status
+            return TrialRecord(record.trial, status, stored.error, stored.stages, stored.key, times=stored.times)
         error = "finished by other code, data or versions; it stands until the trial has finished anew"
         if record.error:
             error += f", which ended with: {record.error}"
-        return TrialRecord(record.trial, OUTDATED, error, stored.stages, stored.key)
+        return TrialRecord(record.trial, OUTDATED, error, stored.stages, stored.key, times=stored.times)
 
     def _direct_record(self, record: TrialRecord) -> TrialRecord | None:
         """The reference that trains its tasks alone, as it is seen; None where there is none that has finished."""
@@ -273,7 +275,7 @@ class Records:
 
     def _stored(self, record: TrialRecord) -> StoredTrial:
         about = self._about(record.trial)
-        return StoredTrial(record.trial.id, record.status, record.error, record.stages, record.key, about)
+        return StoredTrial(record.trial.id, record.status, record.error, record.stages, record.key, about, record.times)
 
     def read(self) -> list[str]:
         """Take over what the RUN says as it stands, whatever code it is of. Returns what was wrong with its Parquet
@@ -288,7 +290,7 @@ class Records:
             if name in self.records:
                 record = self.records[name]
                 record.status, record.error = entry.status, entry.error
-                record.stages, record.key = entry.stages, entry.key
+                record.stages, record.key, record.times = entry.stages, entry.key, entry.times
             elif entry.finished:
                 self.left[name] = entry
         return problems

@@ -15,10 +15,20 @@ from orchestration.keep.tables import SET_ASIDE, Row, marks, read_rows, stage_re
 JOURNAL = "journal"
 
 
+@dataclass
+class Times:
+    """When a trial ran, as the driver saw it, in seconds since 1970: when it was first given to a worker, when each of
+    its stages was done (of one that came from the store, when it was taken from there), and when it ended."""
+
+    begun: float | None = None
+    stages: list[float] = field(default_factory=list)
+    ended: float | None = None
+
+
 @dataclass(frozen=True)
 class StoredTrial:
     """What a RUN says of a trial. `key`: what its numbers follow from, None where an earlier version did not say;
-    `row`: its row of trials.parquet, or the columns of it that say which trial it is."""
+    `row`: its row of trials.parquet, or the columns of it that say which trial it is; `times`: in the journal alone."""
 
     trial: str
     status: str
@@ -26,6 +36,7 @@ class StoredTrial:
     stages: list[StageResult]
     key: str | None = None
     row: Row = field(default_factory=dict)
+    times: Times = field(default_factory=Times)
 
     @property
     def finished(self) -> bool:

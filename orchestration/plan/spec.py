@@ -51,3 +51,4 @@ class SweepSpec:
     workers: int | None
     mlflow: str | None
     halving: HalvingRule | None = None
+    system_metrics: bool = False

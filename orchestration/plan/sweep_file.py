@@ -50,6 +50,7 @@ class Resources(_Strict):
 
 class Tracking(_Strict):
     mlflow: str | None = Field(None, description="a tracking URI; null: mlflow.db in the storage folder")
+    system_metrics: bool = Field(False, description="log what the driver's machine does in the sweep's run")
 
 
 class HalvingSection(_Strict):
@@ -126,6 +127,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         gpus=file.resources.gpus,
         workers=file.resources.workers,
         mlflow=file.tracking.mlflow,
+        system_metrics=file.tracking.system_metrics,
         halving=HalvingRule(**file.halving.model_dump()) if file.halving else None,
     )
     points = _check_points(document, spec)
@@ -155,7 +157,7 @@ def resolved(spec: SweepSpec) -> dict[str, Value]:
         "search": "grid",
         "halving": vars(spec.halving) if spec.halving else None,
         "resources": {"cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
-        "tracking": {"mlflow": spec.mlflow},
+        "tracking": {"mlflow": spec.mlflow, "system_metrics": spec.system_metrics},
     }
 
 

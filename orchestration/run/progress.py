@@ -30,10 +30,11 @@ UNANSWERED = 3
 
 
 class Progress:
-    """Takes what comes back from the workers into `records`; `on_trial_end` is called with each trial that ends."""
+    """Takes what comes back from the workers into `records`; `on_news` is called with each trial that begins, has a
+    stage more, or ends."""
 
-    def __init__(self, console: Console, records: Records, on_trial_end: Callable[[str], None]) -> None:
-        self.console, self.records, self.on_trial_end = console, records, on_trial_end
+    def __init__(self, console: Console, records: Records, on_news: Callable[[str], None]) -> None:
+        self.console, self.records, self.on_news = console, records, on_news
         #: by the plan's keys, so that a stage that several trials share is work to be done once
         self.tree = stage_tree([record.trial for record in records.records.values()])
         # counts that are kept and not made anew: of ten thousand trials each event would look at all
@@ -130,12 +131,18 @@ class Progress:
 
     def started(self, trial: str) -> None:
         self.running[trial] = None
+        times = self.records.records[trial].times
+        if times.begun is None:  # a trial that was paused begins again
+            times.begun = time.time()
+            self.on_news(trial)
         self._begun = self._begun or time.monotonic()
         self._refresh()
 
     def stages(self, trial: str, results: list[StageResult], key: str) -> None:
         record = self.records.records[trial]
         record.key = key
+        # before the stages: MLflow's thread may look in between
+        record.times.stages += [time.time()] * len(results)
         record.stages.extend(results)
         trained = [result for result in results if result.stage != UNTOUCHED]
         self.done += len(trained)
@@ -144,6 +151,7 @@ class Progress:
             self._unanswered = 0
         self._trained += sum(self.tree.steps[self.tree.chains[trial][r.stage]] for r in trained if not r.reused)
         self._take_off(trial, trained)
+        self.on_news(trial)
         self._refresh()
 
     def paused(self, trial: str) -> None:
@@ -174,6 +182,7 @@ class Progress:
         record = self.records.records[trial]
         self._statuses[record.status] -= 1
         self._statuses[status] += 1
+        record.times.ended = time.time()
         record.status, record.error = status, error
         self.running.pop(trial, None)
         for key in self.tree.chains[trial]:
@@ -186,7 +195,7 @@ class Progress:
             if str(error) != self._told:
                 self.console.print(str(error), style="red", markup=False)
             self._told = str(error)
-        self.on_trial_end(trial)
+        self.on_news(trial)
         self._line_after = 0.0  # due at the next event, when the worker has another trial
 
     def _refresh(self) -> None:

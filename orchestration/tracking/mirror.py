@@ -1,43 +1,41 @@
 """MLflow as a view of a RUN folder: one parent run for it, one child run for each of its trials.
 
 Everything may be called again and again, also after a call that a crash or a dead server cut short at any point. Only
-what a run lacks is logged; a run that says something else than it should is deleted and made anew.
+what a run lacks is logged; a run that says something else than it should is deleted and made anew. Of the parent that
+holds for what is said here: a new one takes over the children, and what others have logged in the old one.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-import math
 import os
 import platform
-import posixpath
-import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TypeVar
 
 from mcit_core.config import flatten
-from mcit_core.stages.digest import digest
 from orchestration.keep.files import without_userinfo
 from orchestration.keep.provenance import Provenance
+from orchestration.tracking.content import Content, Data, Known, Point, as_stored, known, mlflow_name
 from orchestration.tracking.database import database_of, prepare
-from orchestration.tracking.server import Client, Run
+from orchestration.tracking.server import Client, Monitor
 
-#: characters of a name
-LONGEST = 250
 #: tag of a child run, written last: the digest of everything logged in it
 CONTENT = "mcit.content"
+PARENT = "mlflow.parentRunId"
+#: how the names of what is logged in the parent begin
+OURS = ("by ", "chosen")
 #: the stock client tries a dead server for 246 s before it says so
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+#: characters of a run's description at most; MLflow keeps 8,000 of a tag
+NOTE = 5000
 
-Point = tuple[str, int, float]
-Item = TypeVar("Item")
+Batch = tuple[list[object], list[object], list[object]]
 
 
 def load_client() -> None:
@@ -50,35 +48,6 @@ def default_uri(storage: Path) -> str:
     return f"sqlite:///{(storage / 'mlflow.db').resolve()}"
 
 
-def mlflow_name(name: str) -> str:
-    """The name of a metric, parameter or tag as MLflow takes it: with _ for what it forbids, 250 characters at most."""
-    allowed = re.sub(r"[^/\w.\- :]", "_", name)
-    unique = posixpath.normpath(allowed) == allowed != "." and not allowed.startswith(("/", ".."))
-    if not unique:  # MLflow reads it as a path
-        allowed = allowed.replace("/", "_").replace("..", "__").lstrip(".") or "_"
-    if len(allowed) > LONGEST:
-        allowed = f"{allowed[: LONGEST - 9]}_{digest(name)[:8]}"
-    return allowed
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a trial's run should hold. `tags` are refreshed by themselves; everything else is in `digest`."""
-
-    points: list[Point]
-    params: dict[str, str]
-    tags: dict[str, str]
-    status: str
-
-    @property
-    def digest(self) -> str:
-        return digest([self.points, self.params, self.status])
-
-
-#: characters of a run's description at most; MLflow keeps 8,000 of a tag
-NOTE = 5000
-
-
 class Mirror:
     """Writes the RUN folder `run`, called `name`, to the MLflow server at `uri`; `provenance` becomes tags of every
     run. Every method raises what the server raises."""
@@ -86,9 +55,11 @@ class Mirror:
     def __init__(self, uri: str, name: str, run: Path, provenance: Provenance) -> None:
         self.uri, self.name, self.run, self.provenance = uri, name, run, provenance
         self.parent = ""  # the id of the parent run, once connected
-        self.children: dict[str, Run] = {}  # trial -> its run as last seen
+        self.children: dict[str, Known] = {}  # by trial
+        self._parent: Known | None = None
         self._opened: Client | None = None
-        self._experiment = ""
+        self.experiment = ""  # its id, once connected
+        self._monitor: Monitor | None = None
 
     @property
     def _client(self) -> Client:
@@ -110,70 +81,82 @@ class Mirror:
         client: Client = MlflowClient(self.uri)
         return client
 
-    def connect(self) -> None:
-        """Find or make the experiment and the parent run, and see which runs of trials there are."""
+    def connect(self, begun: int | None = None) -> None:
+        """Find or make the experiment and the parent run, and see which runs of trials there are. begun: when the
+        sweep did, in milliseconds since 1970, where that is known."""
         if self.parent:
             return
         client = self._opened = self._open()
-        name = self.name
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            place = None
-            if self.uri.startswith("sqlite:"):
-                place = (self.run.parent / "mlartifacts" / name).resolve().as_uri()
-            self._experiment = client.create_experiment(name, artifact_location=place)
-        else:
-            self._experiment = found.experiment_id
+        found = client.get_experiment_by_name(self.name)
+        self.experiment = found.experiment_id if found else self._make_experiment()
         folder = str(self.run.resolve())
-        identity = str(self.provenance.get("run_id", folder))
-        tags = {"mcit.run": identity, "mcit.kind": "sweep", "mlflow.runName": name, "folder": folder, **self.tags()}
         sweeps = self._search("sweep")
-        parents = [run for run in sweeps if run.data.tags.get("mcit.run") == identity]
-        if "run_id" not in self.provenance and not parents:  # its identity was lost: the newest that lay here
-            parents = [run for run in sweeps if run.data.tags.get("folder") == folder][-1:]
-            tags["mcit.run"] = parents[0].data.tags["mcit.run"] if parents else identity
+        parents, identity = self._parents(sweeps, folder)
+        names = {"mcit.run": identity, "mcit.kind": "sweep", "mlflow.runName": self.name, "folder": folder}
         if parents:
-            parent = self._only(parents)
-            self.set_tags(parent, tags)
+            parent = parents[0]
+            self.set_tags(parent, {**names, **self.tags()})
         else:
-            parent = client.create_run(self._experiment, tags=tags)
-        if parent.info.status != "RUNNING":
-            client.update_run(parent.info.run_id, status="RUNNING")
-        of_trial: dict[str, list[Run]] = {}
+            parent = self._create({**names, **self.tags()}, begun)
+        self._run_again(parent)
         trials = self._search("trial")
-        for run in trials:
-            if _parent_of(run) == parent.info.run_id:
-                of_trial.setdefault(run.data.tags["mcit.trial"], []).append(run)
+        self.children = self._adopt(trials, [run.id for run in parents], parent)
+        for spare in parents[1:]:
+            client.delete_run(spare.id)
         # who holds the RUN's lock is alone in its folder: a killed sweep that lay here before would run for ever
         here = {"folder": folder, "host": platform.node()}
         for run in sweeps:
-            if run.info.run_id != parent.info.run_id and here.items() <= run.data.tags.items():
-                self._end_running([run, *(trial for trial in trials if _parent_of(trial) == run.info.run_id)])
-        self.children = {trial: self._only(runs) for trial, runs in of_trial.items()}
-        self.parent = parent.info.run_id
+            if run not in parents and here.items() <= run.tags.items():
+                self._end_running([run, *(trial for trial in trials if trial.parent == run.id)])
+        self.parent, self._parent = parent.id, parent
+
+    def _make_experiment(self) -> str:
+        place = None
+        if self.uri.startswith("sqlite:"):
+            place = (self.run.parent / "mlartifacts" / self.name).resolve().as_uri()
+        return self._client.create_experiment(self.name, artifact_location=place)
+
+    def _parents(self, sweeps: Sequence[Known], folder: str) -> tuple[list[Known], str]:
+        """The parents that this RUN has, and its identity. There are several where a server made one and could not say
+        so, or where a crash came while one was taking another's place."""
+        identity = str(self.provenance.get("run_id", folder))
+        parents = [run for run in sweeps if run.tags.get("mcit.run") == identity]
+        if "run_id" not in self.provenance and not parents:  # its identity was lost: the newest that lay here
+            parents = [run for run in sweeps if run.tags.get("folder") == folder][-1:]
+            identity = parents[0].tags["mcit.run"] if parents else identity
+        return parents, identity
+
+    def _adopt(self, trials: Sequence[Known], parents: Sequence[str], parent: Known) -> dict[str, Known]:
+        """The children of these parents, now all of the one, by trial: the oldest of each; the others are what a server
+        left that made a run but could not say so."""
+        found: dict[str, Known] = {}
+        for run in trials:
+            if run.parent not in parents:
+                continue
+            if run.tags["mcit.trial"] in found:
+                self._client.delete_run(run.id)
+                continue
+            self.set_tags(run, {PARENT: parent.id})
+            found[run.tags["mcit.trial"]] = run
+        return found
 
     def forget(self) -> None:
         """Look again at the next call: the server may have lost what it had, or have been replaced."""
         self.parent = ""
+        self._unwatch()
 
-    def _search(self, kind: str) -> list[Run]:
+    def _search(self, kind: str) -> list[Known]:
         """The experiment's runs of a kind, the oldest first."""
-        found: list[Run] = []
+        found: list[Known] = []
         token: str | None = None
         while True:
             page = self._client.search_runs(
-                [self._experiment], f"tags.`mcit.kind` = '{kind}'", max_results=500, page_token=token
+                [self.experiment], f"tags.`mcit.kind` = '{kind}'", max_results=500, page_token=token
             )
-            found += page
+            found += map(known, page)
             token = page.token
             if not token:
-                return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
-
-    def _only(self, runs: list[Run]) -> Run:
-        """The oldest; the others are what a server left that made a run but could not say so."""
-        for run in runs[1:]:
-            self._client.delete_run(run.info.run_id)
-        return runs[0]
+                return sorted(found, key=lambda run: (run.begun, run.id))
 
     def tags(self) -> dict[str, str]:
         flat = flatten(
@@ -189,92 +172,180 @@ class Mirror:
             **{mlflow_name(key): str(value) for key, value in flat.items()},
         }
 
-    def set_tags(self, run: Run, tags: dict[str, str]) -> None:
+    def set_tags(self, run: Known, tags: dict[str, str]) -> None:
         """Refresh the tags of a run that is otherwise as it should be."""
-        from mlflow.entities import RunTag
+        self._log(run, Content([], {}, tags, run.status))
 
-        changed = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
-        if changed:
-            self._client.log_batch(run.info.run_id, tags=changed)
+    def _create(self, tags: dict[str, str], begun: int | None) -> Known:
+        made = known(self._client.create_run(self.experiment, begun, tags))
+        made.points = Counter()
+        return made
+
+    def _run_again(self, run: Known) -> None:
+        if run.status != "RUNNING":
+            self._client.update_run(run.id, status="RUNNING")
+            run.status = "RUNNING"
 
     def log(self, trial: str, content: Content, write_artefacts: Callable[[Path], None]) -> None:
-        """Make a trial's run hold `content`, and what `write_artefacts` puts into a folder."""
+        """Make a trial's run hold `content`, and once it has ended what `write_artefacts` puts into a folder."""
         run = self.children.get(trial)
-        if run is not None:
-            if "error" in run.data.tags and "error" not in content.tags:
-                self._client.delete_tag(run.info.run_id, "error")
-            if run.data.tags.get(CONTENT) == content.digest and run.info.status == content.status:
-                self.set_tags(run, content.tags)
-                return
-        stored = self._stored(run) if run is not None else Counter()
-        wanted = Counter(_as_stored(point) for point in content.points)
-        if run is not None and (stored - wanted or not run.data.params.items() <= content.params.items()):
-            self._client.delete_run(run.info.run_id)
-            run, stored = None, Counter()
+        if run is not None and self._is_wrong(run, content):
+            self._client.delete_run(run.id)
+            del self.children[trial]
+            run = None
         if run is None:
-            run = self._client.create_run(self._experiment, tags=content.tags)
-        elif CONTENT in run.data.tags:
-            self._client.delete_tag(run.info.run_id, CONTENT)
-        self._log(run, content, [point for point in content.points if not stored[_as_stored(point)]])
+            run = self.children[trial] = self._create(content.tags, content.begun)
+        if "error" in run.tags and "error" not in content.tags:
+            self._untag(run, "error")
+        if run.tags.get(CONTENT) == content.digest:
+            self.set_tags(run, content.tags)
+            if run.status != content.status:
+                self._end(run, content)
+            return
+        self._untag(run, CONTENT)
+        self._read(run, content.data)
+        if content.status == "RUNNING":
+            self._run_again(run)
+            self._log(run, content)
+            return
         with tempfile.TemporaryDirectory() as folder:
             write_artefacts(Path(folder))
-            self._client.log_artifacts(run.info.run_id, folder)
-        self._client.set_terminated(run.info.run_id, content.status)
-        self._client.set_tag(run.info.run_id, CONTENT, content.digest)
-        self.children[trial] = self._client.get_run(run.info.run_id)
+            self._client.log_artifacts(run.id, folder)
+        self._log(run, content, content.digest)
+        self._end(run, content)
 
-    def _stored(self, run: Run) -> Counter[tuple[str, int, float | str]]:
-        return Counter(
-            _as_stored((name, metric.step, metric.value))
-            for name in run.data.metrics
-            for metric in self._client.get_metric_history(run.info.run_id, name)
-        )
+    def _end(self, run: Known, content: Content) -> None:
+        self._client.set_terminated(run.id, content.status, content.ended)
+        run.status, run.points = content.status, None
 
-    def _log(self, run: Run, content: Content, points: list[Point]) -> None:
+    def _is_wrong(self, run: Known, content: Content) -> bool:
+        """Whether a run says what it should not, which nothing but its deletion takes back."""
+        if content.exact and content.begun is not None and run.begun > content.begun:
+            return True  # the start is the time of logging, as of an earlier version
+        read = {data.name: data.digest for data in content.data}
+        if any(read.get(name, digest) != digest for name, digest in run.data):
+            return True
+        return run.tags.get(CONTENT) != content.digest and self._contradicts(run, content)
+
+    def _contradicts(self, run: Known, content: Content, ours: tuple[str, ...] = ("",)) -> bool:
+        """ours: how the names begin of what is ours in the run."""
+        if run.points is None:
+            run.points = Counter(
+                as_stored(Point(name, metric.step, metric.value))
+                for name in sorted(run.metrics)
+                if name.startswith(ours)
+                for metric in self._client.get_metric_history(run.id, name)
+            )
+        params = {name: value for name, value in run.params.items() if name.startswith(ours)}
+        return not (content.agrees(run.points) and params.items() <= content.params.items())
+
+    def _untag(self, run: Known, name: str) -> None:
+        if run.tags.pop(name, None) is not None:
+            self._client.delete_tag(run.id, name)
+
+    def _log(self, run: Known, content: Content, mark: str | None = None) -> None:
+        """Log what a run lacks of the points, params and tags, `mark` as its CONTENT with the last of it."""
         from mlflow.entities import Metric, Param, RunTag
 
+        there = run.points or Counter()
+        points = [point for point in content.points if not there[as_stored(point)]]
         # a time that does not change makes a repeated request harmless: the same point is the same row
-        begun = run.info.start_time
-        metrics = [Metric(name, value, begun + step, step) for name, step, value in points]
-        params = [Param(name, value) for name, value in content.params.items() if name not in run.data.params]
-        tags = [RunTag(name, value) for name, value in content.tags.items()]
-        # servers take 1,000 entries a request, of which 100 params and 100 tags
-        for batch in zip_longest(_chunks(metrics, 800), _chunks(params, 100), _chunks(tags, 100), fillvalue=()):
-            self._client.log_batch(run.info.run_id, *batch)
+        metrics = [Metric(p.name, p.value, run.begun + p.step if p.at is None else p.at, p.step) for p in points]
+        params = [Param(name, value) for name, value in content.params.items() if name not in run.params]
+        tags = [RunTag(name, value) for name, value in content.tags.items() if run.tags.get(name) != value]
+        parts = _batches(metrics, params, tags)
+        if mark is not None:
+            *parts, (metrics, params, tags) = parts or [([], [], [])]
+            parts.append((metrics, params, [*tags, RunTag(CONTENT, mark)]))
+        for part in parts:
+            self._client.log_batch(run.id, *part)
+        run.tags |= content.tags | ({} if mark is None else {CONTENT: mark})
+        run.params |= {sys.intern(name): sys.intern(value) for name, value in content.params.items()}
+        run.metrics |= {sys.intern(point.name) for point in points}
+        if run.points is not None:
+            run.points.update(map(as_stored, points))
 
-    def _end_running(self, runs: Iterable[Run]) -> None:
+    def _read(self, run: Known, data: Sequence[Data]) -> None:
+        """Say what data a run reads."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        new = [one for one in data if (one.name, one.digest) not in run.data]
+        inputs = [
+            DatasetInput(
+                Dataset(one.name, one.digest, "benchmark", one.source, profile=one.profile),
+                [InputTag("mlflow.data.context", one.context)],
+            )
+            for one in new
+        ]
+        if inputs:
+            self._client.log_inputs(run.id, inputs)
+            run.data |= {(one.name, one.digest) for one in new}
+
+    def _end_running(self, runs: Iterable[Known]) -> None:
         for run in runs:
-            if run.info.status == "RUNNING":
-                self._client.set_terminated(run.info.run_id, "KILLED")
+            if run.status == "RUNNING":
+                self._client.set_terminated(run.id, "KILLED")
 
-    def end(self, status: str, failed: int, note: str = "") -> None:
-        """End the parent, and every child that a killed sweep left running. note: its description, in Markdown."""
-        self._end_running([run for run in self._search("trial") if _parent_of(run) == self.parent])
-        folder = self.run
-        for path in (folder / "report.html", folder / "sweep.yaml", folder / "tables.csv"):
+    def watch(self) -> None:
+        """Log what this process's machine does in the parent, from now until it ends."""
+        if self._monitor is None:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(self.parent, resume_logging=True, tracking_uri=self.uri)
+            self._monitor.start()
+
+    def _unwatch(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+
+    def end(self, content: Content, failed: int, note: str = "") -> None:
+        """End the parent, which holds `content`, and every child that a killed sweep left running. note: its
+        description, in Markdown."""
+        self._unwatch()
+        self._end_running([run for run in self._search("trial") if run.parent == self.parent])
+        assert self._parent is not None
+        # an interrupted sweep has nothing to say, and what was said before stays
+        if content.points and self._contradicts(self._parent, content, OURS):
+            self._parent = self._replace(self._parent)
+            self.parent = self._parent.id
+        parent = self._parent
+        self._read(parent, content.data)
+        for path in (self.run / "report.html", self.run / "sweep.yaml", self.run / "tables.csv"):
             if path.exists():
-                self._client.log_artifact(self.parent, str(path))
-        self._client.set_tag(self.parent, "trials_failed", str(failed))
-        if note:
-            self._client.set_tag(self.parent, "mlflow.note.content", note[:NOTE])
-        self._client.set_terminated(self.parent, status)
+                self._client.log_artifact(parent.id, str(path))
+        self._log(parent, content)
+        told = {"mlflow.note.content": note[:NOTE]} if note else {}
+        self.set_tags(parent, {**content.tags, "trials_failed": str(failed), **told})
+        self._end(parent, content)
+
+    def _replace(self, old: Known) -> Known:
+        """A new parent with all that is not ours of the old one, which is deleted last (see `connect`)."""
+        from mlflow.entities import Metric, Param
+
+        new = self._create(old.tags, old.begun)
+        theirs = [
+            Metric(point.key, point.value, point.timestamp, point.step)
+            for name in sorted(old.metrics)
+            if not name.startswith(OURS)
+            for point in self._client.get_metric_history(old.id, name)
+        ]
+        params = [Param(name, value) for name, value in old.params.items() if not name.startswith(OURS)]
+        for batch in _batches(theirs, params, []):
+            self._client.log_batch(new.id, *batch)
+        for run in self.children.values():
+            self.set_tags(run, {PARENT: new.id})
+        self._client.delete_run(old.id)
+        return new
 
 
-def _parent_of(run: Run) -> str | None:
-    found: str | None = run.data.tags.get("mlflow.parentRunId")
-    return found
+def _batches(metrics: list[object], params: list[object], tags: list[object]) -> list[Batch]:
+    """Servers take 1,000 entries a request, of which 100 params and 100 tags; room for one tag more is left."""
+    none: list[object] = []
+    return [*zip_longest(_chunks(metrics, 800), _chunks(params, 100), _chunks(tags, 99), fillvalue=none)]
 
 
-def _as_stored(point: Point) -> tuple[str, int, float | str]:
-    """A point as it compares with what a store gives back: NaN equals NaN, and infinity has become the largest
-    float."""
-    name, step, value = point
-    if math.isinf(value):
-        value = math.copysign(sys.float_info.max, value)
-    return name, step, "nan" if math.isnan(value) else value
-
-
-def _chunks(items: list[Item], size: int) -> Iterable[list[Item]]:
+def _chunks(items: list[object], size: int) -> Iterable[list[object]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 

@@ -13,8 +13,10 @@ class RunInfo(Protocol):
 
 
 class LoggedMetric(Protocol):
+    key: str
     step: int
     value: float
+    timestamp: int
 
 
 class RunData(Protocol):
@@ -23,9 +25,23 @@ class RunData(Protocol):
     tags: Mapping[str, str]
 
 
+class LoggedDataset(Protocol):
+    name: str
+    digest: str
+
+
+class DatasetInput(Protocol):
+    dataset: LoggedDataset
+
+
+class RunInputs(Protocol):
+    dataset_inputs: Sequence[DatasetInput]
+
+
 class Run(Protocol):
     info: RunInfo
     data: RunData
+    inputs: RunInputs
 
 
 class ExperimentInfo(Protocol):
@@ -46,16 +62,23 @@ class Client(Protocol):
     def search_runs(
         self, experiment_ids: list[str], filter_string: str, *, max_results: int, page_token: str | None
     ) -> Page: ...
-    def get_run(self, run_id: str) -> Run: ...
-    def create_run(self, experiment_id: str, *, tags: Mapping[str, str]) -> Run: ...
+    def create_run(self, experiment_id: str, start_time: int | None, tags: Mapping[str, str]) -> Run: ...
     def update_run(self, run_id: str, status: str) -> None: ...
     def delete_run(self, run_id: str) -> None: ...
-    def set_terminated(self, run_id: str, status: str) -> None: ...
+    def set_terminated(self, run_id: str, status: str, end_time: int | None = None) -> None: ...
     def get_metric_history(self, run_id: str, key: str) -> Sequence[LoggedMetric]: ...
     def log_batch(
         self, run_id: str, metrics: Sequence[object] = (), params: Sequence[object] = (), tags: Sequence[object] = ()
     ) -> None: ...
+    def log_inputs(self, run_id: str, datasets: Sequence[object]) -> None: ...
     def log_artifact(self, run_id: str, local_path: str) -> None: ...
     def log_artifacts(self, run_id: str, local_dir: str) -> None: ...
     def set_tag(self, run_id: str, key: str, value: str) -> None: ...
     def delete_tag(self, run_id: str, key: str) -> None: ...
+
+
+class Monitor(Protocol):
+    """`mlflow.system_metrics.system_metrics_monitor.SystemMetricsMonitor`."""
+
+    def start(self) -> None: ...
+    def finish(self) -> None: ...

@@ -13,6 +13,7 @@ SMALLEST = {
     "sharing": "",
     "scheduling": "--trials 10",
     "driver": "--trials 3",
+    "tracking": "--trials 3",
 }
 
 

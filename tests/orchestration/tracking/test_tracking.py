@@ -24,7 +24,7 @@ from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import make_trials
 from orchestration.tracking import artefacts
 from orchestration.tracking.background import BackgroundTracker
-from orchestration.tracking.mirror import mlflow_name
+from orchestration.tracking.content import mlflow_name
 from orchestration.tracking.tracker import Tracker
 
 SWEEP = """\

@@ -121,7 +121,7 @@ def _chosen(results: Results, wish: Wish, found: Picked) -> list[Line]:
     ]
     if compared:
         gains = "; ".join(map(_difference, compared))
-        lines.append(("against", f"{name_of(results, compared[0].baseline)}: {gains}"))
+        lines.append(("against", f"{name_of(results, compared[0].baseline)}, on test rows: {gains}"))
     lines.append(("how sure", _how_sure(found)))
     lines.append(("it costs", _costs(results, done)))
     gap = _gap(results, wish, found)

@@ -148,7 +148,7 @@ def test_two_seeds_have_no_error(tmp_path: Path) -> None:
     rows = [trial(f"s{seed}", "sequential", seed, average_accuracy=0.4 + seed / 10) for seed in (0, 1)]
     for value in (0.5, 0.99):
         rows += [energy(f"t{value}-{seed}", value, seed, average_accuracy=value) for seed in (0, 1)]
-    run = write_run(tmp_path / "run", rows)
+    run = write_run(tmp_path / "run", rows, tasks=TASKS)
     assert main([str(run)]) == 0
     found = table(run, "differences_from_sequential")
     assert found

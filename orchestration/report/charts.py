@@ -1,8 +1,8 @@
 """What a figure is: panels of rows, each drawn by Vega-Lite, the same on the page and in a paper's files.
 
 A figure's specifications hold no data, no legend and no colour of their own: rows are put in where it is shown, and a
-name with an @ stands for what depends on where that is ("@colours", "@shapes", "@dashes": the scales of its series;
-"@ink", "@soft", "@line", "@page": light or dark). `page.js` puts them in in a browser, `whole` for files.
+name that begins with MARK stands for what depends on where that is (COLOURS, SHAPES, DASHES: the scales of its series;
+INK, SOFT, GRID, PAGE: light or dark). `page.js` puts them in in a browser, `whole` for files.
 
 Source: Satyanarayan et al., Vega-Lite: A Grammar of Interactive Graphics, 2017; https://vega.github.io/vega-lite/docs.
 """
@@ -24,12 +24,16 @@ Spec = Mapping[str, object]
 #: one row of what a panel shows
 Datum = Mapping[str, str | float | bool | None]
 
-LIGHT = {"@ink": "#1f2328", "@soft": "#5c6570", "@line": "#e1e4e8", "@page": "#ffffff"}
-DARK = {"@ink": "#e3e6ea", "@soft": "#a5afba", "@line": "#3a424c", "@page": "#181b20"}
+#: begins a name that stands for something else, a letter for private use, so that nobody's setting is called so
+MARK = "\ue000"
+INK, SOFT, GRID, PAGE = (f"{MARK}{name}" for name in ("ink", "soft", "line", "page"))
+COLOURS, SHAPES, DASHES = (f"{MARK}{name}" for name in ("colours", "shapes", "dashes"))
+#: of a figure in a file; the page has its own (`page.css`), which follow the reader's screen
+LIGHT = {INK: "#1f2328", SOFT: "#5c6570", GRID: "#e1e4e8", PAGE: "#ffffff"}
 FONT = 'system-ui, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif'
 LEGEND: Spec = {
     "title": None,
-    "labelColor": "@ink",
+    "labelColor": INK,
     "labelLimit": 0,
     "labelFontSize": 12,
     "symbolOpacity": 1,
@@ -41,31 +45,27 @@ CONFIG: Spec = {
     "background": None,
     "view": {"stroke": None},
     "axis": {
-        "labelColor": "@ink",
-        "titleColor": "@soft",
+        "labelColor": INK,
+        "titleColor": SOFT,
         "titleFontWeight": "normal",
         "titleFontSize": 12,
         "labelFontSize": 12,
-        "gridColor": "@line",
-        "domainColor": "@soft",
-        "tickColor": "@line",
+        "gridColor": GRID,
+        "domainColor": SOFT,
+        "tickColor": GRID,
         "labelLimit": 0,
         "titleLimit": 0,
     },
-    "title": {"color": "@ink", "anchor": "start", "fontSize": 13, "limit": 0},
-    "legend": {
-        "title": None,
-        "labelColor": "@ink",
-        "labelLimit": 0,
-        "labelFontSize": 12,
-        "symbolOpacity": 1,
-        "orient": "bottom",
-    },
+    "title": {"color": INK, "anchor": "start", "fontSize": 13, "limit": 0},
+    "legend": LEGEND,
     "point": {"opacity": 1},
     "text": {"fontSize": 12},
 }
 #: pixels of a letter of a label, on the wide side
 LETTER = 6.8
+#: pixels, in files: of a panel among others, and alone; of figures whose panels stay small; between panels; of an entry
+#: of the legend beside its label
+WIDTH, ALONE, NARROW, SPACING, ENTRY = 420, 714, 600, 28, 40
 #: what an x is drawn as; Vega has no such symbol
 CROSSED = "M-.6,-.4L-.4,-.6L0,-.2L.4,-.6L.6,-.4L.2,0L.6,.4L.4,.6L0,.2L-.4,.6L-.6,.4L-.2,0Z"
 
@@ -111,7 +111,8 @@ class Figure:
 
     def drawn(self, panel: Panel) -> list[Datum]:
         """The rows of a panel that are drawn at first."""
-        return [row for row in panel.rows if self.picked is None or row.get("setting", "") in {"", *self.picked}]
+        rows = [{name: finite(value) for name, value in row.items()} for row in panel.rows]
+        return [row for row in rows if self.picked is None or row.get("setting", "") in {"", *self.picked}]
 
     def shown(self) -> list[Panel]:
         """The panels that are shown at first."""
@@ -135,28 +136,29 @@ def names_of(figures: Iterable[Figure]) -> list[str]:
     return found
 
 
-def whole(figure: Figure, width: float = 420) -> Spec:
-    """The figure as one specification with its data and a legend, on a light ground; width: of a panel, in pixels."""
+def whole(figure: Figure) -> Spec:
+    """The figure as one specification with its data and a legend, on a light ground."""
     panels = figure.shown()
     parts = []
     for panel in panels:
         rows = figure.drawn(panel)
-        wide = max(width if figure.columns > 1 else 1.7 * width, panel.least) if figure.most > 600 else panel.least
+        wide = max(WIDTH if figure.columns > 1 else ALONE, panel.least) if figure.most > NARROW else panel.least
         parts.append({"title": panel.title, "width": wide, "data": {"values": rows}, **panel.spec})
     found = {row.get(figure.key) for panel in panels for row in figure.drawn(panel)}
     series = [one for one in figure.series if one.label in found]
-    in_all = min(len(parts), figure.columns) * width
-    beside = max(1, int(in_all / (room_for(one.label for one in series) + 40)))
-    config = {**CONFIG, "background": "@page", "legend": {**LEGEND, "columns": beside}}
+    in_all = min(len(parts), figure.columns) * WIDTH
+    beside = max(1, int(in_all / (room_for(one.label for one in series) + ENTRY)))
+    config = {**CONFIG, "background": PAGE, "legend": {**LEGEND, "columns": beside}}
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "config": config,
         "concat": parts,
         "columns": figure.columns,
-        "spacing": 28,
+        "spacing": SPACING,
         "resolve": {"scale": {"color": "shared", "shape": "shared", "strokeDash": "shared"}},
     }
-    resolved: Spec = json.loads(settled(json.dumps(spec), series, LIGHT))
+    text = json.dumps(spec, ensure_ascii=False, allow_nan=False)
+    resolved: Spec = json.loads(settled(text, series, LIGHT))
     return resolved
 
 
@@ -164,15 +166,20 @@ def settled(text: str, series: Sequence[Series], theme: Mapping[str, str]) -> st
     """A specification, as JSON, with its names of series and colours filled in."""
     domain = [one.label for one in series]
     scales: dict[str, Sequence[object]] = {
-        "@colours": [one.colour for one in series],
-        "@shapes": [one.shape for one in series],
-        "@dashes": [one.dash or (1, 0) for one in series],
+        COLOURS: [one.colour for one in series],
+        SHAPES: [one.shape for one in series],
+        DASHES: [one.dash or (1, 0) for one in series],
     }
     for name, values in scales.items():
         text = text.replace(f'"{name}"', json.dumps({"domain": domain, "range": values}, ensure_ascii=False))
     for name, colour in theme.items():
         text = text.replace(f'"{name}"', json.dumps(colour))
     return text
+
+
+def finite(value: str | float | bool | None) -> str | float | bool | None:
+    """None for a number that no chart has a place for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # parts of specifications
@@ -197,15 +204,15 @@ def names(name: str, words: str = "", **more: object) -> Spec:
 
 def colour(key: str) -> Spec:
     """By the figure's series."""
-    return {"field": key, "type": "nominal", "scale": "@colours"}
+    return {"field": key, "type": "nominal", "scale": COLOURS}
 
 
 def shape(key: str) -> Spec:
-    return {"field": key, "type": "nominal", "scale": "@shapes"}
+    return {"field": key, "type": "nominal", "scale": SHAPES}
 
 
 def dash(key: str) -> Spec:
-    return {"field": key, "type": "nominal", "scale": "@dashes"}
+    return {"field": key, "type": "nominal", "scale": DASHES}
 
 
 def told(**fields: str) -> list[Spec]:
@@ -222,10 +229,22 @@ def only(kind: str) -> list[Spec]:
     return [{"filter": f"datum.kind === '{kind}'"}]
 
 
-def layers(*marks: Spec, height: object, zoom: Sequence[str] = (), right: float = 0) -> Spec:
-    """Marks on one another; zoom: the axes on which the reader may zoom, those of the first mark; right: pixels by
-    which labels reach beyond the chart there."""
-    return {"layer": marks, "height": height, "usermeta": {"zoom": list(zoom), "right": math.ceil(right)}}
+def layers(*marks: Spec, height: object, zoom: Sequence[str] = (), left: float = 0, right: float = 0) -> Spec:
+    """Marks on one another; zoom: the axes on which the reader may zoom, whose ends are those of what is drawn at
+    first; left, right: pixels by which labels reach beyond the chart there."""
+    about = {"zoom": list(zoom), "left": math.ceil(left), "right": math.ceil(right)}
+    return {"layer": marks, "height": height, "usermeta": about}
+
+
+def with_intervals(rows: Iterable[Datum], mark: Spec) -> list[Spec]:
+    """The mark of those that have a `low`, where any has one: a scale of nothing is none."""
+    shown = {**mark, "transform": [*_transform(mark), {"filter": "isValid(datum.low)"}]}
+    return [shown] if any(row.get("low") is not None for row in rows) else []
+
+
+def _transform(mark: Spec) -> Sequence[object]:
+    found = mark.get("transform", ())
+    return found if isinstance(found, list) else []
 
 
 #: the data of a mark that is there once, whatever the rows
@@ -303,7 +322,10 @@ def heat_map(
             "tooltip": tooltip,
             "text": {"field": "value", "type": "quantitative", "format": form},
             "color": {
-                "condition": {"test": f"abs(datum.value) > {low + 0.6 * (most - low)}", "value": "white"},
+                "condition": {
+                    "test": f"abs(datum.value) > {0.6 * most if signed else low + 0.6 * (most - low)}",
+                    "value": "white",
+                },
                 "value": "#1f2328",
             },
         },
@@ -313,11 +335,12 @@ def heat_map(
         "mark": {"type": "rect", "fillOpacity": 0, "stroke": "#D55E00", "strokeWidth": 1.6, "tooltip": False},
         "encoding": place,
     }
-    # the last label leans out, by the cosine of its angle
-    right = max(0.0, 0.82 * LETTER * len(columns[-1]) - 10) if written and columns else 0
-    marks = [cells, *([numbers] if written else []), *([frames] if framed else [])]
-    spec = layers(*marks, height={"step": 24}, right=right)
     longest = max((len(f"{row['value']:{form}}") for row in data), default=1)
     cell = max(34.0, LETTER * 1.1 * longest + 8) if written else 10
+    # labels lean, by the cosine of their angle: those near the right end reach out there
+    out = [0.82 * LETTER * len(label) - cell * (len(columns) - place - 0.5) for place, label in enumerate(columns)]
+    right = max(0.0, *out) if written and columns else 0
+    marks = [cells, *([numbers] if written else []), *([frames] if framed else [])]
+    spec = layers(*marks, height={"step": 24}, right=right)
     least = room_for(rows) + cell * len(columns) + 60 + right
     return Panel(title, spec, data, least, shown=shown, setting=setting)

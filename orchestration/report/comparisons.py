@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from orchestration.keep.tables import Row, text_in
+from orchestration.keep.tables import text_in
 from orchestration.report.charts import (
+    SOFT,
     Datum,
     Figure,
     Panel,
@@ -20,7 +21,7 @@ from orchestration.report.charts import (
 )
 from orchestration.report.context import Context
 from orchestration.results.estimates import Estimate, estimate
-from orchestration.results.pareto import pareto_front, setting_ellipse
+from orchestration.results.pareto import front_settings, setting_ellipse
 from orchestration.results.settings import Setting
 
 MOST_SETTINGS = 24
@@ -42,7 +43,9 @@ def pareto_figure(context: Context) -> Figure | None:
         return None
     references = [point for point in points if point[0].is_reference][:MOST_REFERENCES]
     shown = [point for point in points if not point[0].is_reference][: MOST_SETTINGS - len(references)] + references
-    front = pareto_front([(100 * (x.mean or 0.0), 100 * (y.mean or 0.0)) for _, x, y in points])
+    best = front_settings(summary for summary in context.ranked if not summary.setting.is_reference)
+    places = {setting: (100 * (x.mean or 0.0), 100 * (y.mean or 0.0)) for setting, x, y in points}
+    front = list(dict.fromkeys(places[setting] for setting in best))
     regions = {point[0]: _region(context, point[0]) for point in points}
     rows: list[Datum] = [_point(context, point, bars=not regions[point[0]]) for point in points]
     rows += [{"kind": "front", "forgetting": x, "accuracy": y} for x, y in front]
@@ -57,7 +60,7 @@ def pareto_figure(context: Context) -> Figure | None:
     spec = layers(
         {
             "transform": only("front"),
-            "mark": {"type": "line", "color": "@soft", "strokeWidth": 1, "clip": True, "tooltip": False},
+            "mark": {"type": "line", "color": SOFT, "strokeWidth": 1, "clip": True, "tooltip": False},
             "encoding": {"x": x, "y": y},
         },
         {
@@ -88,9 +91,9 @@ def pareto_figure(context: Context) -> Figure | None:
         "three or four, and where orders were drawn, with a 95 % interval of each. They say how much may be chance."
     )
     caption += (
-        " The thin line joins the settings that no other one beats in both."
+        " The thin line joins the settings under study that no other one beats in both."
         if len(front) > 1
-        else (" One setting is best in both." if len(points) > 1 else "")
+        else (" One setting is best in both." if len(context.studied) > 1 else "")
     )
     caption += " Some of these are cut at the panel's edge." if cut else ""
     left = len(points) - len(shown)
@@ -215,9 +218,3 @@ def time_figure(context: Context) -> Figure | None:
         picked=frozenset([*labels[:MOST_SETTINGS], *references]),
         columns=1,
     )
-
-
-def rows_by_order(context: Context, setting: Setting) -> dict[str, list[Row]]:
-    """A setting's finished trials by order, in the orders' order."""
-    found = {order: context.rows(setting, order) for order in context.results.orders}
-    return {order: rows for order, rows in found.items() if rows}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from pydantic import JsonValue
 
 from orchestration.keep.tables import Row
-from orchestration.report.charts import CROSSED, Series
+from orchestration.report.charts import CROSSED, INK, SOFT, Series
 from orchestration.results.choosing import Choice, choice
 from orchestration.results.comparisons import Compared, compare
 from orchestration.results.estimates import Estimate
@@ -26,7 +27,7 @@ from orchestration.results.settings import (
     settings_summary,
     value_key,
 )
-from orchestration.results.words import setting_label
+from orchestration.results.words import format_value, setting_label
 
 #: Okabe and Ito's colours, told apart by colour-blind readers; grey and the page's ink are kept for the references
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -34,9 +35,9 @@ SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross"
 #: viridis at nine places, without its brightest end
 ORDERED = ("#7ad151", "#4ac16d", "#22a884", "#1f958b", "#2a788e", "#355f8d", "#414487", "#472d7b", "#440154")
 REFERENCE_STYLE: dict[str, tuple[str, tuple[float, ...]]] = {
-    "sequential": ("@ink", (5, 2)),
+    "sequential": (INK, (5, 2)),
     "direct": ("#888888", (1, 2)),
-    "multitask": ("@soft", (4, 2, 1, 2, 1, 2)),
+    "multitask": (SOFT, (4, 2, 1, 2, 1, 2)),
     "zero_shot": ("#9a9a9a", (6, 3, 1, 3)),
     "majority": ("#a8a8a8", (1, 4)),
     "blind": ("#999999", (3, 3)),
@@ -91,8 +92,23 @@ class Context:
         return first.split(">") if first else []
 
     def label(self, setting: Setting) -> str:
-        """Short name of a setting: the method is named only where several are compared."""
-        return setting_label(setting, self.results.axes, method=len(self.methods) > 1)
+        """Short name of a setting, no two alike: the method is named only where several are compared."""
+        return self._labels[setting]
+
+    @cached_property
+    def _labels(self) -> dict[Setting, str]:
+        several = len(self.methods) > 1
+        short = {one: setting_label(one, self.results.axes, method=several) for one in self.settings}
+        times = Counter(short.values())
+        # numbers that agree in the digits that are shown
+        whole = {one: f"{short[one]} ({', '.join(f'{name} {value!r}' for name, value in one.values)})" for one in short}
+        return {one: label if times[label] == 1 else whole[one] for one, label in short.items()}
+
+    def value_names(self, axis: str) -> list[str]:
+        """The values of an axis in words, no two alike."""
+        values = self.axis_values(axis)
+        short = [format_value(value) for value in values]
+        return short if len(set(short)) == len(short) else [repr(value) for value in values]
 
     @cached_property
     def _applying(self) -> dict[str, list[str]]:
@@ -145,12 +161,15 @@ class Context:
         references = {setting.method for setting in self.settings if setting.is_reference}
         return [row for row in self.results.trials if row["method"] not in references]
 
-    def pick(self, count: int, references: Sequence[str] = ("sequential",)) -> list[Setting]:
-        """At most `count` settings with a finished trial: the named references, and the best ones (see `ranked`)."""
-        done = [summary.setting for summary in self.ranked if summary.finished]
+    def pick(
+        self, count: int, references: Sequence[str] = ("sequential",), among: Collection[Setting] | None = None
+    ) -> list[Setting]:
+        """At most `count` settings with a finished trial: the named references, and the best ones (see `ranked`);
+        among: those that there are to pick from, None for all."""
+        done = [one.setting for one in self.ranked if one.finished and (among is None or one.setting in among)]
         first = [setting for setting in done if setting.method in references][: max(1, count // 3)]
         studied = [setting for setting in done if not setting.is_reference][: count - len(first)]
-        if self.chosen is not None and self.chosen not in studied:
+        if self.chosen is not None and self.chosen in done and self.chosen not in studied:
             studied[-1:] = [self.chosen]
         return [setting for setting in self.settings if setting in studied or setting in first]
 

@@ -8,6 +8,7 @@ from mcit_core.methods import REFERENCES
 from mcit_core.metrics import headline_names
 from orchestration.keep.tables import Row, text_in
 from orchestration.report.charts import (
+    LETTER,
     Datum,
     Figure,
     Panel,
@@ -23,6 +24,7 @@ from orchestration.report.charts import (
     shape,
     title,
     told,
+    with_intervals,
 )
 from orchestration.report.context import PALETTE, REFERENCE_STYLE, SHAPES, Context
 from orchestration.results.comparisons import baseline_of
@@ -86,16 +88,16 @@ def _groups(context: Context, axis: str) -> tuple[list[Group], list[str]]:
 
 def _panel(context: Context, groups: list[Group], metric: str, axis: str) -> tuple[Panel, bool]:
     """And whether an interval is cut."""
-    values = context.axis_values(axis)
+    labels = context.value_names(axis)
     rows: list[Datum] = []
     shown: list[Estimate] = []
     for series, trials in groups:
-        for value in values:
+        for value, label in zip(context.axis_values(axis), labels, strict=True):
             here = [row for row in trials if row.get(axis) == value]
             found = context.estimate(here, metric)
             shown.append(found)
             rows += [
-                {"kind": "trial", "series": series.label, "x": format_value(value), "y": 100 * one}
+                {"kind": "trial", "series": series.label, "x": label, "y": 100 * one}
                 for one in present(row.get(metric) for row in here)
             ]
             if found.mean is not None:
@@ -104,7 +106,7 @@ def _panel(context: Context, groups: list[Group], metric: str, axis: str) -> tup
                     {
                         "kind": "mean",
                         "series": series.label,
-                        "x": format_value(value),
+                        "x": label,
                         "y": 100 * found.mean,
                         "low": None if low is None else 100 * low,
                         "high": None if high is None else 100 * high,
@@ -113,15 +115,14 @@ def _panel(context: Context, groups: list[Group], metric: str, axis: str) -> tup
                 )
     rows += _references(context, metric, axis)
     ends, cut = limits([y for row in rows if isinstance(y := row["y"], float)], shown)
-    labels = [format_value(value) for value in values]
     unit = "per cent" if metric.endswith("accuracy") else "points"
-    spec = _spec(axis, labels, quantity("y", unit, ends), len(groups), joined=axis in context.numeric_axes())
+    spec = _spec(rows, axis, labels, quantity("y", unit, ends), len(groups), joined=axis in context.numeric_axes())
     crowded = sum(map(len, labels)) > 60
     least = 90 + (24.0 * len(labels) if crowded else room_for(labels) * len(labels) + 16 * len(labels))
     return Panel(title(metric), spec, rows, max(260, least), shown=metric in headline_names()), cut
 
 
-def _spec(axis: str, labels: list[str], y: Spec, groups: int, joined: bool) -> Spec:
+def _spec(rows: list[Datum], axis: str, labels: list[str], y: Spec, groups: int, joined: bool) -> Spec:
     crowded = sum(map(len, labels)) > 60
     x = {
         "field": "x",
@@ -140,6 +141,18 @@ def _spec(axis: str, labels: list[str], y: Spec, groups: int, joined: bool) -> S
         "mark": {"type": "line", "strokeWidth": 2, "clip": True},
         "encoding": {**place, "y": y, "color": colour("series"), "strokeDash": dash("series")},
     }
+    bars = {
+        "transform": only("mean"),
+        "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
+        "encoding": {
+            **place,
+            "y": {**y, "field": "low"},
+            "y2": {"field": "high"},
+            "color": colour("series"),
+            "tooltip": tooltip,
+        },
+    }
+    crowded_out = 0.64 * LETTER * len(labels[0]) - 60 if crowded and labels else 0
     return layers(
         *([line] if joined else []),
         {
@@ -147,17 +160,7 @@ def _spec(axis: str, labels: list[str], y: Spec, groups: int, joined: bool) -> S
             "mark": {"type": "circle", "size": 18, "opacity": 0.35, "clip": True},
             "encoding": {**place, "y": y, "color": colour("series"), "tooltip": trial},
         },
-        {
-            "transform": [*only("mean"), {"filter": "isValid(datum.low)"}],
-            "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
-            "encoding": {
-                **place,
-                "y": {**y, "field": "low"},
-                "y2": {"field": "high"},
-                "color": colour("series"),
-                "tooltip": tooltip,
-            },
-        },
+        *with_intervals(rows, bars),
         {
             "transform": only("mean"),
             "mark": {"type": "point", "filled": True, "size": 55, "clip": True},
@@ -181,6 +184,7 @@ def _spec(axis: str, labels: list[str], y: Spec, groups: int, joined: bool) -> S
         },
         height=230,
         zoom=["y"],
+        left=max(0.0, crowded_out),
     )
 
 
@@ -200,8 +204,8 @@ def _references(context: Context, metric: str, axis: str) -> list[Datum]:
             found += [{"kind": "reference", "series": method, "x": None, "y": 100 * level}] if level is not None else []
             continue
         found += [
-            {"kind": "reference", "series": method, "x": format_value(value), "y": 100 * mean}
-            for value, mean in zip(values, means, strict=True)
+            {"kind": "reference", "series": method, "x": label, "y": 100 * mean}
+            for label, mean in zip(context.value_names(axis), means, strict=True)
             if mean is not None
         ]
     return found

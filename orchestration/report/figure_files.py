@@ -31,7 +31,8 @@ def numbers_of(figure: Figure) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({name: str(it).lower() if isinstance(it, bool) else it for name, it in row.items()})
     return text.getvalue()
 
 

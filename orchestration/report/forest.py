@@ -5,6 +5,8 @@ from __future__ import annotations
 from mcit_core.metrics import CATALOGUE, headline_names
 from orchestration.report.charts import (
     ONCE,
+    PAGE,
+    SOFT,
     Datum,
     Figure,
     Panel,
@@ -16,6 +18,7 @@ from orchestration.report.charts import (
     quantity,
     room_for,
     told,
+    with_intervals,
 )
 from orchestration.report.context import Context
 from orchestration.results.comparisons import Comparison
@@ -89,21 +92,21 @@ def _panel(context: Context, metric: str, found: list[Comparison]) -> tuple[Pane
         seeds="seeds",
         verdict="verdict",
     )
-    spec = layers(
-        {
-            "mark": {"type": "rule", "clip": True, "strokeWidth": 1.8},
-            "encoding": {
-                "x": {**x, "field": "low"},
-                "x2": {"field": "high"},
-                "y": y,
-                "color": colour("verdict"),
-                "tooltip": tooltip,
-            },
-            "transform": [{"filter": "isValid(datum.low)"}],
+    bars = {
+        "mark": {"type": "rule", "clip": True, "strokeWidth": 1.8},
+        "encoding": {
+            "x": {**x, "field": "low"},
+            "x2": {"field": "high"},
+            "y": y,
+            "color": colour("verdict"),
+            "tooltip": tooltip,
         },
+    }
+    spec = layers(
+        *with_intervals(rows, bars),
         {
             "data": ONCE,
-            "mark": {"type": "rule", "color": "@soft", "clip": True, "tooltip": False},
+            "mark": {"type": "rule", "color": SOFT, "clip": True, "tooltip": False},
             "encoding": {"x": {"datum": 0}},
         },
         {
@@ -114,7 +117,7 @@ def _panel(context: Context, metric: str, found: list[Comparison]) -> tuple[Pane
                 "color": colour("verdict"),
                 "fill": {
                     "condition": {"test": "datum.told", **dict(colour("verdict"))},
-                    "value": "@page",
+                    "value": PAGE,
                 },
                 "tooltip": tooltip,
             },

@@ -52,7 +52,8 @@ def mean_of(context: Context, rows: list[Row]) -> AccuracyMatrix:
 def matrices_figure(context: Context) -> Figure | None:
     """Accuracy matrices, one a setting and order; None where nothing has one."""
     orders = context.results.orders
-    picked = context.pick(max(2, MOST_MAPS // max(1, len(orders))))
+    among = [setting for setting in context.settings if _has_matrix(setting)]
+    picked = context.pick(max(2, MOST_MAPS // max(1, len(orders))), among=among)
     panels = [
         panel
         for order in orders
@@ -121,7 +122,7 @@ def _order_curves(context: Context, order: str) -> Figure | None:
         Panel(f"{j + 1} {task}", _curves(j, len(tasks)), _curve_rows(context, lines, j), 200)
         for j, task in enumerate(tasks)
     ]
-    picked = frozenset(context.label(setting) for setting in context.pick(MOST_LINES))
+    picked = frozenset(context.label(one) for one in context.pick(MOST_LINES, among=[one for one, _ in lines]))
     number = f"Order {context.results.orders.index(order) + 1}: " if len(context.results.orders) > 1 else ""
     caption = (
         f"{number}{' → '.join(tasks)}. One panel a task, after each stage that evaluated it (0: the untouched model); "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestration.report.charts import (
     ONCE,
+    SOFT,
     Datum,
     Figure,
     Panel,
@@ -15,11 +16,13 @@ from orchestration.report.charts import (
     quantity,
     shape,
     told,
+    with_intervals,
 )
 from orchestration.report.context import Context
 from orchestration.results.estimates import Estimate, estimate
 from orchestration.results.order_effects import Measure, PlaceEffect, order_effects
 from orchestration.results.settings import Setting, estimate_rows
+from orchestration.results.verdicts import plural
 
 #: settings that are drawn at first
 MOST = 8
@@ -38,7 +41,7 @@ def order_figure(context: Context) -> Figure | None:
     settings = [setting for setting in context.settings if context.rows(setting)]
     if len(orders) < 2 or not settings:
         return None
-    picked = [setting for setting in context.pick(8) if context.rows(setting)]
+    picked = context.pick(MOST, among=settings)
     rows: list[Datum] = []
     centres: list[float] = []
     shown: list[Estimate] = []
@@ -76,17 +79,19 @@ def order_figure(context: Context) -> Figure | None:
                 "tooltip": tooltip,
             },
         },
-        {
-            "transform": [{"filter": "isValid(datum.low)"}],
-            "mark": {"type": "rule", "strokeWidth": 1.2, "clip": True},
-            "encoding": {
-                "x": {**x, "field": "low"},
-                "x2": {"field": "high"},
-                **place,
-                "color": colour("setting"),
-                "tooltip": tooltip,
+        *with_intervals(
+            rows,
+            {
+                "mark": {"type": "rule", "strokeWidth": 1.2, "clip": True},
+                "encoding": {
+                    "x": {**x, "field": "low"},
+                    "x2": {"field": "high"},
+                    **place,
+                    "color": colour("setting"),
+                    "tooltip": tooltip,
+                },
             },
-        },
+        ),
         height={"step": 9, "for": "offset"},
         zoom=["x"],
     )
@@ -113,7 +118,8 @@ def order_words(context: Context, settings: list[Setting]) -> str:
     if not ranges:
         return "No setting finished under two orders."
     moved = 100 * (estimate(ranges).mean or 0.0)
-    text = f"From its best to its worst order a setting moves {moved:.1f} points on average"
+    moving = plural(len(ranges), "setting")
+    text = f"From its best to its worst order each of {moving} moves {moved:.1f} points on average"
     spread = estimate(spreads).mean
     if spread is None:
         return text + "; one seed per order, so the seeds' own spread is unknown."
@@ -124,8 +130,9 @@ def place_figures(context: Context) -> list[Figure]:
     """What a task's place does to it, and which task comes before it: of the settings that went through two orders."""
     every = context.results.design.every
     panels: dict[str, list[Panel]] = {"places": [], "before": []}
-    picked = {context.label(setting) for setting in context.pick(2)}
-    for setting in context.pick(MOST_EFFECTS):
+    through = [one for one in context.settings if len({row["order"] for row in context.rows(one)}) > 1]
+    picked = {context.label(setting) for setting in context.pick(2, among=through)}
+    for setting in context.pick(MOST_EFFECTS, among=through):
         label = context.label(setting)
         effects = order_effects(context.rows(setting), context.results.stages, orders=[str(order) for order in every])
         if effects.value is None:
@@ -149,6 +156,7 @@ def place_figures(context: Context) -> list[Figure]:
                 signed=True,
                 title=label,
                 shown=label in picked,
+                setting=label,
             )
         )
     captions = {
@@ -196,14 +204,16 @@ def _places(title: str, setting: str, effects: tuple[PlaceEffect, ...], shown: b
         },
         {
             "data": ONCE,
-            "mark": {"type": "rule", "color": "@soft", "tooltip": False},
+            "mark": {"type": "rule", "color": SOFT, "tooltip": False},
             "encoding": {"y": {"datum": 0}},
         },
-        {
-            "transform": [{"filter": "isValid(datum.low)"}],
-            "mark": {"type": "rule", "strokeWidth": 1.5, "color": "#0072B2"},
-            "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "tooltip": tooltip},
-        },
+        *with_intervals(
+            rows,
+            {
+                "mark": {"type": "rule", "strokeWidth": 1.5, "color": "#0072B2"},
+                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "tooltip": tooltip},
+            },
+        ),
         height=170,
     )
-    return Panel(title, spec, rows, 230, shown=shown)
+    return Panel(title, spec, rows, 230, shown=shown, setting=setting)

@@ -14,32 +14,64 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from orchestration.report.blocks import figures_of
-from orchestration.report.charts import CONFIG, DARK, LEGEND, LETTER, LIGHT, Datum, Figure, names_of
+from orchestration.report.charts import (
+    ALONE,
+    COLOURS,
+    CONFIG,
+    DASHES,
+    ENTRY,
+    LEGEND,
+    LETTER,
+    LIGHT,
+    MARK,
+    NARROW,
+    PAGE,
+    SHAPES,
+    SPACING,
+    WIDTH,
+    Datum,
+    Figure,
+    finite,
+    names_of,
+)
 from orchestration.report.context import Context
 from orchestration.report.sections import sections
 
 #: significant digits of the page's data; files have all
 DIGITS = 6
+#: what `page.js` has of `charts`; on the page a colour's name is a variable of the style sheet
+LOOK = {
+    "light": LIGHT,
+    "page": {name: f"var(--{name.removeprefix(MARK)})" for name in LIGHT},
+    "ground": PAGE,
+    "colours": COLOURS,
+    "shapes": SHAPES,
+    "dashes": DASHES,
+    "config": CONFIG,
+    "legend": LEGEND,
+    "letter": LETTER,
+    "width": WIDTH,
+    "alone": ALONE,
+    "narrow": NARROW,
+    "spacing": SPACING,
+    "entry": ENTRY,
+}
 
 
 def render(context: Context) -> str:
     """The report as one HTML document that loads nothing else."""
-    name = str(context.results.sweep.get("name", context.results.folder.name))
     built = sections(context)
     figures = [figure for _, blocks in built for figure in figures_of(blocks)]
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            name=name,
-            sections=built,
-            slugs=dict(zip((figure.name for figure in figures), names_of(figures), strict=True)),
-            look={"light": LIGHT, "dark": DARK, "config": CONFIG, "legend": LEGEND, "letter": LETTER},
-            css=_text("page.css"),
-            script=_text("page.js"),
-            library=_library(),
-        )
-    )
+    values = {
+        "name": str(context.results.sweep.get("name", context.results.folder.name)),
+        "sections": built,
+        "slugs": dict(zip(map(id, figures), names_of(figures), strict=True)),
+        "look": LOOK,
+        "css": _text("page.css"),
+        "script": _text("page.js"),
+        "library": _library(),
+    }
+    return _environment().get_template("page.html").render(values)
 
 
 @cache
@@ -48,6 +80,7 @@ def _environment() -> Environment:
         loader=PackageLoader("orchestration.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["kind"] = lambda block: type(block).__name__
+    environment.filters["ident"] = id
     environment.filters["figure_json"] = _json
     return environment
 
@@ -68,7 +101,7 @@ def _json(figure: Figure) -> Markup:
     specs: list[str] = []
     panels = []
     for panel in figure.panels:
-        spec = json.dumps(panel.spec, ensure_ascii=False)
+        spec = json.dumps(panel.spec, ensure_ascii=False, allow_nan=False)
         specs += [] if spec in specs else [spec]
         panels.append(
             {
@@ -91,7 +124,7 @@ def _json(figure: Figure) -> Markup:
         "specs": [json.loads(spec) for spec in specs],
         "panels": panels,
     }
-    text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(found, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
@@ -102,4 +135,4 @@ def _columns(rows: Sequence[Datum]) -> dict[str, object]:
     def short(value: object) -> object:
         return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
-    return {"columns": names, "rows": [[short(row.get(name)) for name in names] for row in rows]}
+    return {"columns": names, "rows": [[short(finite(row.get(name))) for name in names] for row in rows]}

@@ -7,6 +7,7 @@ from itertools import combinations
 from mcit_core.metrics import CATALOGUE, headline_names
 from orchestration.keep.tables import Row
 from orchestration.report.charts import (
+    INK,
     Datum,
     Figure,
     Panel,
@@ -18,40 +19,48 @@ from orchestration.report.charts import (
     quantity,
     room_for,
     told,
+    with_intervals,
 )
 from orchestration.report.context import Context
 from orchestration.results.importance import importance
 from orchestration.results.ranks import Ranks, ranks
 from orchestration.results.settings import VALIDATION
-from orchestration.results.words import format_value, short_axis_names, summary_metrics
+from orchestration.results.words import short_axis_names, summary_metrics
 
 #: settings that are drawn at first
 MOST = 30
+#: with so many the bootstrap's intervals of ranks hold what they promise (`results.ranks`)
+SEEDS = 5
 #: pairs of axes that are drawn at first
 MOST_PAIRS = 2
 
 
-def rank_figure(context: Context) -> Figure | None:
-    """Ranks with their intervals, on validation rows, by which settings are chosen, and on the headline metrics."""
+def rank_figure(context: Context) -> tuple[Figure | None, str]:
+    """Ranks with their intervals, on validation rows, by which settings are chosen, and on the headline metrics; and
+    why there is none."""
     results = context.results
     panels: list[Panel] = []
+    every: list[str] = []
+    reasons, few, drawn = "", False, 0
     for metric in (VALIDATION, *headline_names()):
-        # the choice is made on validation rows, so that theirs comes first
-        known = metric == VALIDATION or CATALOGUE[metric].better
-        found = ranks(results.trials, results.axes, metric, results.design).value if known else None
+        if metric != VALIDATION and not CATALOGUE[metric].better:
+            continue
+        found, why = ranks(results.trials, results.axes, metric, results.design)
+        reasons = reasons or why
         if found is not None:
             panels.append(_ranks(context, metric, found, shown=not panels))
+            every = every or [context.label(one.setting) for one in found.ranks]
+            few, drawn = few or found.seeds < SEEDS, found.drawn
     if not panels:
-        return None
-    every = [row["setting"] for row in panels[0].rows]
+        return None, reasons
     caption = (
-        "Rank of each competing setting, 1 is the best, with the middle 95 % of its ranks when seeds are drawn again "
-        "(bootstrap, 2,000 draws, the same seeds for all settings); hovering tells how often it is the best. Wide bars "
-        "say that the seeds do not settle the order."
+        "Rank of each competing setting, 1 is the best, with the middle 95 % of its ranks when "
+        f"{'seeds and orders' if drawn else 'seeds'} are drawn again (bootstrap, 2,000 draws, the same for all "
+        "settings); hovering tells how often it is the best. Wide bars say that the seeds do not settle the order."
     )
+    caption += f" With fewer than {SEEDS} seeds the bars are too short." if few else ""
     caption += f" The first {MOST} of {len(every)} are drawn at first." if len(every) > MOST else ""
-    picked = frozenset(str(setting) for setting in every[:MOST])
-    return Figure("Ranks of settings", caption, panels, picker="metric", picked=picked, columns=1)
+    return Figure("Ranks of settings", caption, panels, picker="metric", picked=frozenset(every[:MOST]), columns=1), ""
 
 
 def _ranks(context: Context, metric: str, found: Ranks, shown: bool) -> Panel:
@@ -128,21 +137,27 @@ def importance_figure(context: Context) -> tuple[Figure | None, str]:
     )
     spec = layers(
         {"mark": {"type": "bar"}, "encoding": {"x": x, **place, "color": colour("measure"), "tooltip": tooltip}},
-        {
-            "transform": [{"filter": "isValid(datum.low)"}],
-            "mark": {"type": "rule", "color": "@ink"},
-            "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, **place, "tooltip": tooltip},
-        },
+        *with_intervals(
+            rows,
+            {
+                "mark": {"type": "rule", "color": INK},
+                "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, **place, "tooltip": tooltip},
+            },
+        ),
         height={"step": 14, "for": "offset"},
     )
     where = "validation" if found.metric.startswith("validation/") else "test"
+    units = "seeds and drawn orders" if results.design.orders == "random" else "seeds"
+    interval = f"no interval: {found.no_interval}" if found.no_interval else f"with its 95 % interval over {units}"
+    fewer = [f"{one.axis} over the {one.settings} that have it" for one in found.axes if one.settings < found.settings]
     caption = (
         f"Share of variance: of all the variance of average accuracy ({where} rows) between {found.settings} settings "
-        f"and {found.seeds} seeds, the part that lies between the axis' values, with its 95 % interval over seeds "
-        "(jackknife); by chance alone: what it would be if the values were dealt to the settings at random. Among the "
-        f"best: how far the {found.top} best settings' values differ from all settings', as shares that sum to one "
-        "(PED-ANOVA), coarse where settings are few."
+        f"and {found.seeds} seeds, the part that lies between the axis' values ({interval}); by chance alone: what it "
+        "would be if the values were dealt to the settings at random. Among the best: how far the "
+        f"{found.top} best settings' values differ from all settings', as shares that sum to one (PED-ANOVA), coarse "
+        "where settings are few."
     )
+    caption += f" Shares of variance of {'; '.join(fewer)}." if fewer else ""
     caption += f" No shares among the best: {found.no_best}." if found.no_best else ""
     series = [
         Series("share of variance", "#0072B2"),
@@ -161,9 +176,8 @@ def pair_figure(context: Context) -> Figure | None:
     ]
     metrics = [m for m in summary_metrics(context.summaries) if m.unit == "percent" and m.place != "further"]
     panels = []
-    for number, (one, other) in enumerate(combinations(axes, 2)):
-        if max(len(context.axis_values(one)), len(context.axis_values(other))) > MOST:
-            continue
+    pairs = [pair for pair in combinations(axes, 2) if max(len(context.axis_values(axis)) for axis in pair) <= MOST]
+    for number, (one, other) in enumerate(pairs):
         for metric in metrics:
             values = _pairs(context, one, other, metric.name)
             known = [value for line in values for value in line if value is not None]
@@ -172,8 +186,8 @@ def pair_figure(context: Context) -> Figure | None:
             shown = number < MOST_PAIRS and metric.name in ("average_accuracy", "forgetting")
             panels.append(
                 heat_map(
-                    [format_value(value) for value in context.axis_values(one)],
-                    [format_value(value) for value in context.axis_values(other)],
+                    context.value_names(one),
+                    context.value_names(other),
                     values,
                     max(map(abs, known)) or 1.0,
                     words=(one, other),
@@ -220,7 +234,8 @@ def parallel_figure(context: Context) -> Figure | None:
             value = summary.setting.method if axis == "method" else summary.setting.value(axis)
             if value in values:
                 place = values.index(value) / (len(values) - 1)
-                rows.append(_stop(context.label(summary.setting), short.get(axis, axis), place, format_value(value)))
+                told_value = context.value_names(axis)[values.index(value)]
+                rows.append(_stop(context.label(summary.setting), short.get(axis, axis), place, told_value))
     for metric in metrics:
         known = [mean for summary in done if (mean := summary.metric(metric.name).mean) is not None]
         low, high = (min(known), max(known)) if known else (0.0, 0.0)

@@ -192,8 +192,10 @@ def _axes(context: Context) -> Section | None:
 
 def _pareto(context: Context) -> Section:
     figure = pareto_figure(context)
+    ranked, why = rank_figure(context)
     return "Accuracy against forgetting", there(
-        figure or missing(missing_reason(context, "forgetting")), rank_figure(context)
+        figure or missing(missing_reason(context, "forgetting")),
+        ranked or (missing(f"Ranks are not shown: {why}") if len(context.studied) > 1 else None),
     )
 
 

@@ -19,9 +19,10 @@ from orchestration.report.charts import (
     told,
 )
 from orchestration.report.context import Context
-from orchestration.results.estimates import estimate
+from orchestration.results.estimates import estimate, present
 from orchestration.results.settings import Setting
 from orchestration.results.traces import read_traces, trace_series
+from orchestration.results.words import some
 
 MOST_LINES = 8
 MOST_BARS = 6
@@ -76,19 +77,27 @@ def stage_lines(context: Context, names: list[str], name: str, caption: str) -> 
         caption,
         panels,
         [context.styles[setting] for setting in context.settings],
-        picked=frozenset(context.label(setting) for setting in context.pick(MOST_LINES)),
+        picked=_picked(context, MOST_LINES, panels),
         columns=3,
         most=520,
     )
+
+
+def _picked(context: Context, most: int, panels: list[Panel]) -> frozenset[str]:
+    """The settings that are drawn at first, among those that have something to draw."""
+    there = {row["setting"] for panel in panels for row in panel.rows}
+    among = [setting for setting in context.settings if context.label(setting) in there]
+    return frozenset(context.label(setting) for setting in context.pick(most, among=among))
 
 
 def _stage_rows(context: Context, name: str) -> list[Datum]:
     wanted = {other for other in context.results.measured if _belongs(other, name)}
     scale = 100 if name in PERCENT else 1
     return [
-        {"setting": context.label(setting), "stage": stage + 1, "value": scale * (estimate(found).mean or 0.0)}
+        {"setting": context.label(setting), "stage": stage + 1, "value": scale * mean}
         for setting in context.settings
         for stage, found in stage_values(context, setting, wanted).items()
+        if (mean := estimate(found).mean) is not None
     ]
 
 
@@ -154,7 +163,7 @@ def gradient_figure(context: Context) -> Figure | None:
         panels,
         SHARES,
         key="space",
-        picked=frozenset(context.label(setting) for setting in context.pick(MOST_BARS)),
+        picked=_picked(context, MOST_BARS, panels),
         columns=4,
         most=360,
         picker="setting",
@@ -167,10 +176,11 @@ def _shares(context: Context, setting: Setting) -> list[Datum]:
             "setting": context.label(setting),
             "stage": stage + 1,
             "space": series.label,
-            "share": 100 * (estimate(found).mean or 0.0),
+            "share": 100 * mean,
         }
         for series in SHARES
         for stage, found in stage_values(context, setting, {f"subspace/gradient_{series.label}"}).items()
+        if (mean := estimate(found).mean) is not None
     ]
 
 
@@ -198,7 +208,7 @@ def usage_figure(context: Context) -> Figure | None:
     tasks = [task for task in text_in(row, "order").split(">") if task in shares] or sorted(shares)
     size = 1 + max(index for found in shares.values() for index in found)
     values = [[100 * shares[task].get(index, 0.0) for index in range(size)] for task in tasks]
-    most = max(max(line) for line in values) or 1.0
+    most = max(present(value for line in values for value in line), default=0.0) or 1.0
     prompts = [str(index) for index in range(size)]
     panel = heat_map(tasks, prompts, values, most, words=("task", "prompt"), form=".1f", written=size <= MOST_WRITTEN)
     caption = (
@@ -236,20 +246,16 @@ def weight_figure(context: Context) -> Figure | None:
     trials = [text_in(row, "trial") for rows in of_setting.values() for row in rows]
     traces = read_traces(context.results.folder, trials)
     rows: list[Datum] = []
+    left: dict[str, list[str]] = {}
     for setting, found in of_setting.items():
         here = {name: traces[name] for row in found if (name := text_in(row, "trial")) in traces}
-        weights = trace_series(here).value
+        weights, why = trace_series(here)
+        if weights is None and here:
+            left.setdefault(why, []).append(context.label(setting))
         for window in weights.windows if weights else ():
-            if window.mean is not None:
-                rows.append(
-                    {
-                        "setting": context.label(setting),
-                        "step": (window.first + window.last) / 2,
-                        "weight": window.mean,
-                        "low": window.low,
-                        "high": window.high,
-                    }
-                )
+            middle = (window.first + window.last) / 2
+            values = {"weight": window.mean, "low": window.low, "high": window.high}
+            rows.append({"setting": context.label(setting), "step": middle, **values})
     if not rows:
         return None
     x = {"field": "step", "type": "quantitative", "title": "training step of the sequence", "axis": {"grid": False}}
@@ -274,8 +280,9 @@ def weight_figure(context: Context) -> Figure | None:
         zoom=["x", "y"],
     )
     caption = (
-        "Mean over a setting's trials, and the band from the least to the most; a stage that averages nothing is left "
-        "out."
+        "Mean over a setting's trials, and the band from the least to the most; the line breaks where a stage averages "
+        f"nothing. Of the best {MOST_LINES} settings and the references."
     )
+    caption += "".join(f" Not drawn ({why}): {some(labels, MOST_LINES)}." for why, labels in left.items())
     series = [context.styles[setting] for setting in of_setting]
     return Figure("Averaging weights by step", caption, [Panel("", spec, rows)], series, columns=1)

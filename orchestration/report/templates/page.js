@@ -12,31 +12,47 @@
     "triangle-down": "M0,5.5L5,-4H-5Z",
     cross: "M-5,-1.8H-1.8V-5H1.8V-1.8H5V1.8H1.8V5H-1.8V1.8H-5Z",
   };
+  const MOST = 60; // panels of a figure at most
   let picked = null; // the settings that the reader picked; null: as each figure has it
 
-  const theme = () => (dark.matches ? look.dark : look.light);
-  // a colour of a series on this ground: dark ones are lightened where the page is dark
-  function seen(colour, colours) {
-    if (colours[colour]) return colours[colour];
+  // a colour of a series; dark ones are lightened where the page is dark
+  function seen(colour, names) {
+    if (names[colour]) return names[colour];
     const parts = [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
     const light = (0.21 * parts[0] + 0.72 * parts[1] + 0.07 * parts[2]) / 255;
-    const more = colours === look.dark ? Math.max(0, 0.45 - light) : 0;
+    const more = names === look.page && dark.matches ? Math.max(0, 0.45 - light) : 0;
+    if (!more) return colour;
     return `#${parts.map((part) => Math.round(part + (255 - part) * more).toString(16).padStart(2, "0")).join("")}`;
   }
 
   // as `settled` of charts.py
-  function settled(spec, series, colours) {
+  function settled(spec, series, names) {
     const domain = series.map((one) => one.label);
     let text = JSON.stringify(spec);
     const scales = {
-      "@colours": series.map((one) => seen(one.colour, colours)),
-      "@shapes": series.map((one) => one.shape),
-      "@dashes": series.map((one) => (one.dash.length ? one.dash : [1, 0])),
+      [look.colours]: series.map((one) => seen(one.colour, names)),
+      [look.shapes]: series.map((one) => one.shape),
+      [look.dashes]: series.map((one) => (one.dash.length ? one.dash : [1, 0])),
     };
     for (const [name, range] of Object.entries(scales))
       text = text.replaceAll(`"${name}"`, () => JSON.stringify({ domain, range }));
-    for (const [name, colour] of Object.entries(colours)) text = text.replaceAll(`"${name}"`, JSON.stringify(colour));
+    for (const [name, colour] of Object.entries(names)) text = text.replaceAll(`"${name}"`, JSON.stringify(colour));
     return JSON.parse(text);
+  }
+
+  // the ends of scales are those of what is drawn at first; where the reader has picked, of what is there
+  function fitted(spec, rows) {
+    for (const axis of spec.usermeta.zoom) {
+      const parts = spec.layer.flatMap(({ encoding }) => [encoding[axis], encoding[`${axis}2`]]).filter(Boolean);
+      const fields = [...new Set(parts.map((part) => part.field).filter(Boolean))];
+      const values = rows.flatMap((row) => fields.map((field) => row[field])).filter((value) => typeof value === "number");
+      values.push(...parts.map((part) => part.datum).filter((value) => value !== undefined));
+      const [low, high] = [Math.min(...values), Math.max(...values)];
+      const room = 0.06 * (high - low || 1);
+      for (const part of values.length ? parts : [])
+        if (part.scale?.domain) part.scale = { domain: [low - room, high + room], nice: false };
+    }
+    return spec;
   }
 
   // pixels; a step a name is counted here, as Vega-Lite does not where the width is the container's
@@ -44,7 +60,7 @@
     if (!height.step) return height;
     const { y, yOffset } = layer.find((one) => one.encoding.y?.field).encoding;
     const distinct = (field) => new Set(rows.map((row) => row[field])).size;
-    return height.step * Math.max(1, distinct(y.field)) * (height.for === "offset" ? distinct(yOffset.field) + 1 : 1);
+    return height.step * Math.max(1, y.scale?.domain?.length ?? distinct(y.field)) * (height.for === "offset" ? distinct(yOffset.field) + 1 : 1);
   }
 
   class Chart {
@@ -87,22 +103,25 @@
       const found = panels.filter(
         (panel) => (picked && panel.setting ? true : panel.shown) && (!settings || !panel.setting || settings.has(panel.setting)),
       );
-      return found.slice(0, 60);
+      return found;
+    }
+
+    // of the settings that are drawn, also those that the legend hides
+    every(panel) {
+      const settings = this.choice !== "" && panel.setting ? null : this.settings();
+      return panel.rows.filter((row) => !settings || !row.setting || settings.has(row.setting));
     }
 
     rows(panel) {
-      const settings = this.choice !== "" && panel.setting ? null : this.settings();
-      return panel.rows.filter(
-        (row) => (!settings || !row.setting || settings.has(row.setting)) && !this.off.has(row[this.data.key]),
-      );
+      return this.every(panel).filter((row) => !this.off.has(row[this.data.key]));
+    }
+
+    fit(spec, rows) {
+      return picked && this.data.picked ? fitted(spec, rows) : spec;
     }
 
     present() {
-      const settings = this.settings();
-      const found = new Set();
-      for (const panel of this.panels())
-        for (const row of panel.rows)
-          if (!settings || !row.setting || settings.has(row.setting)) found.add(row[this.data.key]);
+      const found = new Set(this.panels().flatMap((panel) => this.every(panel).map((row) => row[this.data.key])));
       return this.data.series.filter((one) => found.has(one.label));
     }
 
@@ -114,10 +133,10 @@
     async drawNow() {
       this.views.forEach((view) => view.finalize());
       this.views = [];
-      const colours = theme();
       const series = this.present().filter((one) => !this.off.has(one.label));
       const place = this.element.querySelector(".panels");
-      const panels = this.panels();
+      const all = this.panels();
+      const panels = all.slice(0, MOST);
       const least = Math.max(...panels.map((panel) => panel.least), 0);
       const { columns, most } = this.data;
       const gap = 22 * (columns - 1);
@@ -125,46 +144,52 @@
       place.style.setProperty("--wide", `max(${least}px, (100% - ${gap}px) / ${columns})`);
       place.style.setProperty("--most", `${Math.max(most, least)}px`);
       place.replaceChildren();
+      if (!panels.some((panel) => this.every(panel).length)) place.textContent = "The settings with a tick have none of this.";
+      else if (all.length > MOST) place.textContent = `The first ${MOST} of ${all.length} are drawn.`;
       for (const panel of panels) {
+        if (!this.every(panel).length) continue;
         const box = document.createElement("div");
         box.className = "panel";
         if (panel.title) box.append(Object.assign(document.createElement("h4"), { textContent: panel.title }));
         const plot = box.appendChild(Object.assign(document.createElement("div"), { className: "plot" }));
         place.append(box);
-        const spec = settled(this.data.specs[panel.spec], series, colours);
-        const zoom = spec.usermeta?.zoom ?? [];
+        const rows = this.rows(panel);
+        const spec = this.fit(settled(this.data.specs[panel.spec], series, look.page), rows);
+        const { zoom } = spec.usermeta;
         if (fine && zoom.length) {
           const select = { type: "interval", encodings: zoom, zoom: "wheel![event.shiftKey]" };
-          spec.layer[0].params = [{ name: "zoom", select, bind: "scales" }];
+          const on = spec.layer.find(({ encoding }) => zoom.every((axis) => encoding[axis]?.field));
+          if (on) on.params = [{ name: "zoom", select, bind: "scales" }];
           plot.title = "Shift and wheel zoom, dragging moves, a double click resets";
         }
-        const rows = this.rows(panel);
         const whole = {
           ...spec,
           width: "container",
           height: tall(spec, rows),
-          padding: { left: 5, top: 5, bottom: 5, right: 5 + (spec.usermeta?.right ?? 0) },
+          padding: { left: 5 + spec.usermeta.left, top: 5, bottom: 5, right: 5 + spec.usermeta.right },
           data: { values: rows },
-          config: { ...settled(look.config, [], colours), legend: { disable: true } },
+          config: { ...settled(look.config, [], look.page), legend: { disable: true } },
         };
         const options = { mode: "vega-lite", renderer: "svg", actions: false, tooltip: { theme: dark.matches ? "dark" : "light" } };
         this.views.push((await vegaEmbed(plot, whole, options)).view);
         plot.removeAttribute("title");
       }
-      this.legend(colours);
+      this.legend();
     }
 
-    legend(colours) {
+    legend() {
+      const list = this.element.querySelector(".legend");
+      const focused = list.contains(document.activeElement) && document.activeElement.textContent;
       const entries = this.present().map((one) => {
         const entry = Object.assign(document.createElement("button"), { type: "button" });
         const shown = !this.off.has(one.label);
-        const colour = seen(one.colour, colours);
+        const colour = seen(one.colour, look.page);
         const line = one.dash.length || this.data.key === "setting";
         const shape = PATHS[one.shape] ?? PATHS.cross;
         entry.setAttribute("aria-pressed", shown);
         entry.innerHTML = `<svg width="26" height="12" viewBox="-13 -6 26 12" aria-hidden="true">${
-          line ? `<path d="M-13,0H13" stroke="${colour}" stroke-width="1.8" stroke-dasharray="${one.dash.join(" ")}"/>` : ""
-        }<path d="${shape}" fill="${colour}"${shape === PATHS.cross && one.shape !== "cross" ? ' transform="rotate(45) scale(.7)"' : ""}/></svg>`;
+          line ? `<path d="M-13,0H13" style="stroke: ${colour}" stroke-width="1.8" stroke-dasharray="${one.dash.join(" ")}"/>` : ""
+        }<path d="${shape}" style="fill: ${colour}"${shape === PATHS.cross && one.shape !== "cross" ? ' transform="rotate(45) scale(.7)"' : ""}/></svg>`;
         entry.append(one.label);
         entry.addEventListener("click", () => {
           if (shown) this.off.add(one.label);
@@ -173,7 +198,8 @@
         });
         return entry;
       });
-      this.element.querySelector(".legend").replaceChildren(...(this.data.series.length > 1 ? entries : []));
+      list.replaceChildren(...(this.data.series.length > 1 ? entries : []));
+      entries.find((entry) => entry.textContent === focused)?.focus();
     }
 
     // as `whole` of charts.py: on a light ground, with a legend
@@ -182,15 +208,16 @@
       const series = this.present().filter((one) => !this.off.has(one.label));
       const concat = this.panels().map((panel) => ({
         title: panel.title,
-        width: most > 600 ? Math.max(columns > 1 ? 420 : 714, panel.least) : panel.least,
+        width: most > look.narrow ? Math.max(columns > 1 ? look.width : look.alone, panel.least) : panel.least,
         data: { values: this.rows(panel) },
-        ...specs[panel.spec],
+        ...this.fit(structuredClone(specs[panel.spec]), this.rows(panel)),
       }));
       const letters = Math.max(0, ...series.map((one) => one.label.length));
-      const beside = Math.max(1, Math.floor((420 * Math.min(concat.length, columns)) / (look.letter * letters + 40)));
-      const config = { ...look.config, background: "@page", legend: { ...look.legend, columns: beside } };
+      const inAll = look.width * Math.min(concat.length, columns);
+      const beside = Math.max(1, Math.floor(inAll / (look.letter * letters + look.entry)));
+      const config = { ...look.config, background: look.ground, legend: { ...look.legend, columns: beside } };
       const resolve = { scale: { color: "shared", shape: "shared", strokeDash: "shared" } };
-      return settled({ config, concat, columns, spacing: 28, resolve }, series, look.light);
+      return settled({ config, concat, columns, spacing: look.spacing, resolve }, series, look.light);
     }
 
     async save(form) {
@@ -240,10 +267,15 @@
     document.body.append(frame);
   }
 
-  const charts = [...document.querySelectorAll("figure.chart")].map((element) => new Chart(element));
+  const charts = [...document.querySelectorAll("figure.chart")].map((element) => (element.chart = new Chart(element)));
+  let round = 0;
   async function drawAll() {
+    const mine = ++round;
     document.documentElement.removeAttribute("data-drawn");
-    for (const chart of charts) await chart.draw();
+    for (const chart of charts) {
+      await chart.draw();
+      if (mine !== round) return; // a later one has begun
+    }
     document.documentElement.setAttribute("data-drawn", "");
   }
 
@@ -255,8 +287,20 @@
       const bar = table.parentElement.previousElementSibling;
       this.bar = bar?.classList.contains("picking") ? bar : null;
       this.first = Number(table.dataset.first ?? Infinity);
-      [...table.tHead.rows[0].cells].forEach((head, i) => head.addEventListener("click", () => this.sort(head, i)));
-      this.bar?.querySelector("input").addEventListener("input", () => this.show());
+      this.exact = ""; // the setting whose rows alone are shown
+      [...table.tHead.rows[0].cells].forEach((head, i) => {
+        head.tabIndex = 0;
+        head.addEventListener("click", () => this.sort(head, i));
+        head.addEventListener("keydown", (event) => {
+          if (event.key !== "Enter" && event.key !== " ") return;
+          event.preventDefault();
+          this.sort(head, i);
+        });
+      });
+      this.bar?.querySelector("input").addEventListener("input", () => {
+        this.exact = "";
+        this.show();
+      });
       this.bar?.addEventListener("click", (event) => {
         if (event.target.dataset.do === "all") {
           this.first = Infinity;
@@ -269,8 +313,12 @@
 
     sort(head, column) {
       const down = head.dataset.sorted !== "down";
-      for (const other of head.parentElement.cells) delete other.dataset.sorted;
+      for (const other of head.parentElement.cells) {
+        delete other.dataset.sorted;
+        other.removeAttribute("aria-sort");
+      }
       head.dataset.sorted = down ? "down" : "up";
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const key = (row) => {
         const cell = row.cells[column];
         return cell.dataset.value === undefined ? cell.textContent : Number(cell.dataset.value);
@@ -291,17 +339,14 @@
       const wanted = (this.bar?.querySelector("input").value ?? "").trim().toLowerCase();
       let room = this.first;
       for (const row of this.rows) {
-        const setting = row.dataset.setting?.toLowerCase();
-        const fits = !wanted || setting === wanted || row.textContent.toLowerCase().includes(wanted);
+        const fits = this.exact ? row.dataset.setting === this.exact : row.textContent.toLowerCase().includes(wanted);
         row.hidden = !fits || (!wanted && !row.className && room-- <= 0);
       }
     }
 
-    filter(text) {
-      this.bar.querySelector("input").value = text;
+    only(setting) {
+      this.exact = this.bar.querySelector("input").value = setting;
       this.show();
-      // a setting's own name, and not those that begin like it
-      for (const row of this.rows) if (row.dataset.setting !== text) row.hidden = true;
     }
 
     picks() {
@@ -328,7 +373,8 @@
     pick() {
       const ticked = this.rows.filter((row) => row.querySelector("input[type=checkbox]").checked);
       picked = new Set(ticked.map((row) => row.dataset.setting));
-      drawAll();
+      clearTimeout(this.later);
+      this.later = setTimeout(drawAll, 200); // after the last of several ticks
     }
   }
 
@@ -336,7 +382,7 @@
   const trials = tables.find((table) => table.table.id === "trials");
   document.addEventListener("click", (event) => {
     const setting = event.target.dataset?.to;
-    if (setting !== undefined && trials?.bar) trials.filter(setting);
+    if (setting !== undefined && trials?.bar) trials.only(setting);
   });
   dark.addEventListener("change", drawAll);
   drawAll();

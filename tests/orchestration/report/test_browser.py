@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from orchestration.report import write_report
 from orchestration.report.blocks import figures_of
+from orchestration.report.charts import whole
 from orchestration.report.context import Context
 from orchestration.report.sections import sections
 from orchestration.results.reading import read_results
@@ -69,6 +73,14 @@ CUT = """() => [...document.querySelectorAll("h1, h2, h3, h4, p, dt, dd, figcapt
   .filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1
     && !["inline", "inline-block"].includes(getComputedStyle(one).display))
   .map((one) => `${one.tagName}: ${one.textContent.slice(0, 60)}`)"""
+
+
+#: in the page: points of the trade-off that lie beyond its chart
+OUTSIDE = """() => [...document.querySelectorAll("#average_accuracy_against_forgetting .mark-symbol path")]
+  .filter((one) => {
+    const box = one.getBoundingClientRect(), all = one.closest("svg").getBoundingClientRect();
+    return box.left < all.left || box.right > all.right || box.top < all.top || box.bottom > all.bottom;
+  }).length"""
 
 
 @pytest.fixture(scope="module")
@@ -290,16 +302,81 @@ def test_the_whole_page_prints(few: Opened) -> None:
     assert few.page.pdf().startswith(b"%PDF")
 
 
-def test_the_charts_follow_the_screen_when_it_turns_dark(few: Opened) -> None:
-    label = few.page.locator("#accuracy_matrices svg.marks .role-axis-label text").first
-    before = label.get_attribute("fill")
+def test_the_charts_follow_the_screen_when_it_turns_dark_and_are_light_on_paper(few: Opened) -> None:
+    colour = "getComputedStyle(document.querySelector('#accuracy_matrices svg.marks .role-axis-label text')).fill"
+    light = few.page.evaluate(colour)
     few.page.emulate_media(color_scheme="dark")
+    few.page.wait_for_selector("html[data-drawn]", state="attached")
+    few.page.wait_for_function(f"(light) => {colour} !== light", arg=light)
+    few.page.emulate_media(color_scheme="dark", media="print")
+    assert few.page.evaluate(colour) == light
+
+
+def told(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What rows say, with the digits that the page has to compare with."""
+    return [
+        {
+            name: pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in rows
+    ]
+
+
+def test_the_page_draws_what_the_files_have(few: Opened, runs: dict[str, Path]) -> None:
+    """`whole` is written in Python and in page.js."""
+    figures = list(chain.from_iterable(figures_of(b) for _, b in sections(Context.of(read_results(runs["few"])))))
+    for place, figure in enumerate(figures):
+        found = few.page.evaluate("(i) => document.querySelectorAll('figure.chart')[i].chart.whole()", place)
+        wanted = json.loads(json.dumps(whole(figure), default=list))
+        assert len(found["concat"]) == len(wanted["concat"])
+        for mine, theirs in zip(found["concat"], wanted["concat"], strict=True):
+            rows = [{name: it for name, it in row.items() if it is not None} for row in mine.pop("data")["values"]]
+            assert rows == told(theirs.pop("data")["values"])
+            assert math.ceil(theirs.pop("width")) == mine.pop("width")
+        wanted.pop("$schema")
+        assert found == wanted, figure.name
+
+
+def test_picked_settings_are_inside_the_chart(many: Opened) -> None:
+    bar = many.page.locator("section", has_text="Settings and metrics").locator(".picking").first
+    bar.locator("input").fill("task_energy 0.5")
+    bar.locator("button", has_text="draw the rows shown").click()
+    many.page.wait_for_timeout(400)
+    many.drawn()
+    outside = many.page.evaluate(OUTSIDE)
+    assert outside == 0
+
+
+def test_table_heads_answer_to_the_keyboard(few: Opened) -> None:
+    head = few.page.locator("table.sortable thead th", has_text="forgetting").first
+    head.focus()
+    few.page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    few.page.keyboard.press(" ")
+    assert head.get_attribute("aria-sort") == "ascending"
+
+
+def test_the_legend_keeps_the_focus(few: Opened) -> None:
+    entry = few.figure("average_accuracy_against_forgetting").locator(".legend button").first
+    words = entry.inner_text()
+    entry.focus()
+    few.page.keyboard.press("Enter")
     few.page.wait_for_function(
-        "(before) => document.querySelector('#accuracy_matrices svg.marks .role-axis-label text')"
-        "?.getAttribute('fill') !== before",
-        arg=before,
+        "document.querySelector('#average_accuracy_against_forgetting .legend button').ariaPressed === 'false'"
     )
-    few.drawn()
+    assert few.page.evaluate("document.activeElement.textContent") == words
+
+
+def test_a_setting_that_was_not_ticked_is_drawn_when_it_is_chosen(many: Opened) -> None:
+    figure = many.figure("shares_of_gradient_energy")
+    options = figure.locator("select option").all_inner_texts()
+    figure.locator("select").select_option(label=options[-1])
+    many.page.wait_for_function("document.querySelectorAll('#shares_of_gradient_energy svg.marks').length === 1")
+    assert figure.locator(".legend button").count() == 3
+    fills = figure.locator(".mark-rect path").evaluate_all("(bars) => bars.map((bar) => bar.getAttribute('fill'))")
+    assert len({*fills}) == 3
 
 
 def test_every_series_of_every_figure_has_its_entry(few: Opened, runs: dict[str, Path]) -> None:

@@ -183,7 +183,7 @@ class Progress:
         self._statuses[record.status] -= 1
         self._statuses[status] += 1
         record.times.ended = time.time()
-        record.status, record.error = status, error
+        record.error, record.status = error, status  # in this order: tracking may look in between
         self.running.pop(trial, None)
         for key in self.tree.chains[trial]:
             self._needed[key] -= 1

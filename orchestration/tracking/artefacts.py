@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from orchestration.keep.records import TrialRecord
 
 #: pixels: of a cell, of the names of stages beside them, of the names of tasks above them
 WIDE, HIGH, BESIDE, ABOVE = 96, 40, 140, 32
+#: tasks of which a picture can be looked at
+MOST = 40
 
 
 def write_artefacts(folder: Path, record: TrialRecord) -> None:
@@ -28,7 +31,7 @@ def write_artefacts(folder: Path, record: TrialRecord) -> None:
 def _matrix_picture(path: Path, record: TrialRecord) -> None:
     """Drawn by hand: a figure of matplotlib takes ten times as long, which a sweep of hundreds of trials notices."""
     matrix, order = record.matrix("test"), record.trial.experiment.order
-    if not matrix:
+    if not matrix or len(order) > MOST:
         return
     picture = Image.new("RGB", (BESIDE + WIDE * len(order) + 8, ABOVE + HIGH * len(matrix) + 8), "white")
     draw, font = ImageDraw.Draw(picture), _font()
@@ -38,7 +41,7 @@ def _matrix_picture(path: Path, record: TrialRecord) -> None:
         top = ABOVE + HIGH * i
         draw.text((BESIDE - 8, top + HIGH / 2), _short(f"after {order[i]}", BESIDE - 8), "black", font, anchor="rm")
         for j, cell in enumerate(row):
-            if cell is not None:
+            if cell is not None and math.isfinite(cell):
                 left = BESIDE + WIDE * j
                 draw.rectangle((left, top, left + WIDE - 1, top + HIGH - 1), _colour(cell))
                 ink = "white" if cell < 0.6 else "black"

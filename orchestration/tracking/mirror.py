@@ -1,8 +1,8 @@
 """MLflow as a view of a RUN folder: one parent run for it, one child run for each of its trials.
 
 Everything may be called again and again, also after a call that a crash or a dead server cut short at any point. Only
-what a run lacks is logged; a run that says something else than it should is deleted and made anew. Of the parent that
-holds for what is said here: a new one takes over the children, and what others have logged in the old one.
+what a run lacks is logged; a run of a trial that says something else than it should is deleted and made anew. The parent
+stays for ever, with what others have logged in it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import os
 import platform
 import sys
 import tempfile
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -28,8 +29,6 @@ from orchestration.tracking.server import Client, Monitor
 #: tag of a child run, written last: the digest of everything logged in it
 CONTENT = "mcit.content"
 PARENT = "mlflow.parentRunId"
-#: how the names of what is logged in the parent begin
-OURS = ("by ", "chosen")
 #: the stock client tries a dead server for 246 s before it says so
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 #: characters of a run's description at most; MLflow keeps 8,000 of a tag
@@ -60,6 +59,7 @@ class Mirror:
         self._opened: Client | None = None
         self.experiment = ""  # its id, once connected
         self._monitor: Monitor | None = None
+        self._no_datasets = False
 
     @property
     def _client(self) -> Client:
@@ -195,8 +195,9 @@ class Mirror:
             run = None
         if run is None:
             run = self.children[trial] = self._create(content.tags, content.begun)
-        if "error" in run.tags and "error" not in content.tags:
-            self._untag(run, "error")
+        for name in ("error", "times"):
+            if name not in content.tags:
+                self._untag(run, name)
         if run.tags.get(CONTENT) == content.digest:
             self.set_tags(run, content.tags)
             if run.status != content.status:
@@ -227,17 +228,18 @@ class Mirror:
             return True
         return run.tags.get(CONTENT) != content.digest and self._contradicts(run, content)
 
-    def _contradicts(self, run: Known, content: Content, ours: tuple[str, ...] = ("",)) -> bool:
-        """ours: how the names begin of what is ours in the run."""
+    def _contradicts(self, run: Known, content: Content) -> bool:
         if run.points is None:
-            run.points = Counter(
-                as_stored(Point(name, metric.step, metric.value))
-                for name in sorted(run.metrics)
-                if name.startswith(ours)
-                for metric in self._client.get_metric_history(run.id, name)
-            )
-        params = {name: value for name, value in run.params.items() if name.startswith(ours)}
-        return not (content.agrees(run.points) and params.items() <= content.params.items())
+            self._look(run, run.metrics)
+        return not (content.agrees(run.points or Counter()) and run.params.items() <= content.params.items())
+
+    def _look(self, run: Known, names: Collection[str]) -> None:
+        """See which points of some metrics a run has."""
+        run.points = Counter(
+            as_stored(Point(name, metric.step, metric.value))
+            for name in sorted(run.metrics & {*names})
+            for metric in self._client.get_metric_history(run.id, name)
+        )
 
     def _untag(self, run: Known, name: str) -> None:
         if run.tags.pop(name, None) is not None:
@@ -277,9 +279,16 @@ class Mirror:
             )
             for one in new
         ]
-        if inputs:
+        if not inputs or self._no_datasets:
+            return
+        try:
             self._client.log_inputs(run.id, inputs)
-            run.data |= {(one.name, one.digest) for one in new}
+        except Exception as error:
+            if getattr(error, "error_code", "") != "ENDPOINT_NOT_FOUND":
+                raise
+            self._no_datasets = True  # a server that knows none; all else goes on
+            return
+        run.data |= {(one.name, one.digest) for one in new}
 
     def _end_running(self, runs: Iterable[Known]) -> None:
         for run in runs:
@@ -291,8 +300,13 @@ class Mirror:
         if self._monitor is None:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self._monitor = SystemMetricsMonitor(self.parent, resume_logging=True, tracking_uri=self.uri)
-            self._monitor.start()
+            try:
+                monitor = SystemMetricsMonitor(self.parent, resume_logging=True, tracking_uri=self.uri)
+                monitor.start()
+            except Exception as error:  # it is an extra: nothing else may wait for it
+                warnings.warn(f"the machine's figures are not logged: {error}", stacklevel=2)
+                return
+            self._monitor = monitor
 
     def _unwatch(self) -> None:
         if self._monitor is not None:
@@ -305,11 +319,13 @@ class Mirror:
         self._unwatch()
         self._end_running([run for run in self._search("trial") if run.parent == self.parent])
         assert self._parent is not None
-        # an interrupted sweep has nothing to say, and what was said before stays
-        if content.points and self._contradicts(self._parent, content, OURS):
-            self._parent = self._replace(self._parent)
-            self.parent = self._parent.id
         parent = self._parent
+        # what others log in it is theirs, so that it is never made anew: a mean that has changed stands beside the one
+        # before, at its own time
+        self._look(parent, {point.name for point in content.points})
+        for name in [name for name in parent.tags if name.startswith("chosen") and name not in content.tags]:
+            if content.status != "KILLED":
+                self._untag(parent, name)
         self._read(parent, content.data)
         for path in (self.run / "report.html", self.run / "sweep.yaml", self.run / "tables.csv"):
             if path.exists():
@@ -318,25 +334,6 @@ class Mirror:
         told = {"mlflow.note.content": note[:NOTE]} if note else {}
         self.set_tags(parent, {**content.tags, "trials_failed": str(failed), **told})
         self._end(parent, content)
-
-    def _replace(self, old: Known) -> Known:
-        """A new parent with all that is not ours of the old one, which is deleted last (see `connect`)."""
-        from mlflow.entities import Metric, Param
-
-        new = self._create(old.tags, old.begun)
-        theirs = [
-            Metric(point.key, point.value, point.timestamp, point.step)
-            for name in sorted(old.metrics)
-            if not name.startswith(OURS)
-            for point in self._client.get_metric_history(old.id, name)
-        ]
-        params = [Param(name, value) for name, value in old.params.items() if not name.startswith(OURS)]
-        for batch in _batches(theirs, params, []):
-            self._client.log_batch(new.id, *batch)
-        for run in self.children.values():
-            self.set_tags(run, {PARENT: new.id})
-        self._client.delete_run(old.id)
-        return new
 
 
 def _batches(metrics: list[object], params: list[object], tags: list[object]) -> list[Batch]:

@@ -2,7 +2,7 @@
 
 A chart's step is a whole number. `by <axis>/<metric>`: the value of a swept number, where that is no whole one times a
 power of ten that the name says ("by task_energy x100"), each with all other axes pooled; `by setting/<metric>`: the
-place of a setting in the list of the description, from the best down, references last. `by ... half width/<metric>`:
+place of a setting in the list of the description, as the sweep has them, references last. `by ... half width/<metric>`:
 half the width of the mean's 95 % interval, where there are seeds enough for one.
 """
 
@@ -39,20 +39,21 @@ LISTED = 40
 
 @dataclass(frozen=True)
 class Summary:
-    """`note`: the description, in Markdown."""
+    """`chosen`: tags, of the setting and its values; `note`: the answer, `legend`: what the steps of the charts stand
+    for, both in Markdown."""
 
     points: list[Point] = field(default_factory=list)
-    params: dict[str, str] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    legend: str = ""
 
 
 def summarise_results(results: Results) -> Summary:
     """Of a RUN as its tables have it. Raises ValueError for a damaged one."""
     found = pick(results.trials, results.axes, USUAL, results.design)
     rows = {setting: here for setting, trials in _by_setting(results).items() if (here := list(_finished(trials)))}
-    best = [one.setting for one in found.kept]
-    places = [*best, *(setting for setting in rows if setting not in best)]
-    places = sorted((setting for setting in places if setting in rows), key=lambda setting: setting.is_reference)
+    # as the sweep has them, so that a setting keeps its step when seeds are added
+    places = sorted(rows, key=lambda setting: setting.is_reference)
     points = [
         point
         for place, setting in enumerate(places, 1)
@@ -62,10 +63,9 @@ def summarise_results(results: Results) -> Summary:
         points += _by_axis(
             axis, short, [row for setting, here in rows.items() if not setting.is_reference for row in here], results
         )
-    note = as_markdown(answer(results, found=found))
-    if len(places) > 1:
-        note += "\n\n" + _legend(results, places)
-    return Summary(points, _chosen(results, best[0]) if best else {}, note)
+    chosen = _chosen(results, found.kept[0].setting) if found.kept else {}
+    legend = _legend(results, places) if len(places) > 1 else ""
+    return Summary(points, chosen, as_markdown(answer(results, found=found)), legend)
 
 
 def _by_setting(results: Results) -> dict[Setting, list[Row]]:
@@ -116,7 +116,8 @@ def steps_of(values: Sequence[int | float]) -> tuple[str, list[int]]:
 def _legend(results: Results, places: Sequence[Setting]) -> str:
     lines = [f"{place}. {name_of(results, setting)}" for place, setting in enumerate(places[:LISTED], 1)]
     more = [f"and {len(places) - LISTED} more"] if len(places) > LISTED else []
-    return "\n".join(["The steps of the charts `by setting`:", "", *lines, *more])
+    said = "The steps of the charts `by setting`; a sweep that was extended has its earlier means there too:"
+    return "\n".join([said, "", *lines, *more])
 
 
 def _chosen(results: Results, setting: Setting) -> dict[str, str]:

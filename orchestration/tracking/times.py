@@ -44,12 +44,13 @@ def times_of(record: TrialRecord, otherwise: float) -> TrialTimes:
     stages = []
     for i, stage in enumerate(record.stages):
         train, evaluate = (stage.metrics.get(name, 0.0) for name in ("seconds/train", "seconds/evaluate"))
-        done = noted.stages[i] if recorded else at + train + evaluate
+        # no earlier than what was before, if the clock was put back
+        done = max(at, noted.stages[i]) if recorded else at + train + evaluate
         # what came from the store was trained before, and is here within no time
         first = max(at, done - train - evaluate)
         stages.append(StageTimes(_ms(first), _ms(min(done, first + train)), _ms(done)))
-        at = max(at, done)
-    ended = noted.ended if recorded and noted.ended is not None else at
+        at = done
+    ended = max(at, noted.ended) if recorded and noted.ended is not None else at
     return TrialTimes(_ms(begun), _ms(ended), stages, recorded)
 
 

@@ -106,19 +106,19 @@ class Tracker:
     def _end(self) -> None:
         statuses = Counter(record.status for record in self.records.records.values())
         ended = "KILLED" if statuses["UNFINISHED"] else "FAILED" if statuses["FAILED"] else "FINISHED"
-        summary = self._summary()
-        points = summary.points if ended != "KILLED" else []  # means of what will have more trials
-        params = summary.params if ended != "KILLED" else {}
-        at = self._ended()
+        summary, at = self._summary(), self._ended()
+        if ended == "KILLED":  # no means of what will have more trials
+            summary = Summary(note=summary.note)
         content = Content(
-            [point._replace(at=at) for point in points],
-            params,
-            {"chosen": params["chosen"]} if params else {},
+            [point._replace(at=at) for point in summary.points],
+            {},
+            summary.chosen,
             ended,
             ended=at,
             data=tasks_of((record.trial for record in self.records.records.values()), self.provenance),
         )
-        self.mirror.end(content, statuses["FAILED"], summary.note)
+        note = "\n\n".join(filter(None, [summary.note, summary.legend]))
+        self.mirror.end(content, statuses["FAILED"], note)
 
     def _summary(self) -> Summary:
         try:

@@ -52,8 +52,6 @@ def mean_of(context: Context, rows: list[Row]) -> AccuracyMatrix:
 def matrices_figure(context: Context) -> Figure | None:
     """Accuracy matrices, one a setting and order; None where nothing has one."""
     orders = context.results.orders
-    among = [setting for setting in context.settings if _has_matrix(setting)]
-    picked = context.pick(max(2, MOST_MAPS // max(1, len(orders))), among=among)
     panels = [
         panel
         for order in orders
@@ -63,18 +61,20 @@ def matrices_figure(context: Context) -> Figure | None:
     ]
     if not panels:
         return None
+    there = {panel.setting for panel in panels}
+    among = [setting for setting in context.settings if context.label(setting) in there]
+    picked = {context.label(one) for one in context.pick(max(2, MOST_MAPS // max(1, len(orders))), among=among)}
     # so many orders of the settings that are picked
-    first = {id(panel) for panel in [one for one in panels if one.setting in map(context.label, picked)][:MOST_MAPS]}
-    panels = [
-        replace(panel, shown=panel.setting not in map(context.label, picked) or id(panel) in first) for panel in panels
-    ]
+    first = {id(panel) for panel in [one for one in panels if one.setting in picked][:MOST_MAPS]}
+    panels = [replace(panel, shown=panel.setting not in picked or id(panel) in first) for panel in panels]
     caption = (
         "Test accuracy in per cent on the tasks (columns) after every stage (rows), averaged over seeds; blank cells "
         "enter no metric and were not evaluated (evaluation.cells: all evaluates them). A frame marks the task that "
         "the stage has just learned; beneath a frame one reads forgetting, directly above it forward transfer."
     )
-    drawn = frozenset(map(context.label, picked))
-    figure = Figure("Accuracy matrices", caption, panels, picked=drawn, columns=3, most=460, picker="setting and order")
+    figure = Figure(
+        "Accuracy matrices", caption, panels, picked=frozenset(picked), columns=3, most=460, picker="setting and order"
+    )
     left = len(panels) - len(figure.shown())
     return replace(
         figure, caption=f"{caption} {len(panels) - left} of {len(panels)} are drawn at first." if left else caption

@@ -1,8 +1,8 @@
 """MLflow as a view of a RUN folder: one parent run for it, one child run for each of its trials.
 
 Everything may be called again and again, also after a call that a crash or a dead server cut short at any point. Only
-what a run lacks is logged; a run of a trial that says something else than it should is deleted and made anew. The parent
-stays for ever, with what others have logged in it.
+what a run lacks is logged; a run of a trial that says something else than it should is deleted and made anew. The
+parent stays for ever, with what others have logged in it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 import re
 import subprocess
 import sys
@@ -12,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from orchestration.figures import main
 from orchestration.keep.tables import Row, text_in
 from orchestration.report import write_report
-from orchestration.report.blocks import Cell, Section, Text
+from orchestration.report.blocks import Cell, Section, Text, figures_of
 from orchestration.report.context import Context
 from orchestration.report.page import render
-from orchestration.report.sections import SECTIONS
+from orchestration.report.sections import SECTIONS, sections
 from orchestration.report.tables import settings_table
 from orchestration.results.reading import read_results
 from orchestration.results.words import format_number
@@ -264,6 +267,73 @@ def test_orders(tmp_path: Path) -> None:
     (row,) = re.findall(r"<tr><th[^>]*>2</th><td[^>]*>scenes → charts → digits</td>(.*?)</tr>", source)
     assert "61.0" in row  # the mean over its seeds
     assert "order 2" in source
+
+
+def shown(source: str, name: str) -> list[dict[str, Any]]:
+    """The panels of a figure, as the page has them."""
+    figures = [json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', source)]
+    (panels,) = [figure["panels"] for figure in figures if figure["name"] == name]
+    return list(panels)
+
+
+def test_what_is_no_number_is_left_out_and_the_rest_drawn(tmp_path: Path) -> None:
+    trials = [energy(f"a{s}", 0.5, s, average_accuracy=0.3 + 0.1 * s, forgetting=0.1) for s in range(2)]
+    stages: list[Row] = [
+        {"trial": row["trial"], "stage": stage, "task": "digits", "name": "ema/mean_weight", "value": value}
+        for row in trials
+        for stage, value in enumerate((0.5, math.nan, math.inf))
+    ]
+    stages += [
+        {"trial": "a0", "stage": 0, "task": "digits", "name": f"prompt_usage/digits/{i}", "value": value}
+        for i, value in enumerate((0.5, math.nan))
+    ]
+    source = write_report(write_run(tmp_path / "run", trials, cells(trials[0], MATRIX), stages)).read_text()
+    (panel,) = shown(source, "Averaging weights by stage")
+    assert [row[1:] for row in panel["rows"]] == [[1, 0.5]]  # stage and value
+    (usage,) = shown(source, "Prompt usage")
+    assert [row[2] for row in usage["rows"]] == [50]
+
+
+def test_settings_of_one_label_are_told_apart(tmp_path: Path) -> None:
+    trials = [energy(f"t{v}-{s}", v, s, average_accuracy=v, forgetting=0.1) for v in CLOSE for s in range(3)]
+    context = Context.of(read_results(write_run(tmp_path / "run", trials, axes={AXIS: list(CLOSE)})))
+    assert len({context.label(setting) for setting in context.settings}) == 2
+    assert context.value_names(AXIS) == ["0.1234567", "0.1234568"]
+
+
+CLOSE = (0.1234567, 0.1234568)
+
+
+@pytest.mark.parametrize("value", ["@ink", "</script><b>", 'a "quoted" one', "", "x.y[0]"])
+def test_any_text_may_be_the_value_of_an_axis(value: str, tmp_path: Path) -> None:
+    trials = [
+        trial(f"{i}-{s}", seed=s, average_accuracy=0.4 + 0.1 * i, forgetting=0.1, projection__mode=mode)
+        for i, mode in enumerate((value, "other"))
+        for s in range(3)
+    ]
+    run = write_run(tmp_path / "run", trials, axes={"projection.mode": [value, "other"]})
+    page = Page(write_report(run))
+    rows = shown(page.source, "Headline metrics along projection.mode")[0]
+    places = {row[rows["columns"].index("x")] for row in rows["rows"]}
+    assert places >= {value, "other"}
+    assert main([str(run)]) == 0
+
+
+def test_every_figure_shows_something(tmp_path: Path) -> None:
+    """Also where only the worst of many settings has subspaces, and where an axis has too many values for pairs."""
+    trials, stages = [], []
+    for size in range(40):
+        for mode in ("none", "both"):
+            row = trial(f"{mode}{size}", **FINAL, projection__mode=mode, pool__size=size, pool__top_k=1 + size % 2)
+            row |= {"average_accuracy": 0.9 - size / 100, "validation/average_accuracy": 0.9 - size / 100}
+            trials.append(row)
+    stages = stages_of(trials[-1])
+    axes = {"pool.size": list(range(40)), "projection.mode": ["none", "both"], "pool.top_k": [1, 2]}
+    run = write_run(tmp_path / "run", trials, cells(trials[-1], MATRIX), stages, axes=axes)
+    figures = [figure for _, blocks in sections(Context.of(read_results(run))) for figure in figures_of(blocks)]
+    assert {"Pairs of axes", "Shares of gradient energy", "Ranks by stage"} <= {figure.name for figure in figures}
+    for figure in figures:
+        assert any(figure.drawn(panel) for panel in figure.shown()), figure.name
 
 
 def test_a_section_of_a_builder_alone(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:

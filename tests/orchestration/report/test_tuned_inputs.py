@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 from collections.abc import Sequence as Many
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,15 @@ def run(tmp_path_factory: pytest.TempPathFactory, bench: Workbench, features: Pa
         "method: fwd_prompt\naxes: {method: [fwd_prompt, er]}",
         "zero_shot, direct, multitask, sequential",
     )
+
+
+@pytest.fixture(scope="module")
+def said(run: Path) -> str:
+    """What the command says; its figures are then in the RUN."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        assert main([str(run)]) == 0
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +159,7 @@ def test_inputs_are_what_an_evaluation_feeds_the_language_model(bench: Workbench
     assert tuned["direct"].statistics.count == untouched.statistics.count + len(untouched.points) * 2 * 3
 
 
-def test_figures_of_all_states(run: Path, bench: Workbench, states: States, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(run)]) == 0
-    said = capsys.readouterr().out
+def test_figures_of_all_states(said: str, run: Path, bench: Workbench, states: States) -> None:
     assert "missing" not in said
     assert "not made" not in said
     ranks = table(run, "rank_of_tuned_input_embeddings")
@@ -169,6 +178,7 @@ def test_figures_of_all_states(run: Path, bench: Workbench, states: States, caps
             assert found[task, name, "effective rank"] == pytest.approx(np.exp(-(some * np.log(some)).sum()), rel=1e-6)
 
 
+@pytest.mark.usefixtures("said")
 def test_the_axes_are_those_of_the_untouched_points_in_both_panels(run: Path, bench: Workbench, states: States) -> None:
     """The dots of both panels, by a principal component analysis of numpy's on the untouched points alone."""
     before = {task: np.stack([row.mean(0) for row in directions(fed(bench, task, None))]) for task in TASKS}

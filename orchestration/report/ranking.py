@@ -157,6 +157,7 @@ def importance_figure(context: Context) -> tuple[Figure | None, str]:
         f"{found.top} best settings' values differ from all settings', as shares that sum to one (PED-ANOVA), coarse "
         "where settings are few."
     )
+    caption += f" Between seeds lie {100 * found.seed_variance:.0f} % of the variance."
     caption += f" Shares of variance of {'; '.join(fewer)}." if fewer else ""
     caption += f" No shares among the best: {found.no_best}." if found.no_best else ""
     series = [

@@ -14,7 +14,7 @@ MOST = 4
 
 
 def routing_section(context: Context) -> Section | None:
-    """None where no trial has groups. A setting's mean first, where its trials have the same groups; then each trial."""
+    """None where no trial has groups. A setting's mean first, where its trials have the same groups; then all trials."""
     panels: list[Panel] = []
     trials: list[Panel] = []
     for setting in context.settings:

@@ -14,7 +14,7 @@ MOST = 4
 
 
 def routing_section(context: Context) -> Section | None:
-    """None where no trial has groups. A setting's mean first, where its trials have the same groups; then all trials."""
+    """None where no trial has groups. A setting's mean first, where its trials have the same groups; then trials."""
     panels: list[Panel] = []
     trials: list[Panel] = []
     for setting in context.settings:

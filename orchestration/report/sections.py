@@ -264,12 +264,16 @@ def _failures(context: Context) -> Section | None:
     if not rows:
         return None
     head = ["trial", "method", "seed", "order", "status", "so far, not final", "why"]
-    return "Trials without a final result", [Table(head, [Line(_failure(row)) for row in rows], first=MOST_FAILURES)]
+    lines = [Line(_failure(context, row)) for row in rows]
+    return "Trials without a final result", [Table(head, lines, first=MOST_FAILURES)]
 
 
-def _failure(row: Row) -> list[str | Cell]:
-    order = text_in(row, "order").replace(">", " → ")
-    cells = [str(cell) for cell in (row["trial"], row["method"], row["seed"], order, row["status"])]
+def _failure(context: Context, row: Row) -> list[str | Cell]:
+    order = text_in(row, "order")
+    number = (
+        str(1 + context.results.orders.index(order)) if order in context.results.orders else order.replace(">", " → ")
+    )
+    cells = [str(cell) for cell in (row["trial"], row["method"], row["seed"], number, row["status"])]
     return [*cells, so_far(row) or "–", Cell(text_in(row, "error"), code=True) if row["error"] else "–"]
 
 

@@ -191,7 +191,7 @@ def test_the_report_tells_when_answers_change_their_form(tmp_path: Path) -> None
     tasks = ["--tasks", "ArxivQA,IconQA"]
     assert main([str(place), "--name", "forms", "--storage", str(tmp_path / "runs"), *tasks]) == 0
     page = (tmp_path / "runs" / "forms" / "report.html").read_text()
-    assert "<td>letter 100 → digit 60, letter 40</td>" in page
+    assert ">letter 100 → digit 60, letter 40</td>" in page
     assert "<b>60.0 with IconQA</b>" in page
     stages = pq.read_table(tmp_path / "runs" / "forms" / "stages.parquet").to_pylist()
     told = {(row["stage"], row["name"]): row["value"] for row in stages}

@@ -138,13 +138,13 @@ def names_of(figures: Iterable[Figure]) -> list[str]:
 
 def whole(figure: Figure) -> Spec:
     """The figure as one specification with its data and a legend, on a light ground."""
-    panels = figure.shown()
     parts = []
-    for panel in panels:
+    found = set()
+    for panel in figure.shown():
         rows = figure.drawn(panel)
+        found |= {row.get(figure.key) for row in rows}
         wide = max(WIDTH if figure.columns > 1 else ALONE, panel.least) if figure.most > NARROW else panel.least
         parts.append({"title": panel.title, "width": wide, "data": {"values": rows}, **panel.spec})
-    found = {row.get(figure.key) for panel in panels for row in figure.drawn(panel)}
     series = [one for one in figure.series if one.label in found]
     in_all = min(len(parts), figure.columns) * WIDTH
     beside = max(1, int(in_all / (room_for(one.label for one in series) + ENTRY)))
@@ -238,13 +238,31 @@ def layers(*marks: Spec, height: object, zoom: Sequence[str] = (), left: float =
 
 def with_intervals(rows: Iterable[Datum], mark: Spec) -> list[Spec]:
     """The mark of those that have a `low`, where any has one: a scale of nothing is none."""
-    shown = {**mark, "transform": [*_transform(mark), {"filter": "isValid(datum.low)"}]}
+    shown = {**mark, "transform": [{"filter": "isValid(datum.low)"}]}
     return [shown] if any(row.get("low") is not None for row in rows) else []
 
 
-def _transform(mark: Spec) -> Sequence[object]:
-    found = mark.get("transform", ())
-    return found if isinstance(found, list) else []
+def interval_ends(found: Estimate) -> dict[str, float | None]:
+    """The columns `low` and `high` of a row, per cent; None where there is no interval."""
+    low, high = found.interval or (None, None)
+    return {"low": None if low is None else 100 * low, "high": None if high is None else 100 * high}
+
+
+def grouped_bars(row: str, key: str, length: str, step: float) -> Spec:
+    """Bars of a column `length`, those of one `row` beneath one another, a colour each `key`; step: pixels of a bar."""
+    return layers(
+        {
+            "mark": {"type": "bar"},
+            "encoding": {
+                "x": {"field": length, "type": "quantitative", "title": length},
+                "y": names(row, axis={"grid": False}),
+                "yOffset": {"field": key, "type": "nominal", "sort": None},
+                "color": colour(key),
+                "tooltip": told(**{row: row, key: key, length: f"{length}|.1f"}),
+            },
+        },
+        height={"step": step, "for": "offset"},
+    )
 
 
 #: the data of a mark that is there once, whatever the rows

@@ -132,9 +132,14 @@ class Context:
 
     def rows(self, setting: Setting, order: str | None = None) -> list[Row]:
         """The finished trials of a setting, of one order if given."""
-        return [
-            row for row in self.results.finished if self.setting_of(row) == setting and order in (None, row["order"])
-        ]
+        return [row for row in self._rows.get(setting, []) if order in (None, row["order"])]
+
+    @cached_property
+    def _rows(self) -> dict[Setting, list[Row]]:
+        found: dict[Setting, list[Row]] = {}
+        for row in self.results.finished:
+            found.setdefault(self.setting_of(row), []).append(row)
+        return found
 
     def axis_values(self, axis: str) -> list[JsonValue]:
         """The values of an axis among trials that are not references: numbers by size, others as declared."""
@@ -172,6 +177,11 @@ class Context:
         if self.chosen is not None and self.chosen in done and self.chosen not in studied:
             studied[-1:] = [self.chosen]
         return [setting for setting in self.settings if setting in studied or setting in first]
+
+    def picked(self, count: int, there: Collection[str]) -> frozenset[str]:
+        """The labels of at most `count` settings (see `pick`), among those of the labels that are there."""
+        among = [setting for setting in self.settings if self.label(setting) in there]
+        return frozenset(map(self.label, self.pick(count, among=among)))
 
 
 def _styles(settings: list[Setting], label: Callable[[Setting], str]) -> dict[Setting, Series]:

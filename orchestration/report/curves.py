@@ -16,6 +16,7 @@ from orchestration.report.charts import (
     Spec,
     colour,
     dash,
+    interval_ends,
     layers,
     limits,
     only,
@@ -101,15 +102,13 @@ def _panel(context: Context, groups: list[Group], metric: str, axis: str) -> tup
                 for one in present(row.get(metric) for row in here)
             ]
             if found.mean is not None:
-                low, high = found.interval or (None, None)
                 rows.append(
                     {
                         "kind": "mean",
                         "series": series.label,
                         "x": label,
                         "y": 100 * found.mean,
-                        "low": None if low is None else 100 * low,
-                        "high": None if high is None else 100 * high,
+                        **interval_ends(found),
                         "n": found.n,
                     }
                 )
@@ -117,13 +116,17 @@ def _panel(context: Context, groups: list[Group], metric: str, axis: str) -> tup
     ends, cut = limits([y for row in rows if isinstance(y := row["y"], float)], shown)
     unit = "per cent" if metric.endswith("accuracy") else "points"
     spec = _spec(rows, axis, labels, quantity("y", unit, ends), len(groups), joined=axis in context.numeric_axes())
-    crowded = sum(map(len, labels)) > 60
-    least = 90 + (24.0 * len(labels) if crowded else room_for(labels) * len(labels) + 16 * len(labels))
+    least = 90 + (24.0 * len(labels) if _crowded(labels) else room_for(labels) * len(labels) + 16 * len(labels))
     return Panel(title(metric), spec, rows, max(260, least), shown=metric in headline_names()), cut
 
 
+def _crowded(labels: list[str]) -> bool:
+    """Whether the labels of an axis stand at an angle."""
+    return sum(map(len, labels)) > 60
+
+
 def _spec(rows: list[Datum], axis: str, labels: list[str], y: Spec, groups: int, joined: bool) -> Spec:
-    crowded = sum(map(len, labels)) > 60
+    crowded = _crowded(labels)
     x = {
         "field": "x",
         "type": "ordinal",
@@ -142,7 +145,6 @@ def _spec(rows: list[Datum], axis: str, labels: list[str], y: Spec, groups: int,
         "encoding": {**place, "y": y, "color": colour("series"), "strokeDash": dash("series")},
     }
     bars = {
-        "transform": only("mean"),
         "mark": {"type": "rule", "strokeWidth": 1.5, "clip": True},
         "encoding": {
             **place,

@@ -12,6 +12,7 @@ from orchestration.report.charts import (
     Panel,
     Series,
     colour,
+    interval_ends,
     layers,
     limits,
     names,
@@ -64,14 +65,12 @@ def _panel(context: Context, metric: str, found: list[Comparison]) -> tuple[Pane
     rows: list[Datum] = []
     for one in found:
         judged = verdict(metric, one.difference, one.p_holm)
-        low, high = one.difference.interval or (None, None)
         rows.append(
             {
                 "setting": context.label(one.setting),
                 "metric": CATALOGUE[metric].title,
                 "difference": 100 * (one.difference.mean or 0.0),
-                "low": None if low is None else 100 * low,
-                "high": None if high is None else 100 * high,
+                **interval_ends(one.difference),
                 "p_holm": one.p_holm,
                 "seeds": one.difference.n,
                 "verdict": judged,

@@ -61,9 +61,7 @@ def matrices_figure(context: Context) -> Figure | None:
     ]
     if not panels:
         return None
-    there = {panel.setting for panel in panels}
-    among = [setting for setting in context.settings if context.label(setting) in there]
-    picked = {context.label(one) for one in context.pick(max(2, MOST_MAPS // max(1, len(orders))), among=among)}
+    picked = context.picked(max(2, MOST_MAPS // max(1, len(orders))), {panel.setting for panel in panels})
     # so many orders of the settings that are picked
     first = {id(panel) for panel in [one for one in panels if one.setting in picked][:MOST_MAPS]}
     panels = [replace(panel, shown=panel.setting not in picked or id(panel) in first) for panel in panels]
@@ -73,7 +71,7 @@ def matrices_figure(context: Context) -> Figure | None:
         "the stage has just learned; beneath a frame one reads forgetting, directly above it forward transfer."
     )
     figure = Figure(
-        "Accuracy matrices", caption, panels, picked=frozenset(picked), columns=3, most=460, picker="setting and order"
+        "Accuracy matrices", caption, panels, picked=picked, columns=3, most=460, picker="setting and order"
     )
     left = len(panels) - len(figure.shown())
     return replace(
@@ -122,7 +120,7 @@ def _order_curves(context: Context, order: str) -> Figure | None:
         Panel(f"{j + 1} {task}", _curves(j, len(tasks)), _curve_rows(context, lines, j), 200)
         for j, task in enumerate(tasks)
     ]
-    picked = frozenset(context.label(one) for one in context.pick(MOST_LINES, among=[one for one, _ in lines]))
+    picked = context.picked(MOST_LINES, {context.label(setting) for setting, _ in lines})
     number = f"Order {context.results.orders.index(order) + 1}: " if len(context.results.orders) > 1 else ""
     caption = (
         f"{number}{' → '.join(tasks)}. One panel a task, after each stage that evaluated it (0: the untouched model); "

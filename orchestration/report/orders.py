@@ -10,6 +10,7 @@ from orchestration.report.charts import (
     Panel,
     colour,
     heat_map,
+    interval_ends,
     layers,
     limits,
     names,
@@ -50,14 +51,12 @@ def order_figure(context: Context) -> Figure | None:
             found = estimate_rows(context.rows(setting, order), "average_accuracy")
             if found.mean is None:
                 continue
-            low, high = found.interval or (None, None)
             rows.append(
                 {
                     "setting": context.label(setting),
                     "order": f"order {number}",
                     "accuracy": 100 * found.mean,
-                    "low": None if low is None else 100 * low,
-                    "high": None if high is None else 100 * high,
+                    **interval_ends(found),
                     "n": found.n,
                 }
             )
@@ -186,8 +185,7 @@ def _places(title: str, setting: str, effects: tuple[PlaceEffect, ...], shown: b
         {
             "place": str(1 + one.position),
             "effect": 100 * one.effect.mean,
-            "low": None if one.effect.interval is None else 100 * one.effect.interval[0],
-            "high": None if one.effect.interval is None else 100 * one.effect.interval[1],
+            **interval_ends(one.effect),
             "tasks": one.tasks,
             "trials": one.count,
         }

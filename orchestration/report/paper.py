@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestration.report.charts import Datum, Figure, Panel, Series, colour, heat_map, layers, names, room_for, told
+from orchestration.report.charts import Datum, Figure, Panel, Series, grouped_bars, heat_map, room_for
 from orchestration.report.context import PALETTE, Context
 from orchestration.report.matrices import matrices_of
 from orchestration.results.estimates import Estimate, estimate
@@ -165,19 +165,7 @@ def _ranks(ranks: dict[str, list[float]], labels: list[str]) -> Panel:
         for task, values in ranks.items()
         for label, value in zip(labels, values, strict=True)
     ]
-    spec = layers(
-        {
-            "mark": {"type": "bar"},
-            "encoding": {
-                "x": {"field": "directions", "type": "quantitative", "title": "directions"},
-                "y": names("task", axis={"grid": False}),
-                "yOffset": {"field": "measure", "type": "nominal", "sort": None},
-                "color": colour("measure"),
-                "tooltip": told(task="task", measure="measure", directions="directions|.1f"),
-            },
-        },
-        height={"step": 12, "for": "offset"},
-    )
+    spec = grouped_bars("task", "measure", "directions", 12)
     return Panel("", spec, rows, room_for(ranks) + 220)
 
 

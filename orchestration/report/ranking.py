@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from mcit_core.metrics import CATALOGUE, headline_names
+from mcit_core.metrics import CATALOGUE, Metric, headline_names
 from orchestration.keep.tables import Row
 from orchestration.report.charts import (
     INK,
@@ -170,12 +170,17 @@ def importance_figure(context: Context) -> tuple[Figure | None, str]:
     return Figure("Importance of the axes", caption, [panel], series, key="measure", columns=1), ""
 
 
+def _main(context: Context) -> list[Metric]:
+    """The metrics that are shares, but for those that refine others."""
+    return [m for m in summary_metrics(context.summaries) if m.unit == "percent" and m.place != "further"]
+
+
 def pair_figure(context: Context) -> Figure | None:
     """Two axes at once: the mean of every pair of values, where there are two axes of at least two values."""
     axes = [
         axis for axis in (*context.numeric_axes(), *context.categorical_axes()) if len(context.axis_values(axis)) > 1
     ]
-    metrics = [m for m in summary_metrics(context.summaries) if m.unit == "percent" and m.place != "further"]
+    metrics = _main(context)
     panels = []
     pairs = [pair for pair in combinations(axes, 2) if max(len(context.axis_values(axis)) for axis in pair) <= MOST]
     for number, (one, other) in enumerate(pairs):
@@ -223,7 +228,7 @@ def parallel_figure(context: Context) -> Figure | None:
     """Every setting as a line over axes and metrics, each scaled from its lowest to its highest; None where there is
     one axis alone."""
     axes = [axis for axis in context.results.axes if axis != "order" and len(context.axis_values(axis)) > 1]
-    metrics = [m for m in summary_metrics(context.summaries) if m.unit == "percent" and m.place != "further"]
+    metrics = _main(context)
     done = [s for s in context.ranked if not s.setting.is_reference and s.metric("average_accuracy").n]
     if len(axes) < 2 or len(done) < 2:
         return None

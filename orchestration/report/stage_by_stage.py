@@ -77,17 +77,14 @@ def stage_lines(context: Context, names: list[str], name: str, caption: str) -> 
         caption,
         panels,
         [context.styles[setting] for setting in context.settings],
-        picked=_picked(context, MOST_LINES, panels),
+        picked=context.picked(MOST_LINES, _settings_of(panels)),
         columns=3,
         most=520,
     )
 
 
-def _picked(context: Context, most: int, panels: list[Panel]) -> frozenset[str]:
-    """The settings that are drawn at first, among those that have something to draw."""
-    there = {row["setting"] for panel in panels for row in panel.rows}
-    among = [setting for setting in context.settings if context.label(setting) in there]
-    return frozenset(context.label(setting) for setting in context.pick(most, among=among))
+def _settings_of(panels: list[Panel]) -> set[str]:
+    return {str(row["setting"]) for panel in panels for row in panel.rows}
 
 
 def _stage_rows(context: Context, name: str) -> list[Datum]:
@@ -163,7 +160,7 @@ def gradient_figure(context: Context) -> Figure | None:
         panels,
         SHARES,
         key="space",
-        picked=_picked(context, MOST_BARS, panels),
+        picked=context.picked(MOST_BARS, _settings_of(panels)),
         columns=4,
         most=360,
         picker="setting",

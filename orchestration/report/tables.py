@@ -32,8 +32,11 @@ def glossary(context: Context) -> Table:
 
 def settings_table(context: Context) -> Table:
     """Settings x main metrics, the references last."""
-    main = [m for m in summary_metrics(context.summaries) if m.better and m.place != "further"]
-    return replace(_settings_table(context, main), picks=True)
+    return replace(_settings_table(context, _main(context)), picks=True)
+
+
+def _main(context: Context) -> list[Metric]:
+    return [m for m in summary_metrics(context.summaries) if m.better and m.place != "further"]
 
 
 def further_table(context: Context) -> Table | None:
@@ -65,7 +68,7 @@ def trials_section(context: Context) -> Section | None:
     """Every trial with its setting, to which the settings' names lead."""
     if not context.results.trials:
         return None
-    metrics = [m for m in summary_metrics(context.summaries) if m.better and m.place != "further"]
+    metrics = _main(context)
     head = ["trial", "setting", "seed", "order", "status", *map(_title, metrics), "seconds"]
     places = {order: number for number, order in enumerate(context.results.orders, start=1)}
     lines = []

@@ -30,8 +30,8 @@ from orchestration.report.charts import (
     Series,
     colour,
     dash,
+    grouped_bars,
     layers,
-    names,
     only,
     quantity,
     room_for,
@@ -260,19 +260,7 @@ def _rank_panel(ranks: Mapping[str, Mapping[str, Mapping[str, float]]], name: st
         for state, by_task in ranks.items()
         for task, found in by_task.items()
     ]
-    spec = layers(
-        {
-            "mark": {"type": "bar"},
-            "encoding": {
-                "x": {"field": "directions", "type": "quantitative", "title": "directions"},
-                "y": names("task", axis={"grid": False}),
-                "yOffset": {"field": "state", "type": "nominal", "sort": None},
-                "color": colour("state"),
-                "tooltip": told(task="task", state="state", directions="directions|.1f"),
-            },
-        },
-        height={"step": 11, "for": "offset"},
-    )
+    spec = grouped_bars("task", "state", "directions", 11)
     return Panel(name, spec, rows, room_for(str(row["task"]) for row in rows) + 220)
 
 

@@ -323,8 +323,8 @@ class Mirror:
         # what others log in it is theirs, so that it is never made anew: a mean that has changed stands beside the one
         # before, at its own time
         self._look(parent, {point.name for point in content.points})
-        for name in [name for name in parent.tags if name.startswith("chosen") and name not in content.tags]:
-            if content.status != "KILLED":
+        if content.status != "KILLED":
+            for name in [name for name in parent.tags if name.startswith("chosen") and name not in content.tags]:
                 self._untag(parent, name)
         self._read(parent, content.data)
         for path in (self.run / "report.html", self.run / "sweep.yaml", self.run / "tables.csv"):

@@ -100,10 +100,9 @@
       if (this.choice === "all") return panels;
       if (this.choice !== "") return [panels[this.choice]];
       const settings = this.settings();
-      const found = panels.filter(
-        (panel) => (picked && panel.setting ? true : panel.shown) && (!settings || !panel.setting || settings.has(panel.setting)),
+      return panels.filter(
+        (panel) => ((picked && panel.setting) || panel.shown) && (!settings || !panel.setting || settings.has(panel.setting)),
       );
-      return found;
     }
 
     // of the settings that are drawn, also those that the legend hides
@@ -206,12 +205,11 @@
     whole() {
       const { columns, specs, most } = this.data;
       const series = this.present().filter((one) => !this.off.has(one.label));
-      const concat = this.panels().map((panel) => ({
-        title: panel.title,
-        width: most > look.narrow ? Math.max(columns > 1 ? look.width : look.alone, panel.least) : panel.least,
-        data: { values: this.rows(panel) },
-        ...this.fit(structuredClone(specs[panel.spec]), this.rows(panel)),
-      }));
+      const concat = this.panels().map((panel) => {
+        const rows = this.rows(panel);
+        const width = most > look.narrow ? Math.max(columns > 1 ? look.width : look.alone, panel.least) : panel.least;
+        return { title: panel.title, width, data: { values: rows }, ...this.fit(structuredClone(specs[panel.spec]), rows) };
+      });
       const letters = Math.max(0, ...series.map((one) => one.label.length));
       const inAll = look.width * Math.min(concat.length, columns);
       const beside = Math.max(1, Math.floor(inAll / (look.letter * letters + look.entry)));

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from mcit_core.config import UNTRAINED, Experiment, Value
 from mcit_core.methods import build_experiment, protects, reference_experiment, unread
 from mcit_core.registry import TUNERS, TunerPart
 from mcit_core.stages.digest import digest
+from orchestration.plan.space import Space
 from orchestration.plan.spec import SweepSpec
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One experiment of a sweep. `settings` holds the swept values; a reference has None where they do not apply."""
+    """One experiment of a sweep. `settings` holds the swept values; a reference has None where they do not apply.
+    `setting`: the number of the setting that a search proposed, None for a reference and in a grid; `batch`: that of
+    the search's batch which brought it."""
 
     id: str
     experiment: Experiment
     settings: dict[str, Value]
+    setting: int | None = None
+    batch: int = 0
 
     @property
     def method(self) -> str:
@@ -36,14 +41,21 @@ class Trial:
         return 1 if self.experiment.protocol == "multitask" else len(self.experiment.order)
 
 
-def make_trials(spec: SweepSpec) -> list[Trial]:
-    """All trials of a sweep, references first (the others are compared with them). An experiment stands once.
-    Raises pydantic's ValidationError for a point that makes no sense."""
-    points: list[Trial] = []
+def make_trials(
+    spec: SweepSpec,
+    points: Iterable[Mapping[str, Value]] | None = None,
+    number: int | None = None,
+    batch: int = 0,
+) -> list[Trial]:
+    """The trials of these points of the axes, of all where none are given: references first (the others are compared
+    with them). An experiment stands once. `number` and `batch`: of the setting of a search, which the points are then
+    one of. Raises pydantic's ValidationError for a point that makes no sense, ValueError where points of ranges are not
+    given."""
+    found: list[Trial] = []
     references: list[Trial] = []
-    for values in itertools.product(*spec.axes.values()):
-        settings = dict(zip(spec.axes, values, strict=True))
-        dotted = {**spec.base, **settings}
+    for values in Space(spec).points() if points is None else points:
+        settings = {axis: values.get(axis) for axis in spec.axes}
+        dotted = {**spec.base, **values}
         method = str(dotted.pop("method", spec.method))
         # a point of another kind of protection does without what only the others read
         for path in unread(method, dotted) & dotted.keys():
@@ -51,7 +63,7 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
             settings |= {path: None} if path in settings else {}
         for order, seed in itertools.product(spec.orders, spec.seeds):
             experiment = build_experiment(spec.benchmark, spec.model, method, order, seed, dotted)
-            points.append(_trial(experiment, settings))
+            found.append(_trial(experiment, settings, number, batch))
             for name in spec.references:
                 if name == "blind" and seed != spec.seeds[0]:
                     continue  # a floor
@@ -59,10 +71,10 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
                 if reference == experiment.model_copy(update={"method": name}) and method != name:
                     continue  # a method that protects nothing is its own reference
                 told = {path: value if applies(path, reference) else None for path, value in settings.items()}
-                references.append(_trial(reference, told))
+                references.append(_trial(reference, told, None, batch))
     rank = {name: i for i, name in enumerate(spec.references)}
     references.sort(key=lambda trial: rank[trial.method])
-    return list({trial.id: trial for trial in references + points}.values())
+    return list({trial.id: trial for trial in references + found}.values())
 
 
 def applies(path: str, reference: Experiment) -> bool:
@@ -102,5 +114,6 @@ def tuner_settings(experiment: Experiment, leaving_out: Collection[str] = ()) ->
     return ", ".join(changed) or None
 
 
-def _trial(experiment: Experiment, settings: dict[str, Value]) -> Trial:
-    return Trial(f"{experiment.method}-{digest(experiment.model_dump(mode='json'))[:10]}", experiment, settings)
+def _trial(experiment: Experiment, settings: dict[str, Value], setting: int | None, batch: int) -> Trial:
+    name = f"{experiment.method}-{digest(experiment.model_dump(mode='json'))[:10]}"
+    return Trial(name, experiment, settings, setting, batch)

@@ -9,18 +9,13 @@ a percentile bootstrap's in 0 to 90 %.
 Optuna's evaluator: how far an axis' values among the best settings are from its values among all of them, as shares
 that sum to one. It is about what the best have in common, whatever the seeds did, and says nothing of how much better
 they are.
-
-The one file that imports Optuna, when it is called.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import JsonValue
@@ -30,15 +25,10 @@ from orchestration.results.estimates import LISTED, ROUND_OFF, Design, Estimate
 from orchestration.results.resampling import Found, Grid, better_sign, shared_grid, without_round_off
 from orchestration.results.settings import Setting, is_number, setting_axes
 
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-
 #: fewer settings have no variance worth sharing out
 LEAST_SETTINGS = 4
 #: PED-ANOVA's best: this share of the settings, but at least as many as its authors ask for, and never more than half
 BEST, BEST_AT_LEAST = 0.1, 5
-#: a positive axis whose ends are this far apart is one of ratios, as a rate is
-RATIO = 100.0
 Axes = Mapping[str, Sequence[JsonValue] | None]
 
 
@@ -188,54 +178,11 @@ def _ped_anova(
     goodness = sign * without_round_off(grid.means)
     if np.sort(goodness)[-top] == goodness.min():
         return Found(None, f"the {top} best settings cannot be told from the rest: they are equal")
-    kinds = {axis: _distribution([*values.values()]) for axis, values in levels.items()}
-    with _quietly():
-        from optuna import create_study, create_trial
-        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+    settings = [{axis: levels[axis][one] for axis in levels if one in levels[axis]} for one in grid.settings]
+    from orchestration.search.optuna_search import ped_anova  # takes a second to load
 
-        study = create_study(direction="maximize")
-        for setting, value in zip(grid.settings, goodness.tolist(), strict=True):
-            params = {axis: values[setting] for axis, values in levels.items() if setting in values}
-            study.add_trial(
-                create_trial(params=params, distributions={axis: kinds[axis] for axis in params}, value=value)
-            )
-        # it takes ceil(quantile * settings) of them: half a setting less keeps round-off from adding one
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=(top - 0.5) / len(goodness))
-        # unnormalised, since Optuna makes equal shares of nothing
-        found = get_param_importances(study, evaluator=evaluator, params=list(levels), normalize=False)
+    found = ped_anova(settings, goodness.tolist(), top)
     whole = sum(found.values())
     if whole <= ROUND_OFF:
         return Found(None, f"the {top} best settings have every value as often as all settings do")
-    return Found({axis: value / whole for axis, value in found.items()})
-
-
-def _distribution(values: Sequence[JsonValue]) -> BaseDistribution:
-    """Whole numbers and others by their size, on a logarithmic scale where they span a factor of RATIO; all else, and
-    numbers among other values, as names."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    numbers = [value for value in values if is_number(value)]
-    if len(numbers) < len(values):
-        # an axis has text, numbers, booleans and null alone: `reading.plain_value`
-        return CategoricalDistribution([v for v in dict.fromkeys(values) if not isinstance(v, list | dict)])
-    low, high = min(numbers), max(numbers)
-    log = low > 0 and high / low >= RATIO
-    if isinstance(low, int) and isinstance(high, int) and all(isinstance(value, int) for value in numbers):
-        return IntDistribution(low, high, log=log)
-    return FloatDistribution(float(low), float(high), log=log)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without Optuna's line on every study, and its warnings on unnormalised shares (they are normalised here) and on
-    values of which there is one setting (it leaves these out, as the docstring of `importance` says)."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
+    return Found({axis: found[axis] / whole for axis in levels})

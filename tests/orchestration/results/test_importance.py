@@ -13,7 +13,8 @@ from pydantic import JsonValue
 
 from orchestration.keep.tables import Row
 from orchestration.results.estimates import Design
-from orchestration.results.importance import Axes, Importance, _distribution, importance
+from orchestration.results.importance import Axes, Importance, importance
+from orchestration.search.optuna_search import seen_distribution
 from tests.orchestration.results.grids import AXIS, OTHER, rows_of
 from tests.support.places import ROOT
 
@@ -165,7 +166,7 @@ def test_orders_are_no_axis_and_are_resampled_where_they_were_drawn() -> None:
 
 def test_values_are_numbers_by_size_or_names() -> None:
     def kind(*values: JsonValue) -> str:
-        return repr(_distribution(values))
+        return repr(seen_distribution(values))
 
     assert kind(20, 40, 80) == "IntDistribution(high=80, log=False, low=20, step=1)"
     assert kind(1, 100) == "IntDistribution(high=100, log=True, low=1, step=1)"

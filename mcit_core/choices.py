@@ -45,13 +45,13 @@ def checked_choice(registry: Registry[Part], choice: Choice) -> Choice:
     if not options or name not in registry.names():  # whoever reads a file checks names, and says where they stand
         return choice if options else name
     declared: type[BaseModel] | None = registry.settings(name)
-    fields = [] if declared is None else list(declared.model_fields)
+    fields = [] if declared is None else [field.alias or name for name, field in declared.model_fields.items()]
     for field in options:
         if field not in fields:
             what = f"expected one of {', '.join(fields)}{near(field, fields)}" if fields else "it has none"
             raise fault_at((field,), f"{name} has no setting {field!r}; {what}", options[field])
     assert declared is not None
-    values = declared.model_validate(options).model_dump(mode="json", exclude_defaults=True)
+    values = declared.model_validate(options).model_dump(mode="json", exclude_defaults=True, by_alias=True)
     return {"kind": name, **dict(sorted(values.items()))} if values else name
 
 

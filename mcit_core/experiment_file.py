@@ -20,9 +20,10 @@ NEEDED = ("benchmark", "model", "method")
 PARTS: dict[str, Registry[Part]] = {"benchmark": BENCHMARKS, "model": MODELS}
 
 
-def choose(document: Document, key: str, value: Value) -> Choice:
-    """What a file chooses as its benchmark or model, name and settings checked; faults are noted in `document`."""
-    registry = PARTS[key]
+def choose(document: Document, key: str, value: Value, registry: Registry[Part] | None = None) -> Choice:
+    """What a file chooses as its benchmark or model, or of another registry, name and settings checked; faults are
+    noted in `document`."""
+    registry = registry or PARTS[key]
     if not isinstance(value, str | dict) or (isinstance(value, dict) and "kind" not in value):
         document.fault((key,), f"expected the name of a {key} or {{kind: NAME, ...}}, got {value!r}")
         return ""

@@ -7,7 +7,7 @@ the last time, and everything should one of them be damaged, comes from `journal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -89,6 +89,15 @@ def _last_metrics(record: TrialRecord) -> dict[str, float]:
     return last
 
 
+def setting_state(records: Iterable[TrialRecord]) -> str | None:
+    """How a setting stands that has these trials, None while one of them has not ended: failed where one failed, since
+    a mean over fewer orders and seeds is another one."""
+    statuses = {record.status for record in records}
+    if "UNFINISHED" in statuses:
+        return None
+    return "failed" if "FAILED" in statuses else "pruned" if "STOPPED" in statuses else "complete"
+
+
 class Records:
     """All trials of a sweep and the RUN folder they are written to."""
 
@@ -102,6 +111,10 @@ class Records:
         self._write_after = 0.0  # on the monotonic clock
         self._by_experiment = {record.trial.experiment.model_dump_json(): record for record in self.records.values()}
         self._direct: dict[str, TrialRecord | None] = {}  # trial -> the reference that trains its tasks alone
+        self._of_setting: dict[int, list[str]] = {}
+        self._sort_in(self.records.values())
+        self._key_of: Callable[[Trial], str | None] = lambda trial: None
+        self._again = False
 
     def begin(self, key_of: Callable[[Trial], str | None], again: bool = False) -> list[str]:
         """Take over what the RUN says, before anything is run; `key_of`: what the numbers of a trial follow from today,
@@ -110,14 +123,9 @@ class Records:
         is to say of it, in words. Raises StorageError."""
         found, problems = read_run(self.run)
         said = [f"{problem}; the journal stands in" for problem in problems] if found else []
+        self._key_of, self._again = key_of, again
         for name, record in self.records.items():
-            stored = record.earlier = found.get(name)
-            if stored is None or not stored.finished or stored.key is None:
-                continue
-            record.key = key_of(record.trial)
-            if stored.key == record.key and not again:
-                record.status, record.stages = "FINISHED", [replace(stage, reused=True) for stage in stored.stages]
-                record.times = stored.times
+            self._take_over(record, found.get(name))
         self.left = {name: stored for name, stored in found.items() if name not in self.records and stored.finished}
         kept = [*(found[name] for name in self.records if name in found), *self.left.values()]
         if kept:
@@ -134,6 +142,25 @@ class Records:
         )
         said += [f"{len(self.left)} that the sweep file no longer has are kept: {NOT_IN_SWEEP}"] if self.left else []
         return said
+
+    def _take_over(self, record: TrialRecord, stored: StoredTrial | None) -> None:
+        record.earlier = stored
+        if stored is None or not stored.finished or stored.key is None:
+            return
+        record.key = self._key_of(record.trial)
+        if stored.key == record.key and not self._again:
+            record.status, record.stages = "FINISHED", [replace(stage, reused=True) for stage in stored.stages]
+            record.times = stored.times
+
+    def add(self, trials: Iterable[Trial]) -> None:
+        """Trials that the sweep has come to have since it began; one that the RUN has had before is taken over."""
+        new = {trial.id: TrialRecord(trial) for trial in trials if trial.id not in self.records}
+        for name, record in new.items():
+            self._take_over(record, self.left.pop(name, None))
+        self._by_experiment |= {record.trial.experiment.model_dump_json(): record for record in new.values()}
+        self._direct.clear()
+        self._sort_in(new.values())
+        self.records = {**self.records, **new}  # in place of the other one: MLflow's thread may be going through that
 
     @staticmethod
     def _is_outdated(record: TrialRecord) -> bool:
@@ -211,7 +238,7 @@ class Records:
         }
         if record.status == OUTDATED and now.earlier is not None and "seconds" in now.earlier.row:
             about: Row = {"status": OUTDATED, "error": record.error, "key": record.key}
-            return {**now.earlier.row, **self._about(record.trial), **about, **counts}
+            return {**now.earlier.row, **self._about(record.trial), **about, **counts, **self._state(record)}
         last = _last_metrics(record)
         row = self._about(record.trial) | {
             "status": record.status,
@@ -228,7 +255,23 @@ class Records:
             if metric.formula is None
         }
         row |= {f"{PARTIAL}{name}": value for name, value in self._so_far(record).items()}
-        return row | counts
+        return row | counts | self._state(record)
+
+    def _sort_in(self, records: Iterable[TrialRecord]) -> None:
+        for record in records:
+            if record.trial.setting is not None:
+                self._of_setting.setdefault(record.trial.setting, []).append(record.trial.id)
+
+    def of_setting(self, number: int) -> list[TrialRecord]:
+        """The trials of a setting of a search, without its references."""
+        return [self.records[name] for name in self._of_setting.get(number, ())]
+
+    def _state(self, record: TrialRecord) -> Row:
+        """How the setting of a trial stands, in a search: complete, pruned or failed; null while it runs."""
+        if not self.spec.searched:
+            return {}
+        number = record.trial.setting
+        return {"state": None if number is None else setting_state(self.of_setting(number))}
 
     def _about(self, trial: Trial) -> Row:
         """The columns that say which trial it is."""
@@ -241,7 +284,8 @@ class Records:
             "seed": trial.experiment.seed,
             "order": trial.order,
         }
-        return row | {path: trial.settings.get(path) for path in self.spec.axes if path not in row}
+        row |= {path: trial.settings.get(path) for path in self.spec.axes if path not in row}
+        return row | ({"setting": trial.setting, "batch": trial.batch} if self.spec.searched else {})
 
     def _so_far(self, record: TrialRecord) -> dict[str, float | None]:
         """Of a sequence that has no end yet, the metrics as they stand after the last stage that it has."""
@@ -324,7 +368,7 @@ class Records:
             "steps": pa.concat_tables(steps).combine_chunks(),
             "accuracy": pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA),
             "stages": pa.Table.from_pylist(stages, STAGES_SCHEMA),
-            "trials": trials_table([row for row, _ in shown], self.spec.axes),
+            "trials": trials_table([row for row, _ in shown], self.spec.values()),
         }
         told = ("trial", "status", "key", "seconds", "stages_trained", "stages_reused")
         write_tables(self.run, tables, digest([[row.get(name) for name in told] for row, _ in shown]))

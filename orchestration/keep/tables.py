@@ -30,6 +30,9 @@ TRIAL_COLUMNS: dict[str, pa.DataType] = {
     "stages_trained": pa.int64(),
     "stages_reused": pa.int64(),
     "key": pa.string(),
+    "setting": pa.int64(),
+    "batch": pa.int64(),
+    "state": pa.string(),
 }
 
 #: statuses of finished trials that do not count: by other code, data or versions; not in the sweep file any more

@@ -7,6 +7,7 @@ does not hold, or where the method or the kind of protection at the point reads 
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 
@@ -17,6 +18,8 @@ from mcit_core.methods import build_experiment, unread
 from orchestration.plan.spec import Range, SweepSpec
 
 Point = dict[str, Value]
+#: points at random in a sample of a space
+SAMPLED = 48
 
 
 class Space:
@@ -80,6 +83,19 @@ class Space:
         except (ValidationError, ValueError) as error:
             return error
         return None
+
+    def sample(self) -> list[Point]:
+        """Points that show what the axes hold: the first values of all axes with each value or end of one in turn, then
+        some at random, always the same."""
+        first: Point = {name: values[0] for name, values in self.spec.values().items()}
+        found = [self.reduced(first)]
+        for name, values in self.spec.values().items():
+            for value in values:
+                # where an axis does not apply at the first values of the others, it does at those that it asks for
+                wanted = {other: asked[0] for other, asked in self.spec.when.get(name, {}).items()}
+                found.append(self.reduced({**first, **wanted, name: value}))
+        rng = random.Random(0)
+        return found + [self.at([rng.random() for _ in self.axes]) for _ in range(SAMPLED)]
 
     @property
     def counted(self) -> bool:

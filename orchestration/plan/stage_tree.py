@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mcit_core.stages.keys import stage_chain, stage_steps
@@ -18,15 +19,21 @@ class StageTree:
     steps: dict[str, int]  # key -> its optimizer steps
     parents: dict[str, str | None]  # key -> the key of the stage that it goes on from
 
+    def add(self, trial: Trial) -> list[str]:
+        """Take up a trial; returns the stages that are new."""
+        chain = stage_chain(trial.experiment, {}, {})
+        self.chains[trial.id] = [stage.key for stage in chain]
+        new = [stage for stage in chain if stage.key not in self.steps]
+        for stage in new:
+            self.steps[stage.key] = stage_steps(trial.experiment)
+            self.parents[stage.key] = stage.parent
+        return [stage.key for stage in new]
 
-def stage_tree(trials: list[Trial]) -> StageTree:
+
+def stage_tree(trials: Iterable[Trial]) -> StageTree:
     tree = StageTree({}, {}, {})
     for trial in trials:
-        chain = stage_chain(trial.experiment, {}, {})
-        tree.chains[trial.id] = [stage.key for stage in chain]
-        for stage in chain:
-            tree.steps[stage.key] = stage_steps(trial.experiment)
-            tree.parents[stage.key] = stage.parent
+        tree.add(trial)
     return tree
 
 

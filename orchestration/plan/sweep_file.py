@@ -7,28 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from graphlib import CycleError
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcit_core.benchmarks import Benchmark
-from mcit_core.choices import Choice, checked_choice, kind_of, options_of
-from mcit_core.config import Value, check_setting, field_paths, flatten, is_field
+from mcit_core.choices import Choice, part_settings
+from mcit_core.config import Value, flatten
 from mcit_core.experiment_file import PARTS, choose, open_benchmark, unread_settings
 from mcit_core.methods import REFERENCES, method_names
-from mcit_core.registry import TUNERS, near
+from mcit_core.registry import near
 from mcit_core.stages.keys import read_paths
 from mcit_core.yaml_document import Document, wanted
+from orchestration.plan.axes import SETTABLE, check_value, read_axes
 from orchestration.plan.halving import race
-from orchestration.plan.orders import are_drawn, order_axis
+from orchestration.plan.orders import are_drawn
 from orchestration.plan.overrides import override
-from orchestration.plan.spec import HalvingRule, Order, SweepSpec
+from orchestration.plan.space import Space
+from orchestration.plan.spec import GRID, HalvingRule, Order, Range, RobustRule, SweepSpec
 from orchestration.plan.trials import Trial, make_trials
+from orchestration.search.registry import SEARCHES
+from orchestration.search.settings import SearchSettings
 
-#: experiment fields that a sweep sets by keys of its own
-OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
-SETTABLE = sorted(field_paths().keys() - OWN_KEYS)
 #: names in a storage folder that are not a RUN's
 RESERVED = ("stages", "evaluations", "leases", "features", "mlartifacts", "mlflow.db")
 #: ends of names that SQLite gives to files of its own beside mlflow.db
@@ -58,6 +60,13 @@ class HalvingSection(_Strict):
     reduction: int = Field(2, ge=2, description="one in so many settings goes on, after so many times as many stages")
 
 
+class RobustSection(_Strict):
+    over: list[Literal["order", "seed"]] = Field(["order", "seed"], min_length=1, description="what to hold over")
+    statistic: Literal["mean", "worst", "cvar"] = Field("mean", description="of a setting's values over these")
+    level: float = Field(0.25, gt=0, le=1, description="share of the worst values that cvar is the mean of")
+    pruner: Literal["wilcoxon"] | None = Field(None, description="drops settings that are behind in paired cells")
+
+
 class SweepFile(_Strict):
     """The top level of a sweep file, before names and points are checked."""
 
@@ -70,7 +79,8 @@ class SweepFile(_Strict):
     axes: dict[str, Value] = {}
     seeds: list[int] = [0]
     references: list[str] = []
-    search: str = "grid"
+    search: Value = GRID
+    robust: RobustSection | None = None
     halving: HalvingSection | None = None
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
@@ -107,8 +117,8 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         document.fault(("seeds",), "is an empty list; expected at least one seed")
     base = flatten(file.base)
     for field, value in base.items():
-        _check_value(document, ("base", *field.split(".")), field, value)
-    axes, orders = _axes(document, file, tasks, base, choices)
+        check_value(document, ("base", *field.split(".")), field, value)
+    axes = read_axes(document, file.axes, tasks, base, choices)
     document.refuse()
     spec = SweepSpec(
         name=file.name,
@@ -117,8 +127,8 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         method=file.method,
         tasks=tasks,
         base=base,
-        axes=axes,
-        orders=orders,
+        axes=axes.values,
+        orders=axes.orders,
         order_swept="order" in file.axes,
         orders_drawn=are_drawn(file.axes.get("order")),
         seeds=tuple(file.seeds),
@@ -129,7 +139,12 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         mlflow=file.tracking.mlflow,
         system_metrics=file.tracking.system_metrics,
         halving=HalvingRule(**file.halving.model_dump()) if file.halving else None,
+        search=choices["search"],
+        when=axes.when,
+        robust=None if file.robust is None else RobustRule(**{**vars(file.robust), "over": tuple(file.robust.over)}),
     )
+    _check_search(document, spec)
+    document.refuse()
     points = _check_points(document, spec)
     document.refuse()
     _check_read(document, spec, points)
@@ -140,7 +155,13 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
 
 def resolved(spec: SweepSpec) -> dict[str, Value]:
     """The spec as a mapping that `load_spec` reads again, nothing left to defaults."""
-    axes: dict[str, Value] = dict(spec.axes)
+    axes: dict[str, Value] = {}
+    for name, values in spec.axes.items():
+        when: dict[str, Value] = {"when": {**spec.when[name]}} if name in spec.when else {}
+        if isinstance(values, Range):
+            axes[name] = {**values.to_json(), **when}
+        else:
+            axes[name] = {"values": values, **when} if when else values
     if spec.order_swept:
         listed: Value = [list(order) for order in spec.orders]
         axes["order"] = {"kind": "explicit", "orders": listed, "drawn": True} if spec.orders_drawn else listed
@@ -154,7 +175,8 @@ def resolved(spec: SweepSpec) -> dict[str, Value]:
         "axes": axes,
         "seeds": list(spec.seeds),
         "references": list(spec.references),
-        "search": "grid",
+        "search": spec.search,
+        **({} if spec.robust is None else {"robust": {**vars(spec.robust), "over": list(spec.robust.over)}}),
         "halving": vars(spec.halving) if spec.halving else None,
         "resources": {"cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
         "tracking": {"mlflow": spec.mlflow, "system_metrics": spec.system_metrics},
@@ -179,6 +201,7 @@ def _top_level(document: Document) -> SweepFile:
                     "resources": Resources,
                     "tracking": Tracking,
                     "halving": HalvingSection,
+                    "robust": RobustSection,
                 }
                 section = sections.get(keys[0], SweepFile)
                 valid = [name for name in section.model_fields if name != "provenance"]
@@ -210,11 +233,10 @@ def _names(document: Document, file: SweepFile) -> dict[str, Choice]:
     choices: dict[str, Choice] = {}
     for key in PARTS:
         choices[key] = choose(document, key, getattr(file, key))
+    choices["search"] = choose(document, "search", file.search, SEARCHES)
     document.known(("method",), "method", file.method, method_names())
     if file.name.lower() in RESERVED or file.name.lower().endswith(SQLITE):
         document.fault(("name",), f"{file.name!r} is a name that the storage folder uses itself; choose another")
-    if file.search != "grid":
-        document.fault(("search",), f"expected 'grid', got {file.search!r}")
     return choices
 
 
@@ -253,52 +275,42 @@ def _tasks(document: Document, file: SweepFile, benchmark: Benchmark) -> Order:
     return tuple(file.tasks)
 
 
-def _check_value(document: Document, keys: tuple[str, ...], field: str, value: Value) -> None:
-    """One value of one field by itself; how fields fit together is checked with whole points."""
-    if field == "method":
-        document.known(keys, "method", value, method_names())
-    elif field == "tuner":
-        document.known(keys, "tuner", value, TUNERS.names())
-    elif field in OWN_KEYS or not is_field(field):
-        document.fault(keys, f"unknown key {field!r}; expected a field of the experiment{near(field, SETTABLE)}")
-    elif not field.startswith("options"):  # those the tuner checks by itself
-        try:
-            check_setting(field, value)
-        except ValidationError as error:
-            document.fault(keys, wanted(error.errors()[0]))
+def _check_search(document: Document, spec: SweepSpec) -> None:
+    """What of the search does not fit the rest of the file."""
+    try:
+        Space(spec)
+    except CycleError as error:
+        document.fault(("axes",), f"the conditions of {' and '.join(error.args[1][:-1])} wait for one another")
+        return
+    if not spec.searched:
+        for name, values in spec.axes.items():
+            if isinstance(values, Range) and values.count is None:
+                document.fault(
+                    ("axes", name),
+                    f"{spec.search} goes through every value, and this range has no step; give it one, list values, or "
+                    "set search, for example to {kind: optuna, trials: 40}",
+                )
+        if spec.robust is not None:
+            document.fault(("robust",), "is about how a search values a setting; set search, or leave it out")
+        return
+    settings = search_settings(document, spec.search)
+    if not spec.axes:
+        document.fault(("search",), "has nothing to choose; expected an axis beside order")
+    if settings is None or spec.halving is None:
+        return
+    if settings.batch < 2:
+        document.fault(("search", "batch"), "halving compares the settings of a batch; expected at least 2, got 1")
 
 
-def _axes(
-    document: Document, file: SweepFile, tasks: Order, base: dict[str, Value], choices: dict[str, Choice]
-) -> tuple[dict[str, list[Value]], tuple[Order, ...]]:
-    axes: dict[str, list[Value]] = {}
-    orders: tuple[Order, ...] = (tasks,)
-    for field, values in file.axes.items():
-        keys = ("axes", field)
-        if field == "order":
-            orders = order_axis(document, values, tasks)
-        elif field in ("seed", "seeds"):
-            document.fault(keys, "is no axis; seeds are set by the top-level key seeds")
-        elif field != "method" and not _is_of_part(field) and (field in OWN_KEYS or not is_field(field)):
-            document.fault(
-                keys,
-                f"unknown key; expected a field of the experiment, method or order"
-                f"{near(field, [*SETTABLE, 'method', 'order'])}",
-            )
-        elif not isinstance(values, list) or not values:
-            document.fault(keys, f"expected a list of at least one value, got {values!r}")
-        elif field in base:
-            document.fault(keys, "is swept and also set in base; keep one")
-        else:
-            axes[field] = values
-            for i, value in enumerate(values):
-                if _is_of_part(field):
-                    _check_option(document, keys, field, value, choices)
-                else:
-                    _check_value(document, (*keys, str(i)), field, value)
-                if value in values[:i]:
-                    document.fault((*keys, str(i)), f"{value!r} stands twice")
-    return axes, orders
+def search_settings(document: Document, search: Choice) -> SearchSettings | None:
+    """The settings of a search; where they are faulty, None, and the fault noted."""
+    try:
+        found = part_settings(SEARCHES, search).get("settings")
+    except ValidationError as error:
+        for fault in error.errors():
+            document.fault(("search", *map(str, fault["loc"])), wanted(fault))
+        return None
+    return found if isinstance(found, SearchSettings) else None
 
 
 def _check_halving(document: Document, spec: SweepSpec, points: list[Trial]) -> None:
@@ -317,37 +329,23 @@ def _check_halving(document: Document, spec: SweepSpec, points: list[Trial]) -> 
         )
 
 
-def _is_of_part(field: str) -> bool:
-    """Whether an axis is a setting of the model or the benchmark, as model.path is."""
-    head, dot, _ = field.partition(".")
-    return bool(dot) and head in PARTS
-
-
-def _check_option(
-    document: Document, keys: tuple[str, ...], field: str, value: Value, choices: dict[str, Choice]
-) -> None:
-    head, _, leaf = field.partition(".")
-    if leaf == "kind" or leaf in options_of(choices[head]):
-        why = "is also set there; keep one" if leaf != "kind" else f"is no axis; {head} is chosen at the top"
-        document.fault(keys, why)
-        return
-    try:
-        checked_choice(PARTS[head], {"kind": kind_of(choices[head]), **options_of(choices[head]), leaf: value})
-    except ValidationError as error:
-        document.fault(keys, wanted(error.errors()[0]))
-
-
 def _check_read(document: Document, spec: SweepSpec, points: list[Trial]) -> None:
     """Refuse a setting that nothing in the sweep reads: it would change no number."""
     read = {path for trial in points for path in read_paths(trial.experiment)}
-    for field, why in unread_settings({**spec.base, **spec.axes}, read).items():
+    for field, why in unread_settings({**spec.base, **spec.values()}, read).items():
         document.fault(("axes", field) if field in spec.axes else ("base", *field.split(".")), why)
 
 
 def _check_points(document: Document, spec: SweepSpec) -> list[Trial]:
-    """Build every point of the axes once, for what only shows when fields meet (top_k above the pool's size)."""
+    """Build every point of the axes once, for what only shows when fields meet (top_k above the pool's size); of a
+    search, which leaves out points that make no sense, a sample of those that do."""
+    once = replace(spec, orders=spec.orders[:1], seeds=spec.seeds[:1])
     try:
-        return make_trials(replace(spec, orders=spec.orders[:1], seeds=spec.seeds[:1]))
+        if not spec.searched:
+            return make_trials(once)
+        space = Space(spec)
+        points = space.sample()
+        return make_trials(once, [point for point in points if space.fault(point) is None] or points[:1])
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])

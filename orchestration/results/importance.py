@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from orchestration.keep.tables import Row
 from orchestration.results.estimates import LISTED, ROUND_OFF, Design, Estimate
 from orchestration.results.resampling import Found, Grid, better_sign, shared_grid, without_round_off
-from orchestration.results.settings import Setting, is_number, setting_axes
+from orchestration.results.settings import Setting, setting_axes
 
 #: fewer settings have no variance worth sharing out
 LEAST_SETTINGS = 4

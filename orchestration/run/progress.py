@@ -17,8 +17,9 @@ from rich.text import Text
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
 from orchestration.keep.files import StorageError, UnreachableError
-from orchestration.keep.records import Records
+from orchestration.keep.records import Records, TrialRecord
 from orchestration.plan.stage_tree import stage_tree
+from orchestration.plan.trials import Trial
 
 #: seconds between two lines where there is no terminal
 LINE_SECONDS = 60.0
@@ -36,22 +37,15 @@ class Progress:
     def __init__(self, console: Console, records: Records, on_news: Callable[[str], None]) -> None:
         self.console, self.records, self.on_news = console, records, on_news
         #: by the plan's keys, so that a stage that several trials share is work to be done once
-        self.tree = stage_tree([record.trial for record in records.records.values()])
+        self.tree = stage_tree([])
         # counts that are kept and not made anew: of ten thousand trials each event would look at all
-        self._statuses = Counter(record.status for record in records.records.values())
-        self.total = sum(map(len, self.tree.chains.values()))
-        self.done = self.reused = sum(len(record.trained) for record in records.records.values())
-        self._left = dict(self.tree.steps)
-        self._steps_left = sum(self._left.values())
-        for record in records.records.values():
-            self._take_off(record.trial.id, record.trained)
+        self._statuses: Counter[str] = Counter()
+        self.total = self.done = self.reused = 0
+        self._left: dict[str, int] = {}
+        self._steps_left = 0
         #: how many trials that have not ended need a stage
-        self._needed = Counter(
-            key
-            for name, record in records.records.items()
-            if record.status == "UNFINISHED"
-            for key in self.tree.chains[name]
-        )
+        self._needed: Counter[str] = Counter()
+        self._count(records.records.values())
         self._trained = 0.0  # steps, in this command
         self._begun: float | None = None  # when the first worker had something to do
         self._unanswered = 0
@@ -61,6 +55,25 @@ class Progress:
         self._told, self._line_after = "", time.monotonic() + LINE_SECONDS
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=2, transient=True)
         self._over = threading.Event()
+
+    def added(self, trials: list[Trial]) -> None:
+        """The sweep has come to have more trials."""
+        self.records.add(trials)
+        self._count(self.records.records[trial.id] for trial in trials)
+
+    def _count(self, records: Iterable[TrialRecord]) -> None:
+        for record in records:
+            trial, has = record.trial, record.trained
+            for key in self.tree.add(trial):
+                self._left[key] = self.tree.steps[key]
+                self._steps_left += self.tree.steps[key]
+            self._statuses[record.status] += 1
+            self.total += len(self.tree.chains[trial.id])
+            self.done += len(has)
+            self.reused += len(has)
+            self._take_off(trial.id, has)
+            if record.status == "UNFINISHED":
+                self._needed.update(self.tree.chains[trial.id])
 
     def _take_off(self, trial: str, results: Iterable[StageResult]) -> None:
         for result in results:

@@ -1,4 +1,4 @@
-"""Optuna: its samplers as searches, its study as a file beside the results, its PED-ANOVA. The one file that imports it.
+"""Optuna: its samplers as searches, its study as a file beside the results, PED-ANOVA. The one file that imports it.
 
 Optuna keeps nothing here. A study is made anew in memory for every batch, from what the search was told, with a sampler
 seeded by (seed, batch): so a search that was interrupted goes on as it would have, whatever state a sampler keeps.
@@ -211,7 +211,7 @@ def seen_distribution(values: Sequence[JsonValue]) -> BaseDistribution:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without Optuna's line on every study, and its warnings: on unnormalised shares (they are normalised here), on
-    values of which there is one setting (it leaves these out, as `results.importance` says), on what is experimental."""
+    values of which there is one setting (it leaves these out, as `results.importance` says), and what is new."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""What a sweep file says of each kind of search, beside its kind. Imports nothing but pydantic and the metrics' names."""
+"""What a sweep file says of each kind of search, beside its kind. Loads nothing large."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ Direction = Literal["maximize", "minimize"]
 def _known(names: dict[str, object]) -> None:
     for name in names:
         if name not in READABLE:
-            raise ValueError(f"there is no metric {name!r} to search by; expected {', '.join(READABLE)}{near(name, READABLE)}")
+            raise ValueError(
+                f"there is no metric {name!r} to search by; expected {', '.join(READABLE)}{near(name, READABLE)}"
+            )
 
 
 class _Strict(BaseModel):
@@ -36,7 +38,9 @@ class SearchSettings(_Strict):
 
     trials: int = Field(ge=1, description="settings that are proposed; each runs under all orders and seeds")
     objectives: dict[str, Direction] = Field(
-        {"average_accuracy": "maximize"}, min_length=1, description="metrics on validation rows, each with its direction"
+        {"average_accuracy": "maximize"},
+        min_length=1,
+        description="metrics on validation rows, each with its direction",
     )
     constraints: dict[str, float] = Field({}, description="metrics, each with the largest value that is allowed")
     seed: int = Field(0, ge=0, lt=2**32, description="of the search, not of the trials")

@@ -93,7 +93,7 @@ BROKEN = {
         ["resources.workers", "greater than or equal to 1"],
     ),
     "unknown_resource": ("seeds: [0, 1]", "seeds: [0]\nresources: {gpu: 1}", 10, ["did you mean 'gpus'"]),
-    "search": ("seeds: [0, 1]", "seeds: [0]\nsearch: bayes", 10, ["expected 'grid'"]),
+    "search": ("seeds: [0, 1]", "seeds: [0]\nsearch: bayes", 10, ["expected one of grid, optuna, random, sobol"]),
     "halving_text": ("seeds: [0, 1]", "seeds: [0]\nhalving: half", 10, ["halving", "min_stages", "'half'"]),
     "halving_key": ("seeds: [0, 1]", "seeds: [0]\nhalving: {min_stage: 1}", 10, ["did you mean 'min_stages'"]),
     "halving_by_one": ("seeds: [0, 1]", "seeds: [0]\nhalving: {reduction: 1}", 10, ["greater than or equal to 2"]),

@@ -20,11 +20,12 @@ from mcit_core.metrics import CATALOGUE
 from mcit_core.yaml_document import SpecError, dump_yaml
 from orchestration.keep.files import StorageError, writing
 from orchestration.plan.sweep_file import load_spec
-from orchestration.plan.trials import field_of, make_trials
+from orchestration.plan.trials import field_of
 from orchestration.results.answer import answer, as_text, name_of, why_nothing
 from orchestration.results.reading import Results, check_run, plain_value, read_results
 from orchestration.results.settings import Setting, rows_by_setting
 from orchestration.results.wanted import Limit, Wish, column_of, pick
+from orchestration.search.proposals import run_trials_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,7 +102,7 @@ def _experiment(run: Path, results: Results, setting: Setting) -> str:
     # not by its name, which is another one where a later version knows more settings
     wanted = {"method": first["method"], "seed": first["seed"], "order": first["order"]}
     wanted |= {name: first.get(name) for name in axes}
-    for trial in make_trials(spec):
+    for trial in run_trials_of(spec, run):
         told = {"method": trial.method, "seed": trial.experiment.seed, "order": trial.order}
         told |= {name: plain_value(trial.settings.get(name)) for name in axes}
         if told == wanted:

@@ -31,8 +31,8 @@ from orchestration.keep.kept_state import KeptStates
 from orchestration.keep.records import Records, TrialRecord
 from orchestration.keep.stage_store import StageStore
 from orchestration.plan.sweep_file import load_spec
-from orchestration.plan.trials import make_trials
 from orchestration.results.reading import read_sweep
+from orchestration.search.proposals import run_trials_of
 
 if TYPE_CHECKING:
     from mcit_core.models.hf import HfModel
@@ -151,7 +151,7 @@ def _record(run: Path, name: str) -> TrialRecord:
     if "imported" in read_sweep(run):
         raise SpecError(f"{run} was imported: it holds results, and no weights")
     spec = load_spec(run / "sweep.yaml")
-    records = Records(run, spec, make_trials(spec))
+    records = Records(run, spec, run_trials_of(spec, run))
     records.read()
     names = [*records.records]
     found = [one for one in names if one == name] or [one for one in names if one.startswith(name)]

@@ -17,7 +17,7 @@ from mcit_core.yaml_document import SpecError
 from orchestration.arguments import choose_stages
 from orchestration.keep.files import StorageError, writing
 from orchestration.plan.sweep_file import load_spec
-from orchestration.plan.trials import make_trials
+from orchestration.plan.trials import known_trials
 from orchestration.report.blocks import figures_of
 from orchestration.report.charts import Figure, names_of
 from orchestration.report.context import Context
@@ -92,7 +92,7 @@ def _inputs(run: Path, results: Results, anyway: bool, stages: str | None) -> tu
     try:
         spec = load_spec(run / "sweep.yaml")
         storage = run.resolve().parent
-        bench = workbench_for(make_trials(spec)[0].experiment, storage / "features")
+        bench = workbench_for(known_trials(spec)[0].experiment, storage / "features")
         if not isinstance(bench.model, KeepsFeatures) and not anyway:
             return [], [
                 f"{one}, which take passes over all training rows of this model: give --spaces" for one in missing

@@ -14,8 +14,9 @@ from orchestration.keep.files import StorageError
 from orchestration.keep.stage_store import StageStore
 from orchestration.keep.upkeep import Use, collect, explain, sweep_up, uses
 from orchestration.plan.sweep_file import load_spec
-from orchestration.plan.trials import Trial, make_trials
+from orchestration.plan.trials import Trial
 from orchestration.results.reading import read_sweep
+from orchestration.search.proposals import run_trials_of
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -61,7 +62,7 @@ def _sweeps(storage: str) -> tuple[dict[str, list[Trial]], list[str]]:
     for file in sorted(Path(storage).glob("*/sweep.yaml")) if "://" not in storage else ():
         try:
             if "imported" not in read_sweep(file.parent):
-                found[file.parent.name] = make_trials(load_spec(file))
+                found[file.parent.name] = run_trials_of(load_spec(file), file.parent)
         except (SpecError, ValueError, OSError):
             unread.append(file.parent.name)
     return found, unread
@@ -143,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.command == "explain":
             print("\n".join(explain(store, full_key(store, args.key_a), full_key(store, args.key_b))))
         else:
-            trials = [trial for run in args.keep for trial in make_trials(load_spec(run / "sweep.yaml"))]
+            trials = [trial for run in args.keep for trial in run_trials_of(load_spec(run / "sweep.yaml"), run)]
             deleted, left = collect(store, trials, args.max_size or 0, args.dry_run)
             freed = sweep_up(store, args.dry_run)
             for key, size in deleted:

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +28,13 @@ from orchestration.plan.memory import memory_lines
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.stage_tree import costs
 from orchestration.plan.sweep_file import load_spec, resolved
-from orchestration.plan.trials import Trial, make_trials
+from orchestration.plan.trials import Trial, at_once, known_trials
 
 if TYPE_CHECKING:
     from orchestration.keep.records import Records
     from orchestration.run.progress import Progress
     from orchestration.run.stopping import Stop
+    from orchestration.search.course import Course
     from orchestration.tracking.background import BackgroundTracker
 
 #: seconds of an optimizer step and of an evaluated row, measured with the embedded model, two workers on two cores
@@ -52,8 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         spec = load_spec(find_sweep(asked.file), asked.assignments)
-        trials = make_trials(spec)
-        command = read_command(asked, words, spec, len(trials))
+        trials = known_trials(spec)
+        command = read_command(asked, words, spec, at_once(spec, trials))
         check_device(spec, trials)
         console = Console(highlight=False, quiet=command.quiet, soft_wrap=True)
         if command.dry_run:
@@ -150,6 +152,7 @@ def run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console
 def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console) -> int:
     from orchestration.keep.provenance import describe, run_id, write_sweep
     from orchestration.keep.records import Records
+    from orchestration.search.course import Course
     from orchestration.tracking.background import BackgroundTracker
     from orchestration.tracking.tracker import Tracker, tracking_uri, wants_system_metrics
 
@@ -162,7 +165,10 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     provenance = describe(spec, trials, storage)
     begin_run(folder, command.fresh)
     provenance |= run_id(folder)
-    records = Records(folder, spec, trials)
+    course = Course(spec, folder)
+    for line in course.said:
+        console.print(line, markup=False)
+    records = Records(folder, spec, course.trials())
     from orchestration.run.from_store import key_here
     from orchestration.run.stopping import stoppable
 
@@ -178,6 +184,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
 
     def finish(trouble: str = "", patience: float = 60) -> int:
         records.write()
+        course.conclude(records)
         provenance["finished"] = time.strftime("%Y-%m-%d %H:%M:%S")
         provenance["seconds"] = round(time.time() - begun, 1)
         write_sweep(folder, resolved(spec), provenance)
@@ -188,11 +195,12 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
         tracked = tracker.finish(patience)
         if trouble:
             console.print(trouble, style="yellow", markup=False)
-        return conclude(command, folder, report, uri, records, tracked, tracker.tracker.mirror.experiment)
+        experiment = tracker.tracker.mirror.experiment
+        return conclude(command, folder, report, uri, records, course.over, tracked, experiment)
 
     with stoppable(lambda: finish(patience=2)) as stop:
         try:
-            trouble = _train(command, spec, trials, console, records, tracker, stop)
+            trouble = _train(command, spec, course, console, records, tracker, stop)
         except SpecError:
             tracker.finish(2)  # or else MLflow would have the sweep running for ever
             raise
@@ -223,7 +231,7 @@ def check_stages(place: str, console: Console) -> None:
 def _train(
     command: Command,
     spec: SweepSpec,
-    trials: list[Trial],
+    course: Course,
     console: Console,
     records: Records,
     tracker: BackgroundTracker,
@@ -238,18 +246,32 @@ def _train(
         from mcit_core.data.workbench import drop_workbenches
 
         try:
-            left = [trial for trial in trials if records.records[trial.id].status != "FINISHED"]
-            if not spec.halving:
-                from orchestration.run.from_store import read_trials
+            from orchestration.run.from_store import read_trials
 
+            def more() -> list[Trial]:
+                return course.more(records, progress.added)
+
+            left = [record.trial for record in records.records.values() if record.status != "FINISHED"]
+            # a race has to see every trial pass its rungs
+            while not spec.halving and (left or (left := more())):
+                stored = len(left)
                 left = read_trials(left, command.storage / "features", command.stages, progress)
+                if left and len(left) == stored:
+                    break
             drop_workbenches()  # models are no more use here, and their memory is their workers'
-            return _train_on_ray(command, spec, left, progress, stop) if left else ""
+            return _train_on_ray(command, spec, left, more, progress, stop) if left or not course.over else ""
         except KeyboardInterrupt:
             return progress.hopeless
 
 
-def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progress: Progress, stop: Stop) -> str:
+def _train_on_ray(
+    command: Command,
+    spec: SweepSpec,
+    trials: list[Trial],
+    more: Callable[[], list[Trial]],
+    progress: Progress,
+    stop: Stop,
+) -> str:
     if not command.address:
         # read when ray is imported: off, a Ray of the sweep's own takes the loopback alone, on Linux too
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -284,7 +306,7 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
         stop.take_signals()  # which Ray has taken
         stop.end_running = end_tune
         try:
-            run_trials(spec, trials, command.storage, command.stages, progress, workers)
+            run_trials(spec, trials, more, command.storage, command.stages, progress, workers)
         except Exception as error:  # whatever Tune ends with, what the trials have shown is in the records
             reason = " ".join((str(error) or repr(error)).split())
             told = f"Ray Tune ended with an error ({type(error).__name__}: {reason}); results are complete up to there"
@@ -295,10 +317,17 @@ def _train_on_ray(command: Command, spec: SweepSpec, trials: list[Trial], progre
 
 
 def conclude(
-    command: Command, folder: Path, report: Path, uri: str, records: Records, tracked: bool, experiment: str
+    command: Command,
+    folder: Path,
+    report: Path,
+    uri: str,
+    records: Records,
+    over: bool,
+    tracked: bool,
+    experiment: str,
 ) -> int:
-    """Print the table, where to look, and what to do about what is missing. experiment: MLflow's id of it, "" where
-    that is not known."""
+    """Print the table, where to look, and what to do about what is missing. over: whether a search has proposed all of
+    its settings. experiment: MLflow's id of it, "" where that is not known."""
     from orchestration.report.console import print_summary
 
     # a file or a pipe has no width of its own; 80 columns would cut names
@@ -310,10 +339,11 @@ def conclude(
         print(f"  {line}")
     if not tracked:
         print(f"MLflow does not have everything; later: python -m orchestration.track {folder}")
-    if "FAILED" in statuses or "UNFINISHED" in statuses:
+    if "FAILED" in statuses or "UNFINISHED" in statuses or not over:
+        more = "" if over else " and more to be proposed"
         print(
-            f"{statuses.count('FAILED')} failed, {statuses.count('UNFINISHED')} unfinished; finished stages are kept. "
-            f"Go on with: {command.again}"
+            f"{statuses.count('FAILED')} failed, {statuses.count('UNFINISHED')} unfinished{more}; finished stages are "
+            f"kept. Go on with: {command.again}"
         )
         return 1
     return 0

@@ -11,7 +11,7 @@ from orchestration.keep.files import StorageError, without_userinfo
 from orchestration.keep.records import Records
 from orchestration.keep.run_lock import run_lock
 from orchestration.plan.sweep_file import load_spec
-from orchestration.plan.trials import make_trials
+from orchestration.search.proposals import run_trials_of
 from orchestration.tracking.mirror import unreachable
 from orchestration.tracking.tracker import Tracker, tracking_uri
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _track(run: Path, given: str | None) -> int:
     try:
         spec = load_spec(run / "sweep.yaml")
-        records = Records(run, spec, make_trials(spec))
+        records = Records(run, spec, run_trials_of(spec, run))
         problems = records.read()
     except (SpecError, FileNotFoundError) as error:
         print(error, file=sys.stderr)

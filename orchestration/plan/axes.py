@@ -125,11 +125,11 @@ def _check_values(
         if name == "method":
             document.fault(keys, "expected a list of methods")
             return
-        for end, value in (("low", values.low), ("high", values.high)):
+        for end, number in (("low", values.low), ("high", values.high)):
             if _is_of_part(name):
-                _check_option(document, (*keys, end), name, value, choices)
+                _check_option(document, (*keys, end), name, number, choices)
             else:
-                check_value(document, (*keys, end), name, value)
+                check_value(document, (*keys, end), name, number)
         return
     listed = (*keys, "values") if (*keys, "values") in document.lines else keys
     for i, value in enumerate(values):

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable
 from statistics import fmean
+from typing import Protocol
 
 from mcit_core.methods import REFERENCES
 from mcit_core.stages.results import Cell
@@ -76,6 +77,45 @@ class Halving:
         self._scores.clear()
         del self._rungs[0]
         return True
+
+
+class Race(Protocol):
+    """What the scheduler asks of a race, or of several."""
+
+    @property
+    def stopped(self) -> dict[str, int]: ...
+    def held(self, trial: str) -> bool: ...
+    def reach(self, trial: str, stages: int, value: float) -> bool: ...
+    def leave(self, trial: str) -> bool: ...
+
+
+class Races:
+    """A race in every batch of a search, among its settings alone: nothing depends on which batch is ahead."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self.spec = spec
+        self.stopped: dict[str, int] = {}
+        self._of: dict[str, Halving] = {}
+
+    def add(self, trials: list[Trial]) -> None:
+        """Whole batches."""
+        for batch in dict.fromkeys(trial.batch for trial in trials):
+            found = race(self.spec, [trial for trial in trials if trial.batch == batch])
+            self._of |= {} if found is None else dict.fromkeys(found.settings, found)
+
+    def held(self, trial: str) -> bool:
+        return trial in self._of and self._of[trial].held(trial)
+
+    def reach(self, trial: str, stages: int, value: float) -> bool:
+        return trial in self._of and self._noted(trial, self._of[trial].reach(trial, stages, value))
+
+    def leave(self, trial: str) -> bool:
+        return trial in self._of and self._noted(trial, self._of[trial].leave(trial))
+
+    def _noted(self, trial: str, decided: bool) -> bool:
+        if decided:
+            self.stopped |= self._of[trial].stopped
+        return decided
 
 
 def race(spec: SweepSpec, trials: list[Trial]) -> Halving | None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestration.plan.halving import Halving
+from orchestration.plan.halving import Race
 from orchestration.plan.stage_tree import StageTree
 
 #: seconds before a trial whose worker was lost is tried again; then twice as many, each time
@@ -25,11 +25,13 @@ ELSEWHERE = ""
 
 @dataclass
 class _Place:
-    """Where a trial stands: the stages of its chain, the one it is to train (claimed), when it may start again.
+    """Where a trial stands: the stages of its chain, what it ranks by first (the less the better), the stage it is to
+    train (claimed), when it may start again.
     `ticket` changes whenever the trial begins to wait or stops waiting, so that older entries of it can be told."""
 
     chain: list[str]
     number: int
+    first: int
     ticket: int = -1
     claim: str | None = None
     not_before: float = 0.0
@@ -38,7 +40,7 @@ class _Place:
 
 @dataclass
 class StageScheduler:
-    """Trials as chains of stage keys; `tree` has all of them.
+    """Trials as chains of stage keys; `tree` has all that were added, and may grow.
 
     A trial claims the first unfinished stage of its chain when it starts, and the next one when that is done. It goes
     through finished stages quickly, whoever trained them.
@@ -49,7 +51,7 @@ class StageScheduler:
     """
 
     tree: StageTree
-    halving: Halving | None = None
+    halving: Race | None = None
     clock: Callable[[], float] = time.monotonic
     done: set[str] = field(default_factory=set)
     places: dict[str, _Place] = field(default_factory=dict)
@@ -58,34 +60,54 @@ class StageScheduler:
     def __post_init__(self) -> None:
         self._claimed: dict[str, str] = {}
         self._numbers, self._tickets = itertools.count(), itertools.count()
-        self._ready: list[tuple[float, float, int, int, str]] = []  # rank, number, ticket, trial: the best first
+        self._ready: list[tuple[int, float, float, int, int, str]] = []  # rank, number, ticket, trial: the best first
         self._later: list[tuple[float, int, str]] = []  # when, ticket, trial
         self._before: dict[str, list[tuple[int, str]]] = {}  # stage -> ticket, trial of those that wait to train it
         self._elsewhere: deque[tuple[float, str]] = deque()  # until when, a stage that another sweep trains
         self._held: list[tuple[int, str]] = []  # ticket, trial; by halving
         #: unfinished work in the stages that can only follow a stage, itself included
-        self.unlocks = dict.fromkeys(self.tree.steps, 0.0)
-        for key, cost in self.tree.steps.items():
-            self._add(key, cost)
+        self.unlocks: dict[str, float] = {}
+        self.extend([*self.tree.steps])
 
-    def _add(self, key: str | None, cost: float) -> None:
+    def extend(self, new: list[str]) -> None:
+        """Take up stages that the tree has come to have. What they follow from unlocks more now, so that the trials
+        which wait for it are ranked anew."""
+        self.unlocks |= dict.fromkeys(new, 0.0)
+        changed: dict[str, None] = {}
+        for key in new:
+            if key not in self.done:
+                changed |= dict.fromkeys(self._add(key, self.tree.steps[key]))
+        for key in changed:
+            self._wait_again(self._before.pop(key, []))
+
+    def _add(self, key: str | None, cost: float) -> list[str]:
+        """Add to what a stage and those that it follows from unlock; returns them."""
+        found = []
         while key is not None:
             self.unlocks[key] += cost
+            found.append(key)
             key = self.tree.parents[key]
+        return found
 
-    def add(self, trial: str) -> None:
-        place = self.places[trial] = _Place(self.tree.chains[trial], next(self._numbers))
+    def add(self, trial: str, first: int = 0) -> None:
+        """`first`: trials for which it is less come before the others, as those of a search's earlier batches do."""
+        place = self.places[trial] = _Place(self.tree.chains[trial], next(self._numbers), first)
         self._wait(trial, place)
 
     def _next(self, place: _Place) -> str | None:
         return next((key for key in place.chain if key not in self.done), None)
 
-    def _rank(self, place: _Place) -> tuple[float, float]:
-        """What its next stage unlocks, then the work of its own, both negative: the smallest is the best."""
+    def _rank(self, place: _Place) -> tuple[int, float, float]:
+        """What comes first, what its next stage unlocks, then the work of its own, the last two negative: the smallest
+        is the best."""
         key = self._next(place)
         if key is None:
-            return 0.0, 0.0
-        return -self.unlocks[key], -float(sum(self.tree.steps[k] for k in place.chain if k not in self.done))
+            return place.first, 0.0, 0.0
+        return (
+            place.first,
+            -self.unlocks[key],
+            -float(sum(self.tree.steps[k] for k in place.chain if k not in self.done)),
+        )
 
     def _wait(self, trial: str, place: _Place) -> None:
         """`trial` may be chosen, now or once it may start again."""

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcit_core.benchmarks import Benchmark
-from mcit_core.choices import Choice, part_settings
+from mcit_core.choices import Choice
 from mcit_core.config import Value, flatten
 from mcit_core.experiment_file import PARTS, choose, open_benchmark, unread_settings
 from mcit_core.methods import REFERENCES, method_names
@@ -28,7 +28,7 @@ from orchestration.plan.overrides import override
 from orchestration.plan.space import Space
 from orchestration.plan.spec import GRID, HalvingRule, Order, Range, RobustRule, SweepSpec
 from orchestration.plan.trials import Trial, make_trials
-from orchestration.search.registry import SEARCHES
+from orchestration.search.registry import SEARCHES, settings_of
 from orchestration.search.settings import SearchSettings
 
 #: names in a storage folder that are not a RUN's
@@ -305,7 +305,7 @@ def _check_search(document: Document, spec: SweepSpec) -> None:
 def search_settings(document: Document, search: Choice) -> SearchSettings | None:
     """The settings of a search; where they are faulty, None, and the fault noted."""
     try:
-        found = part_settings(SEARCHES, search).get("settings")
+        found = settings_of(search)
     except ValidationError as error:
         for fault in error.errors():
             document.fault(("search", *map(str, fault["loc"])), wanted(fault))

@@ -12,6 +12,8 @@ from mcit_core.registry import TUNERS, TunerPart
 from mcit_core.stages.digest import digest
 from orchestration.plan.space import Space
 from orchestration.plan.spec import SweepSpec
+from orchestration.search.registry import settings_of
+from orchestration.search.settings import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,23 @@ def make_trials(
     rank = {name: i for i, name in enumerate(spec.references)}
     references.sort(key=lambda trial: rank[trial.method])
     return list({trial.id: trial for trial in references + found}.values())
+
+
+def known_trials(spec: SweepSpec) -> list[Trial]:
+    """All trials of a grid; of a search, which does not have them yet, those of a sample of its space, for what is to
+    be checked beforehand."""
+    if not spec.searched:
+        return make_trials(spec)
+    space = Space(spec)
+    return make_trials(spec, [point for point in space.sample() if space.fault(point) is None])
+
+
+def at_once(spec: SweepSpec, trials: list[Trial]) -> int:
+    """How many trials can run side by side at most."""
+    settings = settings_of(spec.search)
+    if not isinstance(settings, SearchSettings):
+        return len(trials)
+    return min(settings.batch * (settings.lag + 1), settings.trials) * len(spec.orders) * len(spec.seeds)
 
 
 def applies(path: str, reference: Experiment) -> bool:

@@ -20,7 +20,8 @@ from orchestration.keep.kept_state import KeptStates
 from orchestration.keep.records import WHOLE, Records, TrialRecord
 from orchestration.keep.stage_store import StageStore
 from orchestration.plan.spec import SweepSpec
-from orchestration.plan.trials import make_trials, tuner_settings
+from orchestration.plan.trials import tuner_settings
+from orchestration.search.proposals import run_trials_of
 
 #: the shipped sweep that has all of them
 ALL_OF_THEM = "states"
@@ -75,7 +76,7 @@ def find_states(run: Path, spec: SweepSpec, bench: Workbench, stages: str) -> St
     """Of each state the first seed and order that there is: of one tuner with one set of settings, and with the seed
     and order of the states before it where that can be. `stages`: the stage store. Raises FileNotFoundError where the
     RUN has no results."""
-    records = Records(run, spec, make_trials(spec))
+    records = Records(run, spec, run_trials_of(spec, run))
     records.read()
     usual = next(iter(records.records.values())).trial.experiment
     same = [

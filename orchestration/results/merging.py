@@ -14,8 +14,9 @@ from mcit_core.methods import REFERENCES
 from orchestration.keep.tables import Row, text_in
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.sweep_file import load_spec
-from orchestration.plan.trials import Trial, applies, field_of, make_trials, tuner_settings
+from orchestration.plan.trials import Trial, applies, field_of, tuner_settings
 from orchestration.results.reading import Results, plain_value, read_results
+from orchestration.search.proposals import run_trials_of
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _read(run: Path) -> _Run:
             f"{run} was imported, which tells neither weights nor data; a mapping file imports several as one"
         )
     spec = load_spec(run / "sweep.yaml")
-    trials = {trial.id: trial for trial in make_trials(spec)}
+    trials = {trial.id: trial for trial in run_trials_of(spec, run)}
     unknown = [name for row in results.trials if (name := text_in(row, "trial")) not in trials]
     if unknown:
         raise ValueError(

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -32,9 +32,9 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
-from orchestration.plan.halving import Halving, race, score
+from orchestration.plan.halving import Race, Races, score
 from orchestration.plan.scheduler import StageScheduler
-from orchestration.plan.spec import Order, SweepSpec
+from orchestration.plan.spec import SweepSpec
 from orchestration.plan.stage_tree import stage_tree
 from orchestration.plan.trials import Trial
 from orchestration.run.from_store import code_of
@@ -78,7 +78,7 @@ def _stages(result: Result) -> list[StageResult]:
 class _Relay(tune.Callback):
     """Tells a listener of every stage once, however often its trial starts again."""
 
-    def __init__(self, listener: Listener, halving: Halving | None) -> None:
+    def __init__(self, listener: Listener, halving: Race | None) -> None:
         self.listener, self.halving = listener, halving
         self._told: dict[str, int] = {}
         self._failed: set[str] = set()
@@ -147,20 +147,26 @@ def _cause(trial: TuneTrial) -> str:
 
 
 class _TrialQueue(Searcher):
-    """Gives Tune the configs of all trials at once, and says that more may come until the last has ended: Tune throws
-    away the workers of paused trials once its search is over."""
+    """Gives Tune the configs of all trials at once, and those that `more` has as soon as it has them. Says that more
+    may come until the last has ended: Tune throws away the workers of paused trials once its search is over."""
 
-    def __init__(self, configs: list[TrialConfig]) -> None:
+    def __init__(self, configs: list[TrialConfig], more: Callable[[], list[TrialConfig]]) -> None:
         super().__init__()
-        self._configs, self._left = list(reversed(configs)), len(configs)
+        self._configs, self._left, self._more = list(reversed(configs)), len(configs), more
 
     def suggest(self, trial_id: str) -> TrialConfig | str | None:
+        if not self._configs:
+            self._configs = list(reversed(self._more()))
+            self._left += len(self._configs)
         if self._configs:
             return self._configs.pop()
         return None if self._left else str(Searcher.FINISHED)
 
     def on_trial_complete(self, trial_id: str, result: Result | None = None, error: bool = False) -> None:
         self._left -= 1
+
+    def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
+        return Searcher, ()  # Tune pickles it into a file that nothing of ours reads
 
     def save(self, checkpoint_path: str) -> None:
         raise NotImplementedError  # Tune then keeps no file of it; a sweep resumes from the stage store
@@ -175,9 +181,9 @@ class _TuneScheduler(TrialScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, stages: StageScheduler, orders: dict[str, Order], workers: int) -> None:
+    def __init__(self, stages: StageScheduler, known: dict[str, Trial], workers: int) -> None:
         super().__init__()
-        self.stages, self.orders, self.workers = stages, orders, workers
+        self.stages, self.known, self.workers = stages, known, workers
         self._trials: dict[str, TuneTrial] = {}
 
     def on_trial_add(self, tune_controller: _TuneController, trial: TuneTrial) -> None:
@@ -189,10 +195,10 @@ class _TuneScheduler(TrialScheduler):
             else:
                 tune_controller._set_trial_status(trial, TuneTrial.PAUSED)
             return
-        if not self.stages.places:
+        if not self._trials:
             # a worker takes seconds to load: have Tune keep those that have nothing to do for the moment
             tune_controller._actor_cache.increase_max(trial.placement_group_factory, self.workers)
-        self.stages.add(_id(trial))
+        self.stages.add(_id(trial), self.known[_id(trial)].batch)
         self._trials[_id(trial)] = trial
         trial.init_local_path()  # when a sweep is stopped, Tune asks for it also where a trial never began
         trial.set_status(TuneTrial.PAUSED)
@@ -233,7 +239,7 @@ class _TuneScheduler(TrialScheduler):
         go_on = True
         for stage in _stages(result):
             if stage.stage != UNTOUCHED:
-                learned = self.orders[_id(trial)][: stage.stage + 1]
+                learned = self.known[_id(trial)].experiment.order[: stage.stage + 1]
                 go_on = self.stages.finish(_id(trial), stage.stage, score(stage.accuracy, learned))
         return go_on
 
@@ -320,33 +326,48 @@ def end_tune() -> None:
 
 
 def run_trials(
-    spec: SweepSpec, trials: list[Trial], storage: Path, stages: str, listener: Listener, workers: int
+    spec: SweepSpec,
+    trials: list[Trial],
+    more: Callable[[], list[Trial]],
+    storage: Path,
+    stages: str,
+    listener: Listener,
+    workers: int,
 ) -> None:
-    """Run all trials, at most `workers` at a time, no stage twice, finished ones kept in `stages`. A failing trial
-    never stops the others; one whose worker was lost is tried again, one that raised an exception is not."""
+    """Run all trials, and those that `more` has after any of them has ended, at most `workers` at a time, no stage
+    twice, finished ones kept in `stages`. A failing trial never stops the others; one whose worker was lost is tried
+    again, one that raised an exception is not."""
     _take_for_lost()
-    configs = [
-        TrialConfig(
-            trial=trial.id,
-            experiment=trial.experiment.model_dump_json(),
-            features=str(storage / "features"),
-            stages=stages,
-            gpus=spec.gpus,
-            code=code_of(trial.experiment),
-        )
-        for trial in trials
-    ]
+    tree, known = stage_tree([]), {}
+    races = Races(spec) if spec.halving else None
+    scheduler = StageScheduler(tree, races)
+
+    def admit(new: list[Trial]) -> list[TrialConfig]:
+        known.update({trial.id: trial for trial in new})
+        scheduler.extend([key for trial in new for key in tree.add(trial)])
+        if races is not None:
+            races.add(new)
+        return [
+            TrialConfig(
+                trial=trial.id,
+                experiment=trial.experiment.model_dump_json(),
+                features=str(storage / "features"),
+                stages=stages,
+                gpus=spec.gpus,
+                code=code_of(trial.experiment),
+            )
+            for trial in new
+        ]
+
     scratch = make_scratch(storage, spec.name)
-    halving = race(spec, trials)
-    scheduler = StageScheduler(stage_tree(trials), halving)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
         tune.Tuner(
             tune.with_resources(StageTrainable, {"cpu": spec.cpus, "gpu": spec.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=_TrialQueue(configs),
-                scheduler=_TuneScheduler(scheduler, {trial.id: trial.experiment.order for trial in trials}, workers),
+                search_alg=_TrialQueue(admit(trials), lambda: admit(more())),
+                scheduler=_TuneScheduler(scheduler, known, workers),
                 num_samples=-1,  # until the queue says that it is empty
                 reuse_actors=True,
                 trial_dirname_creator=_id,
@@ -354,7 +375,7 @@ def run_trials(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(scratch),
-                callbacks=[_Relay(listener, halving)],
+                callbacks=[_Relay(listener, races)],
                 verbose=0,
                 # nothing reads it, so that nothing may fail for it
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

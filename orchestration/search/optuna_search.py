@@ -122,8 +122,8 @@ def suggest(trial: optuna.Trial, axis: str, values: list[JsonValue] | Range) -> 
     if isinstance(values, Range):
         if values.whole:
             step = int(values.step or 1)
-            return trial.suggest_int(axis, int(values.low), int(values.high), log=values.log, step=step)
-        return trial.suggest_float(axis, values.low, values.high, log=values.log, step=values.step)
+            return int(trial.suggest_int(axis, int(values.low), int(values.high), log=values.log, step=step))
+        return float(trial.suggest_float(axis, values.low, values.high, log=values.log, step=values.step))
     labels = [_label(value) for value in values]
     return values[labels.index(trial.suggest_categorical(axis, labels))]
 

@@ -1,0 +1,84 @@
+"""The file `proposals` of a RUN: what its search has proposed, a checksummed line for each batch.
+
+It is what a search goes on from, so that a setting stays proposed whatever version of a library would propose another
+one. What became of the settings stands in the RUN's journal and tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import JsonValue, TypeAdapter
+
+from mcit_core.choices import kind_of, options_of
+from mcit_core.stages.digest import digest
+from orchestration.keep.files import writing
+from orchestration.keep.journal import Journal, read_journal
+from orchestration.plan.spec import SweepSpec
+from orchestration.plan.sweep_file import resolved
+from orchestration.plan.trials import Trial, make_trials
+from orchestration.search import Proposal
+
+PROPOSALS = "proposals"
+#: the number of the batch of settings that were known from other RUNs
+KNOWN = -1
+#: what of a sweep file the proposals do not follow from
+_FREE = ("name", "references", "resources", "tracking")
+_PROPOSALS = TypeAdapter(list[Proposal])
+
+
+def rule_of(spec: SweepSpec) -> str:
+    """What a search's proposals follow from, as a digest: all of the sweep file but how many there are to be, and what
+    changes no number."""
+    told = {key: value for key, value in resolved(spec).items() if key not in _FREE}
+    search: dict[str, JsonValue] = {name: value for name, value in options_of(spec.search).items() if name != "trials"}
+    return digest({**told, "search": {"kind": kind_of(spec.search), **search}})
+
+
+class Proposals:
+    """Those of the RUN folder `run` by the rule of `spec`; the file may hold others of other rules."""
+
+    def __init__(self, run: Path, spec: SweepSpec) -> None:
+        self._journal = Journal(run / PROPOSALS)
+        self._rule = rule_of(spec)
+
+    def read(self) -> list[list[Proposal]]:
+        """The batches in order, the known ones first (empty where none were written)."""
+        batches: dict[int, list[Proposal]] = {}
+        for line in read_journal(self._journal.path):
+            if line["rule"] == self._rule:
+                batches.setdefault(int(str(line["batch"])), _PROPOSALS.validate_python(line["settings"]))
+        found = [batches.get(KNOWN, [])]
+        while len(found) - 1 in batches:  # what comes after a line that was lost was proposed from it, and is again
+            found.append(batches[len(found) - 1])
+        return found
+
+    @property
+    def has_known(self) -> bool:
+        """Whether the known settings were written down."""
+        lines = read_journal(self._journal.path)
+        return any(line["rule"] == self._rule and line["batch"] == KNOWN for line in lines)
+
+    def append(self, batch: int, proposals: Iterable[Proposal]) -> None:
+        """Write down a batch. Raises StorageError."""
+        with writing(self._journal.path):
+            self._journal.append({"rule": self._rule, "batch": batch, "settings": [one.to_json() for one in proposals]})
+
+
+def proposed_trials(spec: SweepSpec, proposals: Sequence[Proposal]) -> list[Trial]:
+    """The trials of proposals, in their order, each with the references that it is the first to need."""
+    found: dict[str, Trial] = {}
+    for one in proposals:
+        for trial in make_trials(spec, [one.values], one.number, one.batch):
+            found.setdefault(trial.id, trial)
+    return list(found.values())
+
+
+def run_trials_of(spec: SweepSpec, run: Path) -> list[Trial]:
+    """All trials of a RUN: those of its sweep file, or what its search has proposed."""
+    if not spec.searched:
+        return make_trials(spec)
+    _, *batches = Proposals(run, spec).read()
+    settings = [one for batch in batches for one in batch]
+    return proposed_trials(spec, settings[: int(str(options_of(spec.search)["trials"]))])

@@ -61,9 +61,10 @@ class Optuna(Search):
             plain.tell(self.state())
             return plain.propose(batch)
         with quietly():
-            study = optuna.create_study(directions=[*self.settings.objectives.values()], sampler=self._sampler(batch))
+            directions = [*self.settings.objectives.values()]
+            study = optuna.create_study(directions=directions, sampler=self._sampler(batch))
             kinds = distributions(self.space)
-            study.add_trials([as_trial(proposal, kinds) for proposal in self._history()])
+            study.add_trials([as_trial(one, kinds, directions) for one in self._history()])
 
             def draw(number: int) -> Proposal:
                 trial = study.ask()
@@ -128,17 +129,19 @@ def suggest(trial: optuna.Trial, axis: str, values: list[JsonValue] | Range) -> 
     return values[labels.index(trial.suggest_categorical(axis, labels))]
 
 
-def as_trial(proposal: Proposal, kinds: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    """A setting as a trial of a study with the distributions `kinds`."""
-    partial = {} if proposal.partial is None else dict([proposal.partial])
+def as_trial(proposal: Proposal, kinds: Mapping[str, BaseDistribution], directions: Iterable[str]) -> FrozenTrial:
+    """A setting as a trial of a study with the distributions `kinds`. `directions`: of the study; what a pruned setting
+    had come to is told where it is of the one objective's kind, which a study of several has no word for."""
+    partial = proposal.partial if [*directions] == ["maximize"] else None
     return optuna.create_trial(
         state=_STATES[proposal.state],
         values=list(proposal.objectives) or None,
         params={axis: _label(value) for axis, value in proposal.values.items()},
         distributions={axis: kinds[axis] for axis in proposal.values},
         system_attrs=dict(proposal.memo),
-        intermediate_values=partial,
+        intermediate_values={} if partial is None else {partial[0]: partial[1]},
         constraints=proposal.constraints,
+        user_attrs={"setting": proposal.number},
     )
 
 
@@ -147,7 +150,7 @@ class StudyLog:
     at the start, so that nothing follows from what a crash has left of it. Raises OSError."""
 
     def __init__(self, path: Path, name: str, settings: SearchSettings, space: Space) -> None:
-        self._kinds = distributions(space)
+        self._kinds, self._directions = distributions(space), [*settings.objectives.values()]
         with quietly():
             new = path.with_name(f".{path.name}")
             for old in (new, *new.parent.glob(f"{new.name}.lock*"), *path.parent.glob(f"{path.name}.lock*")):
@@ -166,7 +169,7 @@ class StudyLog:
         """Add those that have ended and are not there."""
         new = [one for one in proposals if one.state != "running" and one.number not in self._written]
         with quietly():
-            self._study.add_trials([as_trial(one, self._kinds) for one in new])
+            self._study.add_trials([as_trial(one, self._kinds, self._directions) for one in new])
         self._written |= {one.number for one in new}
 
 

@@ -1,0 +1,144 @@
+"""What a search proposes depends on results alone: not on workers, on which trial ends first, or on interruptions."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orchestration.keep.records import Records
+from orchestration.plan.trials import Trial
+from orchestration.search.proposals import Proposals, run_trials_of
+from tests.support.searching import run_search, smooth, write_sweep_file
+
+TWO = {"average_accuracy": "maximize", "forgetting": "minimize"}
+SEARCHES: dict[str, dict[str, object]] = {
+    "random": {"kind": "random"},
+    "sobol": {"kind": "sobol"},
+    **{name: {"kind": "optuna", "sampler": name} for name in ("tpe", "nsga2", "nsga3", "gp", "qmc")},
+}
+
+
+def search(name: str, **more: object) -> dict[str, object]:
+    limits = {"forgetting": 0.2, "trained_parameters": 1e6}
+    return {"trials": 24, "batch": 3, "seed": 1, "objectives": TWO, "constraints": limits, **SEARCHES[name], **more}
+
+
+def tables(run: Path) -> dict[str, pa.Table]:
+    """What a RUN shows, without what a command counts of its own."""
+    found = {name: pq.read_table(run / f"{name}.parquet").replace_schema_metadata() for name in ("accuracy", "trials")}
+    found["trials"] = found["trials"].drop_columns(["stages_trained", "stages_reused"])
+    return found
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_workers_ends_and_kills_change_no_suggestion_and_no_bit(name: str, tmp_path: Path) -> None:
+    spec = write_sweep_file(tmp_path, search=search(name, trials=14 if name == "gp" else 24), seeds=[0])
+    run_search(spec, tmp_path / "plain", 1, random.Random(0))
+    plain = tables(tmp_path / "plain")
+    cases = [(2, 0), (4, 3), (8, 3)] if name != "gp" else [(4, 2)]
+    for workers, deaths in cases:
+        run = tmp_path / f"{workers} {deaths}"
+        run_search(spec, run, workers, random.Random(workers), deaths=deaths)
+        assert Proposals(run, spec).read() == Proposals(tmp_path / "plain", spec).read()
+        assert tables(run) == plain
+    settings = plain["trials"]["setting"].to_pylist()
+    assert settings == list(range(plain["trials"].num_rows))  # each once, and all of them
+
+
+def test_a_longer_search_begins_as_the_shorter_one(tmp_path: Path) -> None:
+    """Extended, it is what it would have been from the start; its last batch had been cut short."""
+    long = write_sweep_file(tmp_path, search=search("tpe", trials=20))
+    run_search(long, tmp_path / "long", 4, random.Random(3))
+    short = write_sweep_file(tmp_path, search=search("tpe", trials=13))
+    run_search(short, tmp_path / "short", 2, random.Random(4))
+    assert pq.read_table(tmp_path / "short" / "trials.parquet").num_rows == 13
+    run_search(long, tmp_path / "short", 2, random.Random(5))
+    assert tables(tmp_path / "short") == tables(tmp_path / "long")
+
+
+def test_failed_settings_are_told_as_failed(tmp_path: Path) -> None:
+    def truth(trial: Trial) -> list[list[float]]:
+        if float(str(trial.settings["train.lr"])) > 0.1:
+            raise ArithmeticError("diverged")
+        return smooth(trial)
+
+    spec = write_sweep_file(tmp_path, search=search("tpe", trials=12))
+    records = run_search(spec, tmp_path / "run", 2, random.Random(0), truth)
+    rows = pq.read_table(tmp_path / "run" / "trials.parquet").to_pylist()
+    assert {row["state"] for row in rows if row["status"] == "FAILED"} == {"failed"}
+    assert {row["state"] for row in rows if row["status"] == "FINISHED"} == {"complete"}
+    assert any(row["state"] == "failed" for row in rows)
+    assert len(records.records) == 12
+
+
+def test_settings_run_under_every_order_and_seed_with_their_references(tmp_path: Path) -> None:
+    axes = {"train.lr": {"low": 0.001, "high": 1.0, "log": True}, "order": {"kind": "reverse"}}
+    extra = {"projection.task_energy": 0.8, "pool.size": 40}
+    spec = write_sweep_file(
+        tmp_path,
+        search=search("tpe", trials=4, batch=2),
+        axes=axes,
+        base=extra,
+        seeds=[0, 1],
+        references=["sequential"],
+    )
+
+    def truth(trial: Trial) -> list[list[float]]:
+        settings = {"projection.task_energy": 0.8, "pool.size": 40, **trial.settings}
+        return smooth(Trial(trial.id, trial.experiment, settings))
+
+    records = run_search(spec, tmp_path / "run", 3, random.Random(0), truth, deaths=1)
+    for number in range(4):
+        cells = {(one.trial.order, one.trial.experiment.seed) for one in records.of_setting(number)}
+        assert len(cells) == len(records.of_setting(number)) == 4
+    rows = pq.read_table(tmp_path / "run" / "trials.parquet").to_pylist()
+    references = [row for row in rows if row["method"] == "sequential"]
+    assert len(references) == 16  # a rate of its own makes a reference of its own
+    assert {row["setting"] for row in references} == {row["state"] for row in references} == {None}
+
+
+def test_a_run_knows_its_trials_without_the_search(tmp_path: Path) -> None:
+    spec = write_sweep_file(tmp_path, search=search("tpe", trials=9))
+    records = run_search(spec, tmp_path / "run", 2, random.Random(0))
+    assert run_trials_of(spec, tmp_path / "run") == [record.trial for record in records.records.values()]
+    again = Records(tmp_path / "run", spec, run_trials_of(spec, tmp_path / "run"))
+    assert again.read() == []
+    before = tables(tmp_path / "run")
+    again.write()
+    assert tables(tmp_path / "run") == before
+
+
+def test_another_rule_is_another_search_and_the_first_one_is_kept(tmp_path: Path) -> None:
+    first = write_sweep_file(tmp_path, search=search("random", trials=6))
+    run_search(first, tmp_path / "run", 2, random.Random(0))
+    before = tables(tmp_path / "run")
+    other = write_sweep_file(tmp_path, search=search("random", trials=6, seed=2))
+    run_search(other, tmp_path / "run", 2, random.Random(0))
+    rows = pq.read_table(tmp_path / "run" / "trials.parquet").to_pylist()
+    assert sorted(row["status"] for row in rows) == ["FINISHED"] * 6 + ["NOT_IN_SWEEP"] * 6
+    run_search(first, tmp_path / "run", 2, random.Random(0))
+    rows = pq.read_table(tmp_path / "run" / "trials.parquet").to_pylist()
+    assert [row["trial"] for row in rows][:6] == before["trials"]["trial"].to_pylist()
+    assert [row["status"] for row in rows] == ["FINISHED"] * 6 + ["NOT_IN_SWEEP"] * 6
+
+
+@pytest.mark.parametrize("torn", [1, 40])
+def test_a_torn_line_costs_no_setting(torn: int, tmp_path: Path) -> None:
+    spec = write_sweep_file(tmp_path, search=search("tpe", trials=12))
+    run_search(spec, tmp_path / "run", 2, random.Random(0))
+    before, file = tables(tmp_path / "run"), tmp_path / "run" / "proposals"
+    file.write_bytes(file.read_bytes()[:-torn])
+    run_search(spec, tmp_path / "run", 4, random.Random(1))
+    assert tables(tmp_path / "run") == before
+
+
+def test_a_space_that_is_used_up_ends_the_search(tmp_path: Path) -> None:
+    axes = {"pool.size": [20, 40, 60], "projection.task_energy": [0.5, 0.8], "train.lr": [0.03]}
+    for name in ("tpe", "random", "sobol", "nsga2"):
+        spec = write_sweep_file(tmp_path, search=search(name, trials=30), axes=axes)
+        records = run_search(spec, tmp_path / name, 2, random.Random(0))
+        assert len(records.records) == 6

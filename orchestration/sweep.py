@@ -32,6 +32,7 @@ from orchestration.plan.trials import Trial, at_once, known_trials
 
 if TYPE_CHECKING:
     from orchestration.keep.records import Records
+    from orchestration.plan.halving import Race
     from orchestration.run.progress import Progress
     from orchestration.run.stopping import Stop
     from orchestration.search.course import Course
@@ -252,14 +253,15 @@ def _train(
                 return course.more(records, progress.added)
 
             left = [record.trial for record in records.records.values() if record.status != "FINISHED"]
-            # a race has to see every trial pass its rungs
-            while not spec.halving and (left or (left := more())):
+            race = course.race(records)
+            # a race has to see every trial pass
+            while race is None and (left or (left := more())):
                 stored = len(left)
                 left = read_trials(left, command.storage / "features", command.stages, progress)
                 if left and len(left) == stored:
                     break
             drop_workbenches()  # models are no more use here, and their memory is their workers'
-            return _train_on_ray(command, spec, left, more, progress, stop) if left or not course.over else ""
+            return _train_on_ray(command, spec, left, more, race, progress, stop) if left or not course.over else ""
         except KeyboardInterrupt:
             return progress.hopeless
 
@@ -269,6 +271,7 @@ def _train_on_ray(
     spec: SweepSpec,
     trials: list[Trial],
     more: Callable[[], list[Trial]],
+    race: Race | None,
     progress: Progress,
     stop: Stop,
 ) -> str:
@@ -306,7 +309,7 @@ def _train_on_ray(
         stop.take_signals()  # which Ray has taken
         stop.end_running = end_tune
         try:
-            run_trials(spec, trials, more, command.storage, command.stages, progress, workers)
+            run_trials(spec, trials, more, race, command.storage, command.stages, progress, workers)
         except Exception as error:  # whatever Tune ends with, what the trials have shown is in the records
             reason = " ".join((str(error) or repr(error)).split())
             told = f"Ray Tune ended with an error ({type(error).__name__}: {reason}); results are complete up to there"

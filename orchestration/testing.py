@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
@@ -110,7 +110,7 @@ class SearchContract:
                 ended = [one for one in search.state() if one.batch < batch - 1 and one.state == "running"]
                 search.tell(judge(one, settings) for one in ended)
                 search.tell(whole[batch])
-            again.tell(_PROPOSAL.validate_python(json.loads(json.dumps(one.to_json()))) for one in search.state())
+            again.tell(_PROPOSAL.validate_python(json.loads(json.dumps(asdict(one)))) for one in search.state())
             assert self.played(again, settings, stop) == whole[stop:]
 
     def test_another_seed_proposes_others(self, tmp_path: Path) -> None:

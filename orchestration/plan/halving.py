@@ -92,19 +92,15 @@ class Race(Protocol):
 class Races:
     """A race in every batch of a search, among its settings alone: nothing depends on which batch is ahead."""
 
-    def __init__(self, spec: SweepSpec) -> None:
-        self.spec = spec
+    def __init__(self) -> None:
         self.stopped: dict[str, int] = {}
-        self._of: dict[str, Halving] = {}
+        self._of: dict[str, Race] = {}
 
-    def add(self, trials: list[Trial]) -> None:
-        """Whole batches."""
-        for batch in dict.fromkeys(trial.batch for trial in trials):
-            found = race(self.spec, [trial for trial in trials if trial.batch == batch])
-            self._of |= {} if found is None else dict.fromkeys(found.settings, found)
+    def add(self, trials: Iterable[str], race: Race) -> None:
+        self._of |= dict.fromkeys(trials, race)
 
     def held(self, trial: str) -> bool:
-        return trial in self._of and self._of[trial].held(trial)
+        return trial in self._of and self._noted(trial, self._of[trial].held(trial))
 
     def reach(self, trial: str, stages: int, value: float) -> bool:
         return trial in self._of and self._noted(trial, self._of[trial].reach(trial, stages, value))

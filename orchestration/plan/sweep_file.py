@@ -294,6 +294,20 @@ def _check_search(document: Document, spec: SweepSpec) -> None:
             document.fault(("robust",), "is about how a search values a setting; set search, or leave it out")
         return
     settings = search_settings(document, spec.search)
+    rule = spec.robust
+    if rule is not None and rule.pruner is not None:
+        if rule.statistic != "mean":
+            document.fault(
+                ("robust", "pruner"),
+                f"wilcoxon compares cells one with another, which says nothing of {rule.statistic}; set statistic: "
+                "mean, or leave it out",
+            )
+        if spec.halving is not None:
+            document.fault(("robust", "pruner"), "a search has a pruner or halving; keep one of them")
+        if settings is not None and settings.objectives != {"average_accuracy": "maximize"}:
+            document.fault(
+                ("robust", "pruner"), "wilcoxon compares accuracies; it takes average_accuracy as the one objective"
+            )
     if not spec.axes:
         document.fault(("search",), "has nothing to choose; expected an axis beside order")
     if settings is None or spec.halving is None:

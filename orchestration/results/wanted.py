@@ -117,8 +117,9 @@ def _absence(rows: Sequence[Row], wish: Wish) -> str:
     """Why a setting does not compete."""
     done = finished(rows)
     missing = [name for name in wish.columns if all(row.get(name) is None for row in done)]
-    if any(row["status"] == "STOPPED" for row in rows):
-        return "stopped by halving"
+    for row in rows:
+        if row["status"] == "STOPPED":
+            return str(row["error"]).partition(" after ")[0]
     if not done:
         return "no finished trial"
     if missing:

@@ -178,7 +178,8 @@ class Progress:
         record = self.records.records[trial]
         stages, has = record.trial.stages, len(record.trained)
         self.total -= stages - has
-        self._end(trial, "STOPPED", f"stopped by halving after {has} of {stages} stages")
+        rule = "halving" if self.records.spec.halving else "the pruner"
+        self._end(trial, "STOPPED", f"stopped by {rule} after {has} of {stages} stages")
 
     def failed(self, trial: str, error: str) -> bool:
         reason = error.splitlines()[0]

@@ -32,7 +32,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
-from orchestration.plan.halving import Race, Races, score
+from orchestration.plan.halving import Race, score
 from orchestration.plan.scheduler import StageScheduler
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.stage_tree import stage_tree
@@ -329,24 +329,22 @@ def run_trials(
     spec: SweepSpec,
     trials: list[Trial],
     more: Callable[[], list[Trial]],
+    race: Race | None,
     storage: Path,
     stages: str,
     listener: Listener,
     workers: int,
 ) -> None:
     """Run all trials, and those that `more` has after any of them has ended, at most `workers` at a time, no stage
-    twice, finished ones kept in `stages`. A failing trial never stops the others; one whose worker was lost is tried
-    again, one that raised an exception is not."""
+    twice, finished ones kept in `stages`; `race`: which of them do not run to their end. A failing trial never stops
+    the others; one whose worker was lost is tried again, one that raised an exception is not."""
     _take_for_lost()
     tree, known = stage_tree([]), {}
-    races = Races(spec) if spec.halving else None
-    scheduler = StageScheduler(tree, races)
+    scheduler = StageScheduler(tree, race)
 
     def admit(new: list[Trial]) -> list[TrialConfig]:
         known.update({trial.id: trial for trial in new})
         scheduler.extend([key for trial in new for key in tree.add(trial)])
-        if races is not None:
-            races.add(new)
         return [
             TrialConfig(
                 trial=trial.id,
@@ -375,7 +373,7 @@ def run_trials(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(scratch),
-                callbacks=[_Relay(listener, races)],
+                callbacks=[_Relay(listener, race)],
                 verbose=0,
                 # nothing reads it, so that nothing may fail for it
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

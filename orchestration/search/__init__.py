@@ -11,7 +11,7 @@ import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import JsonValue
@@ -40,9 +40,6 @@ class Proposal:
     objectives: tuple[float, ...] = ()
     constraints: dict[str, float] = field(default_factory=dict)
     partial: tuple[int, float] | None = None
-
-    def to_json(self) -> dict[str, JsonValue]:
-        return asdict(self)
 
 
 class Search(ABC):

@@ -8,18 +8,21 @@ first, nor on an interruption; and while the last trials of a batch run, workers
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcit_core.choices import kind_of
 from orchestration.keep.files import writing
-from orchestration.keep.records import Records
+from orchestration.keep.records import Records, TrialRecord
+from orchestration.plan.halving import Race, Races, race
+from orchestration.plan.pairing import Paired, cell
 from orchestration.plan.space import Space
 from orchestration.plan.spec import RobustRule, SweepSpec
 from orchestration.plan.trials import Trial, make_trials
 from orchestration.search import Proposal, Search
 from orchestration.search.objectives import outcome
-from orchestration.search.proposals import KNOWN, Proposals, proposed_trials
+from orchestration.search.proposals import KNOWN, Batch, Proposals, proposed_trials
 from orchestration.search.registry import SEARCHES, settings_of
 from orchestration.search.settings import GridSettings, SearchSettings
 from orchestration.search.warm import known_settings
@@ -46,24 +49,26 @@ class Course:
         self.spec, self.run = spec, run
         self.search, settings = search_of(spec)
         self.said: list[str] = []
-        self._batches: list[list[Proposal]] = []
+        self._batches: list[Batch] = []
         self._trials: dict[int, list[str]] = {}  # setting -> its trials and the references that they need
         self._over = False
         self._told = 0  # batches whose outcomes the search knows
+        self._best: Proposal | None = None  # of those
+        self._races: Races | None = None
         self._study: StudyLog | None = None
         if isinstance(settings, SearchSettings):
             self.settings = settings
             self._file = Proposals(run, spec)
             known, *batches = self._file.read()
-            self._begin(known, batches)
+            self._begin(known.proposals, batches)
         else:
-            self._batches = [self.search.propose(0)]
+            self._batches = [Batch(self.search.propose(0))]
             self._over = True
 
-    def _begin(self, known: list[Proposal], batches: list[list[Proposal]]) -> None:
+    def _begin(self, known: list[Proposal], batches: list[Batch]) -> None:
         if self.settings.known and not self._file.has_known:
             known, said = known_settings(self.spec, self.settings, self.search.space)
-            self._file.append(KNOWN, known)
+            self._file.append(KNOWN, Batch(known))
             self.said += said
         self.search.tell(known)
         self._known = known
@@ -71,12 +76,12 @@ class Course:
             if not self._over:
                 self._take(batch)
 
-    def _take(self, batch: list[Proposal]) -> None:
+    def _take(self, batch: Batch) -> None:
         """Count a batch in, as far as the search goes."""
-        self.search.tell(batch)
-        left = self.settings.trials - sum(map(len, self._batches))
-        self._batches.append(batch[:left])
-        self._over = len(batch) >= left or len(batch) < self.settings.batch
+        self.search.tell(batch.proposals)
+        left = self.settings.trials - len(self.proposed)
+        self._batches.append(replace(batch, proposals=batch.proposals[:left]))
+        self._over = len(batch.proposals) >= left or len(batch.proposals) < self.settings.batch
 
     @property
     def over(self) -> bool:
@@ -86,7 +91,7 @@ class Course:
     @property
     def proposed(self) -> list[Proposal]:
         """Every setting so far, in order, as it was proposed."""
-        return [one for batch in self._batches for one in batch]
+        return [one for batch in self._batches for one in batch.proposals]
 
     def trials(self) -> list[Trial]:
         """The trials of every setting so far, each with its references: of a grid all references first."""
@@ -106,7 +111,7 @@ class Course:
 
     def _is_in(self, batch: int, records: Records) -> bool:
         """Whether every trial of a batch has ended, the references of its settings too."""
-        return batch < 0 or self._have_ended(self._batches[batch], records)
+        return batch < 0 or self._have_ended(self._batches[batch].proposals, records)
 
     def _have_ended(self, proposals: list[Proposal], records: Records) -> bool:
         names = [name for one in proposals for name in self._trials_of(one)]
@@ -121,22 +126,61 @@ class Course:
     def _ask(self, records: Records) -> list[Trial]:
         number = len(self._batches)
         self._tell(number - self.settings.lag, records)
-        batch = self.search.propose(number)
+        batch = Batch(self.search.propose(number), self._rival(records))
         # before any of them runs: the search goes on from what stands there
         self._file.append(number, batch)
         self._take(batch)
-        return proposed_trials(self.spec, self._batches[-1])
+        self._enter(self._batches[-1], records)
+        return proposed_trials(self.spec, self._batches[-1].proposals)
 
     def _tell(self, before: int, records: Records) -> None:
         """Tell the search the outcomes of the batches before this one."""
         while self._told < before:
             ended = [
                 outcome(one, records, self.settings, self.spec.robust or RobustRule())
-                for one in self._batches[self._told]
+                for one in self._batches[self._told].proposals
             ]
             self.search.tell(ended)
+            self._best = self._better(ended)
             self._told += 1
             self._show(ended)
+
+    def _better(self, ended: list[Proposal]) -> Proposal | None:
+        """The best by the first objective of the one so far and of complete ones, of equals the first."""
+        found = [one for one in [self._best, *ended] if one is not None and one.state == "complete"]
+        sign = 1 if next(iter(self.settings.objectives.values())) == "maximize" else -1
+        return max(found, key=lambda one: sign * one.objectives[0], default=None)
+
+    def _rival(self, records: Records) -> dict[str, float] | None:
+        if self.spec.robust is None or self.spec.robust.pruner is None or self._best is None:
+            return None
+        trials = records.of_setting(self._best.number)
+        return {name: value for one in trials for name, value in _cells(one).items()}
+
+    def race(self, records: Records) -> Race | None:
+        """Which of the trials do not run to their end, as the sweep file says; it knows of all that are proposed."""
+        if self.spec.halving or (self.spec.robust and self.spec.robust.pruner):
+            self._races = Races()
+            for batch in self._batches:
+                self._enter(batch, records)
+        return self._races
+
+    def _enter(self, batch: Batch, records: Records) -> None:
+        """Have a batch take part in the races."""
+        if self._races is None:
+            return
+        trials = proposed_trials(self.spec, batch.proposals)
+
+        def cells_of(trial: str) -> dict[str, float] | None:
+            record = records.records[trial]
+            return None if record.status == "UNFINISHED" else _cells(record)
+
+        found = race(self.spec, trials)
+        if found is not None:
+            self._races.add(found.settings, found)
+        elif batch.rival is not None:
+            paired = Paired(trials, batch.rival, cells_of)
+            self._races.add([trial.id for trial in trials if trial.id in paired], paired)
 
     def conclude(self, records: Records) -> None:
         """Once nothing runs any more: the settings that the search was not told, in the study beside the results.
@@ -144,7 +188,7 @@ class Course:
         if not self.spec.searched:
             return
         rule = self.spec.robust or RobustRule()
-        left = [one for batch in self._batches[self._told :] for one in batch]
+        left = [one for batch in self._batches[self._told :] for one in batch.proposals]
         self._show([outcome(one, records, self.settings, rule) for one in left if self._have_ended([one], records)])
 
     def _show(self, ended: list[Proposal]) -> None:
@@ -157,3 +201,12 @@ class Course:
                 self._study = StudyLog(path, self.spec.name, self.settings, self.search.space)
                 self._study.add(self._known)
             self._study.add(ended)
+
+
+def _cells(record: TrialRecord) -> dict[str, float]:
+    """The validation accuracies of a finished trial after its last stage; none of one that has not finished."""
+    if record.status != "FINISHED" or not record.trained:
+        return {}
+    last = record.trained[-1]
+    found = zip(record.trial.experiment.order, last.row(record.trial.experiment.order, "validation"), strict=True)
+    return {cell(record.trial, task): value for task, value in found if value is not None}

@@ -6,7 +6,8 @@ one. What became of the settings stands in the RUN's journal and tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import JsonValue, TypeAdapter
@@ -25,7 +26,18 @@ PROPOSALS = "proposals"
 KNOWN = -1
 #: what of a sweep file the proposals do not follow from
 _FREE = ("name", "references", "resources", "tracking")
-_PROPOSALS = TypeAdapter(list[Proposal])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`rival`: what the best setting that was known then showed, by `pairing.cell`; None where there was none, or
+    nothing is compared with it."""
+
+    proposals: list[Proposal]
+    rival: dict[str, float] | None = None
+
+
+_BATCH = TypeAdapter(Batch)
 
 
 def rule_of(spec: SweepSpec) -> str:
@@ -43,13 +55,13 @@ class Proposals:
         self._journal = Journal(run / PROPOSALS)
         self._rule = rule_of(spec)
 
-    def read(self) -> list[list[Proposal]]:
-        """The batches in order, the known ones first (empty where none were written)."""
-        batches: dict[int, list[Proposal]] = {}
+    def read(self) -> list[Batch]:
+        """The batches in order, the known settings first (none where none were written)."""
+        batches: dict[int, Batch] = {}
         for line in read_journal(self._journal.path):
             if line["rule"] == self._rule:
-                batches.setdefault(int(str(line["batch"])), _PROPOSALS.validate_python(line["settings"]))
-        found = [batches.get(KNOWN, [])]
+                batches.setdefault(int(str(line["batch"])), _BATCH.validate_python(line["content"]))
+        found = [batches.get(KNOWN, Batch([]))]
         while len(found) - 1 in batches:  # what comes after a line that was lost was proposed from it, and is again
             found.append(batches[len(found) - 1])
         return found
@@ -60,10 +72,10 @@ class Proposals:
         lines = read_journal(self._journal.path)
         return any(line["rule"] == self._rule and line["batch"] == KNOWN for line in lines)
 
-    def append(self, batch: int, proposals: Iterable[Proposal]) -> None:
+    def append(self, number: int, batch: Batch) -> None:
         """Write down a batch. Raises StorageError."""
         with writing(self._journal.path):
-            self._journal.append({"rule": self._rule, "batch": batch, "settings": [one.to_json() for one in proposals]})
+            self._journal.append({"rule": self._rule, "batch": number, "content": asdict(batch)})
 
 
 def proposed_trials(spec: SweepSpec, proposals: Sequence[Proposal]) -> list[Trial]:
@@ -80,5 +92,5 @@ def run_trials_of(spec: SweepSpec, run: Path) -> list[Trial]:
     if not spec.searched:
         return make_trials(spec)
     _, *batches = Proposals(run, spec).read()
-    settings = [one for batch in batches for one in batch]
+    settings = [one for batch in batches for one in batch.proposals]
     return proposed_trials(spec, settings[: int(str(options_of(spec.search)["trials"]))])

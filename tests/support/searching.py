@@ -11,12 +11,14 @@ import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import yaml
 from rich.console import Console
 
 from mcit_core.stages.results import Cell, StageResult
 from orchestration.keep.records import Records
+from orchestration.plan.halving import Races
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import Trial
@@ -94,31 +96,48 @@ def run_search(
 def _run(spec: SweepSpec, folder: Path, workers: int, rng: random.Random, truth: Truth, lives: int | None) -> Records:
     course = Course(spec, folder)
     records = Records(folder, spec, course.trials())
-    records.begin(lambda trial: "key")
+    records.begin(lambda trial: "key", bool(spec.halving))
     progress = Progress(Console(file=io.StringIO()), records, lambda trial: None)
+    race = course.race(records) or Races()
     waiting = [record.trial for record in records.records.values() if record.status != "FINISHED"]
     running: list[Trial] = []
     while True:
         waiting += course.more(records, progress.added)
-        while waiting and len(running) < workers:
-            running.append(waiting.pop(0))
+        free = [trial for trial in waiting if not race.held(trial.id)]
+        for trial in [trial for trial in waiting if trial.id in race.stopped]:
+            waiting.remove(trial)
+            progress.stopped(trial.id)
+            race.leave(trial.id)
+        for trial in free[: workers - len(running)]:
+            waiting.remove(trial)
+            running.append(trial)
+            progress.started(trial.id)
         if not running:
-            break
+            if not waiting and course.over:
+                break
+            continue
         trial = running.pop(rng.randrange(len(running)))
         if lives is not None:
             lives -= 1
             if lives < 0:
                 raise KilledError
+        stage = len(records.records[trial.id].trained)
         try:
             rows = truth(trial)
         except ArithmeticError as error:
             progress.failed(trial.id, str(error))
+            race.leave(trial.id)
             continue
-        progress.started(trial.id)
-        for stage, accuracy in enumerate(rows):
-            progress.stages(trial.id, [result(trial, stage, accuracy)], "key")
-        progress.finished(trial.id)
-    assert course.over
+        progress.stages(trial.id, [result(trial, stage, rows[stage])], "key")
+        race.reach(trial.id, stage + 1, fmean(rows[stage][: stage + 1]))
+        if stage + 1 == len(rows):
+            progress.finished(trial.id)
+            race.leave(trial.id)
+        elif race.held(trial.id):
+            waiting.append(trial)
+            progress.paused(trial.id)
+        else:
+            running.append(trial)
     records.write()
     course.conclude(records)
     return records

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.keep.records import Records
+from orchestration.keep.records import Records, setting_state
 from orchestration.plan.trials import Trial
 from orchestration.search.proposals import Proposals, run_trials_of
 from tests.support.searching import run_search, smooth, write_sweep_file
@@ -142,3 +143,56 @@ def test_a_space_that_is_used_up_ends_the_search(tmp_path: Path) -> None:
         spec = write_sweep_file(tmp_path, search=search(name, trials=30), axes=axes)
         records = run_search(spec, tmp_path / name, 2, random.Random(0))
         assert len(records.records) == 6
+
+
+def test_halving_in_batches_is_the_same_for_any_workers_and_kills(tmp_path: Path) -> None:
+    rule = {"min_stages": 1, "reduction": 3}
+    one = {"objectives": {"average_accuracy": "maximize"}, "constraints": {}}
+    spec = write_sweep_file(tmp_path, search=search("tpe", trials=24, **one), halving=rule)
+    run_search(spec, tmp_path / "plain", 1, random.Random(0))
+    plain = tables(tmp_path / "plain")
+    states = plain["trials"]["state"].to_pylist()
+    assert states.count("pruned") == 16
+    assert states.count("complete") == 8
+    for workers, deaths in [(2, 0), (8, 3)]:
+        run = tmp_path / f"{workers}"
+        run_search(spec, run, workers, random.Random(workers), deaths=deaths)
+        assert tables(run) == plain
+
+
+def test_pruned_settings_are_those_that_are_behind_for_any_workers_and_kills(tmp_path: Path) -> None:
+    axes = {"train.lr": {"low": 0.0001, "high": 1.0, "log": True}, "order": {"kind": "all"}}
+    one = {"objectives": {"average_accuracy": "maximize"}, "constraints": {}}
+    spec = write_sweep_file(
+        tmp_path, search=search("tpe", trials=18, **one), axes=axes, seeds=[0, 1, 2], robust={"pruner": "wilcoxon"}
+    )
+
+    def truth(trial: Trial) -> list[list[float]]:
+        return smooth(
+            Trial(trial.id, trial.experiment, {"projection.task_energy": 0.8, "pool.size": 40, **trial.settings})
+        )
+
+    records = run_search(spec, tmp_path / "plain", 1, random.Random(0), truth)
+    plain = tables(tmp_path / "plain")
+    for workers, deaths in [(2, 0), (8, 3)]:
+        run = tmp_path / f"{workers}"
+        run_search(spec, run, workers, random.Random(workers), truth, deaths=deaths)
+        assert tables(run) == plain
+    states = {
+        record.trial.setting: setting_state(records.of_setting(record.trial.setting or 0))
+        for record in records.records.values()
+    }
+    assert {state for setting, state in states.items() if setting is not None and setting < 6} == {
+        "complete"
+    }  # no rival yet
+    pruned = [setting for setting, state in states.items() if state == "pruned"]
+    assert pruned
+    best = max(
+        fmean(records.metrics(one, "validation")["average_accuracy"] or 0.0 for one in records.of_setting(setting or 0))
+        for setting, state in states.items()
+        if state == "complete"
+    )
+    for setting in pruned:
+        done = [one for one in records.of_setting(setting or 0) if one.status == "FINISHED"]
+        assert 3 <= len(done) < 6
+        assert fmean(records.metrics(one, "validation")["average_accuracy"] or 0.0 for one in done) < best

@@ -96,4 +96,4 @@ def test_a_robust_search_finds_what_holds_over_orders(statistic: str, tmp_path: 
     robust = [chosen(tmp_path, ORDERS, rule, seed) for seed in range(SEEDS)]
     misled = [chosen(tmp_path, ORDERS[:1], RobustRule(), seed) for seed in range(SEEDS)]
     assert sum(abs(energy - 0.6) < 0.1 for energy in robust) >= ENOUGH, robust
-    assert sum(abs(energy - 0.9) < 0.1 for energy in misled) >= ENOUGH, misled
+    assert sum(abs(energy - 0.9) < 0.1 for energy in misled) > SEEDS / 2, misled

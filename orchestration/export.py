@@ -28,8 +28,9 @@ from mcit_core.yaml_document import SpecError
 from orchestration.arguments import choose_stages
 from orchestration.keep.files import StorageError
 from orchestration.keep.kept_state import KeptStates
-from orchestration.keep.records import Records, TrialRecord
+from orchestration.keep.records import Records
 from orchestration.keep.stage_store import StageStore
+from orchestration.keep.trial_record import TrialRecord
 from orchestration.plan.sweep_file import load_spec
 from orchestration.results.reading import read_sweep
 from orchestration.search.proposals import run_trials_of

@@ -191,7 +191,7 @@ def write_run(
         "stages": pa.Table.from_pylist(measured, STAGES_SCHEMA),
         "trials": trials_table(rows, axes),
     }
-    write_tables(folder, tables, digest([row["trial"] for row in rows]))
+    write_tables(folder, [tables], digest([row["trial"] for row in rows]))
     with writing(folder / "conventions.csv"):
         write_atomic(folder / "conventions.csv", _conventions(imported).encode())
     return imported, provenance

@@ -7,95 +7,42 @@ the last time, and everything should one of them be damaged, comes from `journal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-import pyarrow as pa
-
-from mcit_core.config import ALONE, UNTRAINED
+from mcit_core.config import UNTRAINED
 from mcit_core.methods import reference_experiment
 from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, summarise, summarise_protocol
 from mcit_core.stages.digest import digest
-from mcit_core.stages.results import UNTOUCHED, Column, Matrix, StageResult, matrix, untouched
+from mcit_core.stages.results import Column
 from orchestration.keep.files import writing
 from orchestration.keep.journal import Journal
-from orchestration.keep.stored import JOURNAL, StoredTrial, Times, read_run
+from orchestration.keep.stored import JOURNAL, StoredTrial, read_run
 from orchestration.keep.tables import (
-    ACCURACY_SCHEMA,
     NOT_IN_SWEEP,
     OUTDATED,
     PARTIAL,
-    STAGES_SCHEMA,
-    STEPS_SCHEMA,
     Row,
-    steps_table,
-    text_in,
+    stage_tables,
     trials_table,
     write_tables,
 )
+from orchestration.keep.trial_record import TrialRecord, last_metrics, setting_state
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial, tuner_settings
 
 #: between two writings of the Parquet files: seconds, and multiples of what the last one took
-PAUSE_SECONDS, PAUSE_SHARE = 5.0, 20.0
+PAUSE_SECONDS, PAUSE_SHARE = 5.0, 60.0
+#: so many trials are made into tables at a time: of ten thousand at once they would be gigabytes
+PART = 200
 #: statuses of trials that have all their metrics
 WHOLE = ("FINISHED", OUTDATED)
 
 
-@dataclass
-class TrialRecord:
-    """A trial's results as they come in; the untouched model's are the first of `stages`. `key`: what they follow from,
-    None where that is not known; `earlier`: what the RUN said before, which stands until there is something newer;
-    `times`: empty until it is begun."""
-
-    trial: Trial
-    status: str = "UNFINISHED"
-    error: str | None = None
-    stages: list[StageResult] = field(default_factory=list)
-    key: str | None = None
-    earlier: StoredTrial | None = None
-    times: Times = field(default_factory=Times)
-
-    def matrix(self, split: str, column: Column = "accuracy") -> Matrix:
-        """[stages so far][tasks]; None where a cell was not measured."""
-        return matrix(self.stages, self.trial.experiment.order, split, column)
-
-    def untouched(self, split: str, column: Column = "accuracy") -> list[float | None] | None:
-        return untouched(self.stages, self.trial.experiment.order, split, column)
-
-    @property
-    def trained(self) -> list[StageResult]:
-        """The stages without the untouched model."""
-        return [stage for stage in self.stages if stage.stage != UNTOUCHED]
-
-    @property
-    def seconds(self) -> float:
-        """Of training and evaluation, as they were measured where they ran (also for what came from the store)."""
-        return sum(
-            stage.metrics.get(name, 0.0) for stage in self.stages for name in ("seconds/train", "seconds/evaluate")
-        )
-
-
-def _last_metrics(record: TrialRecord) -> dict[str, float]:
-    """What the last stage measured. Where tasks are learned each by itself no stage stands for all of them: what is
-    kept of the pre-trained skills is then the mean."""
-    last = record.stages[-1].metrics if record.stages else {}
-    if record.trial.experiment.protocol in ALONE:
-        kept = [stage.metrics.get("pretrained_retention") for stage in record.trained]
-        known = [value for value in kept if value is not None]
-        if known and len(known) == len(kept):
-            return {**last, "pretrained_retention": sum(known) / len(known)}
-    return last
-
-
-def setting_state(records: Iterable[TrialRecord]) -> str | None:
-    """How a setting stands that has these trials, None while one of them has not ended: failed where one failed, since
-    a mean over fewer orders and seeds is another one."""
-    statuses = {record.status for record in records}
-    if "UNFINISHED" in statuses:
-        return None
-    return "failed" if "FAILED" in statuses else "pruned" if "STOPPED" in statuses else "complete"
+#: a row of trials.parquet and the trial whose it is
+Shown = tuple[Row, TrialRecord | StoredTrial]
 
 
 class Records:
@@ -111,6 +58,7 @@ class Records:
         self._write_after = 0.0  # on the monotonic clock
         self._by_experiment = {record.trial.experiment.model_dump_json(): record for record in self.records.values()}
         self._direct: dict[str, TrialRecord | None] = {}  # trial -> the reference that trains its tasks alone
+        self._rows: dict[str, tuple[tuple[object, ...], Row]] = {}  # of trials that have ended, and what of it follows
         self._of_setting: dict[int, list[str]] = {}
         self._sort_in(self.records.values())
         self._key_of: Callable[[Trial], str | None] = lambda trial: None
@@ -151,6 +99,9 @@ class Records:
         if stored.key == record.key and not self._again:
             record.status, record.stages = "FINISHED", [replace(stage, reused=True) for stage in stored.stages]
             record.times = stored.times
+            # it shows nothing of the earlier one any more
+            record.earlier = replace(stored, stages=[], row={})
+            record.pack()
 
     def add(self, trials: Iterable[Trial]) -> None:
         """Trials that the sweep has come to have since it began; one that the RUN has had before is taken over."""
@@ -211,7 +162,7 @@ class Records:
 
     def mark(self, record: TrialRecord) -> tuple[str, int, bool]:
         """Changes whenever what is known of a trial does, the reference that it is compared with included."""
-        return record.status, len(record.stages), self._direct_record(record) is not None
+        return record.status, record.count, self._direct_record(record) is not None
 
     def metrics(self, record: TrialRecord, split: str = "test") -> dict[str, float | None]:
         """The final metrics of a trial, each None where undefined. What trains no sequence (direct, multitask,
@@ -231,6 +182,15 @@ class Records:
 
     def trial_row(self, record: TrialRecord) -> Row:
         """The row of trials.parquet. Its counts of stages are of this command, whatever it shows."""
+        if record.status == "UNFINISHED":
+            return self._row(record) | self._state(record)
+        told = (*self.mark(record), record.key, record.error)
+        known = self._rows.get(record.trial.id)
+        if known is None or known[0] != told:
+            known = self._rows[record.trial.id] = (told, self._row(record))
+        return known[1] | self._state(record)
+
+    def _row(self, record: TrialRecord) -> Row:
         now, record = record, self.seen(record)
         counts: Row = {
             "stages_trained": sum(not stage.reused for stage in now.trained),
@@ -238,8 +198,8 @@ class Records:
         }
         if record.status == OUTDATED and now.earlier is not None and "seconds" in now.earlier.row:
             about: Row = {"status": OUTDATED, "error": record.error, "key": record.key}
-            return {**now.earlier.row, **self._about(record.trial), **about, **counts, **self._state(record)}
-        last = _last_metrics(record)
+            return {**now.earlier.row, **self._about(record.trial), **about, **counts}
+        last = last_metrics(record)
         row = self._about(record.trial) | {
             "status": record.status,
             "error": record.error,
@@ -255,7 +215,7 @@ class Records:
             if metric.formula is None
         }
         row |= {f"{PARTIAL}{name}": value for name, value in self._so_far(record).items()}
-        return row | counts | self._state(record)
+        return row | counts
 
     def _sort_in(self, records: Iterable[TrialRecord]) -> None:
         for record in records:
@@ -308,6 +268,7 @@ class Records:
         if record.status == "FINISHED" or record.earlier is None or not record.earlier.finished:
             self._unwritten.append(self._stored(record))
         self._note()
+        record.pack()
         if time.monotonic() >= self._write_after:
             self.write()
 
@@ -344,33 +305,21 @@ class Records:
         StorageError."""
         begun = time.monotonic()
         self._note()
-        shown = [(self.trial_row(record), self.seen(record).stages) for record in self.records.values()]
+        shown: list[Shown] = [(self.trial_row(record), self.seen(record)) for record in self.records.values()]
         for stored in self.left.values():
             counts: Row = {"stages_trained": 0, "stages_reused": 0}
             row = {**stored.row, "trial": stored.trial, "status": NOT_IN_SWEEP, "key": stored.key, **counts}
-            shown.append((row, stored.stages))
-        accuracy: list[Row] = []
-        stages: list[Row] = []
-        steps = [STEPS_SCHEMA.empty_table()]
-        for row, results in shown:
-            about = {name: row.get(name) for name in ("trial", "method", "seed", "order")}
-            for stage in results:
-                place: Row = {**about, "stage": stage.stage}
-                accuracy += [{**place, "stage_task": stage.task, **vars(cell)} for cell in stage.accuracy]
-                stages += [
-                    {**place, "task": stage.task, "name": name, "value": value} for name, value in stage.metrics.items()
-                ]
-                steps += [
-                    steps_table(text_in(row, "trial"), stage.stage, name, values)
-                    for name, values in stage.traces.items()
-                ]
-        tables = {
-            "steps": pa.concat_tables(steps).combine_chunks(),
-            "accuracy": pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA),
-            "stages": pa.Table.from_pylist(stages, STAGES_SCHEMA),
-            "trials": trials_table([row for row, _ in shown], self.spec.values()),
-        }
+            shown.append((row, stored))
+        rows = [row for row, _ in shown]
+        parts = (stage_tables((row, one.stages) for row, one in part) for part in _parts(shown))
         told = ("trial", "status", "key", "seconds", "stages_trained", "stages_reused")
-        write_tables(self.run, tables, digest([[row.get(name) for name in told] for row, _ in shown]))
+        mark = digest([[row.get(name) for name in told] for row in rows])
+        first = {"trials": trials_table(rows, self.spec.values()), **stage_tables([])}
+        write_tables(self.run, chain([first], parts), mark)
         done = time.monotonic()
         self._write_after = done + max(PAUSE_SECONDS, PAUSE_SHARE * (done - begun))
+
+
+def _parts(shown: list[Shown]) -> Iterator[list[Shown]]:
+    for begin in range(0, len(shown), PART):
+        yield shown[begin : begin + PART]

@@ -97,6 +97,29 @@ def steps_table(trial: str, stage: int, name: str, values: Trace) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=STEPS_SCHEMA)
 
 
+def stage_tables(shown: Iterable[tuple[Row, Iterable[StageResult]]]) -> dict[str, pa.Table]:
+    """The tables of what the stages of trials showed. `shown`: rows of trials.parquet, each with its trial's stages."""
+    accuracy: list[Row] = []
+    stages: list[Row] = []
+    steps = [STEPS_SCHEMA.empty_table()]
+    for row, results in shown:
+        about = {name: row.get(name) for name in ("trial", "method", "seed", "order")}
+        for stage in results:
+            place: Row = {**about, "stage": stage.stage}
+            accuracy += [{**place, "stage_task": stage.task, **vars(cell)} for cell in stage.accuracy]
+            stages += [
+                {**place, "task": stage.task, "name": name, "value": value} for name, value in stage.metrics.items()
+            ]
+            steps += [
+                steps_table(text_in(row, "trial"), stage.stage, name, values) for name, values in stage.traces.items()
+            ]
+    return {
+        "steps": pa.concat_tables(steps).combine_chunks(),
+        "accuracy": pa.Table.from_pylist(accuracy, ACCURACY_SCHEMA),
+        "stages": pa.Table.from_pylist(stages, STAGES_SCHEMA),
+    }
+
+
 def trials_table(rows: list[Row], axes: Mapping[str, Sequence[JsonValue]]) -> pa.Table:
     """The rows, of which some may lack columns. Types hold for every sweep, whatever happens to be null; a swept value
     keeps its own type, a mixed axis is text."""
@@ -171,16 +194,20 @@ def stage_results(
 TOGETHER = b"mcit.together"
 
 
-def write_tables(run: Path, tables: Mapping[str, pa.Table], mark: str) -> None:
-    """Write <name>.parquet for each of the tables, which belong together: `mark` tells them from others. Raises
-    StorageError."""
-    contents = {}
-    for name, table in tables.items():
-        sink = pa.BufferOutputStream()
-        marked = table.replace_schema_metadata({**(table.schema.metadata or {}), TOGETHER: mark})
-        pq.write_table(marked, sink, write_page_checksum=True)
-        contents[run / f"{name}.parquet"] = sink.getvalue().to_pybytes()
-    write_together(contents)
+def write_tables(run: Path, parts: Iterable[Mapping[str, pa.Table]], mark: str) -> None:
+    """Write <name>.parquet for each name in the parts, with the rows of all parts in order (a row group each, so that
+    no more than a part is in memory). They belong together: `mark` tells them from others. Raises StorageError."""
+    writers: dict[str, tuple[pa.BufferOutputStream, pq.ParquetWriter]] = {}
+    for tables in parts:
+        for name, table in tables.items():
+            if name not in writers:
+                schema = table.schema.with_metadata({**(table.schema.metadata or {}), TOGETHER: mark})
+                sink = pa.BufferOutputStream()
+                writers[name] = sink, pq.ParquetWriter(sink, schema, write_page_checksum=True)
+            writers[name][1].write_table(table.replace_schema_metadata(writers[name][1].schema.metadata))
+    for _, writer in writers.values():
+        writer.close()
+    write_together({run / f"{name}.parquet": sink.getvalue().to_pybytes() for name, (sink, _) in writers.items()})
 
 
 def marks(paths: Iterable[Path]) -> set[bytes | None]:

@@ -17,8 +17,9 @@ from mcit_core.training.stage import build_tuner
 from mcit_core.tuned_inputs import puts_prompts
 from mcit_core.tuners import Tuner
 from orchestration.keep.kept_state import KeptStates
-from orchestration.keep.records import WHOLE, Records, TrialRecord
+from orchestration.keep.records import WHOLE, Records
 from orchestration.keep.stage_store import StageStore
+from orchestration.keep.trial_record import TrialRecord
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import tuner_settings
 from orchestration.search.proposals import run_trials_of

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
 from orchestration.keep.files import StorageError, UnreachableError
-from orchestration.keep.records import Records, TrialRecord
+from orchestration.keep.records import Records
+from orchestration.keep.trial_record import TrialRecord
 from orchestration.plan.stage_tree import stage_tree
 from orchestration.plan.trials import Trial
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from mcit_core.choices import kind_of
 from orchestration.keep.files import writing
-from orchestration.keep.records import Records, TrialRecord
+from orchestration.keep.records import Records
+from orchestration.keep.trial_record import TrialRecord
 from orchestration.plan.halving import Race, Races, race
 from orchestration.plan.pairing import Paired, cell
 from orchestration.plan.space import Space

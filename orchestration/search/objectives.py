@@ -9,7 +9,8 @@ from functools import partial
 from statistics import fmean
 from typing import TypeVar
 
-from orchestration.keep.records import Records, TrialRecord, setting_state
+from orchestration.keep.records import Records
+from orchestration.keep.trial_record import TrialRecord, setting_state
 from orchestration.plan.halving import score
 from orchestration.plan.spec import RobustRule
 from orchestration.search import Proposal

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mcit_core.stages.matrix_csv import matrix_csv
 from mcit_core.yaml_document import dump_yaml
-from orchestration.keep.records import TrialRecord
+from orchestration.keep.trial_record import TrialRecord
 
 #: pixels: of a cell, of the names of stages beside them, of the names of tasks above them
 WIDE, HIGH, BESIDE, ABOVE = 96, 40, 140, 32

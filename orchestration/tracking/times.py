@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from orchestration.keep.provenance import Provenance
-from orchestration.keep.records import TrialRecord
+from orchestration.keep.trial_record import TrialRecord
 
 FORMAT = "%Y-%m-%d %H:%M:%S"
 

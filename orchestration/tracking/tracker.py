@@ -18,8 +18,9 @@ from mcit_core.config import UNTRAINED, flatten
 from mcit_core.stages.digest import digest
 from mcit_core.stages.results import UNTOUCHED
 from orchestration.keep.provenance import Provenance
-from orchestration.keep.records import Records, TrialRecord
+from orchestration.keep.records import Records
 from orchestration.keep.tables import OUTDATED
+from orchestration.keep.trial_record import TrialRecord
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.trials import Trial
 from orchestration.results.reading import read_results

@@ -111,7 +111,7 @@ def test_values_keep_their_column_and_their_letters(capsys: pytest.CaptureFixtur
 def test_tables_of_different_writes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestration.results.reading.PAUSE", 0.0)
     for name, mark in (("trials", "one"), ("accuracy", "another")):
-        write_tables(tmp_path, {name: load(DATA / "pool").trials}, mark)
+        write_tables(tmp_path, [{name: load(DATA / "pool").trials}], mark)
     for read in (load, read_results):
         with pytest.raises(ValueError, match="of different writes"):
             read(tmp_path)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.keep.records import Records, setting_state
+from orchestration.keep.records import Records
+from orchestration.keep.trial_record import setting_state
 from orchestration.plan.trials import Trial
 from orchestration.search.proposals import Proposals, run_trials_of
 from tests.support.searching import run_search, smooth, write_sweep_file

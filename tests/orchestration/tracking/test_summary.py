@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from mcit_core.stages.results import StageResult
 from orchestration.keep.provenance import Provenance, write_sweep
-from orchestration.keep.records import Records, TrialRecord
+from orchestration.keep.records import Records
 from orchestration.keep.stored import Times
+from orchestration.keep.trial_record import TrialRecord
 from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import make_trials
 from orchestration.results.reading import read_results

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from mcit_core.stages.results import Cell, StageResult, Trace
 from orchestration.keep.provenance import run_id, write_sweep
-from orchestration.keep.records import Records, TrialRecord
+from orchestration.keep.records import Records
 from orchestration.keep.tables import read_rows
+from orchestration.keep.trial_record import TrialRecord
 from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import make_trials
 from orchestration.tracking import artefacts

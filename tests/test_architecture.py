@@ -116,8 +116,8 @@ def test_mcit_core_runs_where_ray_mlflow_and_optuna_are_missing() -> None:
 
 def test_reading_a_sweep_loads_no_heavy_library() -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom orchestration.sweep import load_spec, make_trials\n"
-        "make_trials(load_spec(Path('sweeps/threshold.yaml')))\n"
+        "import sys\nfrom pathlib import Path\nfrom orchestration.sweep import known_trials, load_spec\n"
+        "known_trials(load_spec(Path('sweeps/threshold.yaml')))\n"
         "assert not {'torch', 'ray', 'mlflow', 'optuna', 'transformers'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -47,6 +47,8 @@ class TrialRecord:
     def pack(self) -> None:
         """Keep the stages in a seventh of the memory, once no more come: of ten thousand trials they would be
         gigabytes. Reading them takes a millisecond from then on."""
+        if self._packed is not None:
+            return
         self._count = len(self._stages)
         self._packed, self._stages = zlib.compress(pickle.dumps(self._stages), 1), []
 

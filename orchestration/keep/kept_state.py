@@ -11,7 +11,8 @@ from mcit_core.stages.results import StageResult
 from mcit_core.stages.state import StageState
 from mcit_core.yaml_document import SpecError
 from orchestration.keep.records import TrialRecord
-from orchestration.keep.stage_store import StageRecord, StageStore
+from orchestration.keep.stage_records import StageRecord
+from orchestration.keep.stage_store import StageStore
 from orchestration.keep.upkeep import stages_of
 
 #: what a stage's training measured, which no second training of it does to the last digit

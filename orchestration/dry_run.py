@@ -32,18 +32,19 @@ from orchestration.plan.stage_tree import Costs, StageTree, costs, stage_tree
 from orchestration.plan.stored import Stored, read_store
 from orchestration.plan.timings import LIKE, NEAR, PROBED, ROUGH, USUAL, Timing
 from orchestration.plan.trials import Trial
+from orchestration.results.words import some
 
 #: a plan of more trials than LISTED lists SHOWN of them, and so of settings
 LISTED, SHOWN = 250, 20
-#: settings whose seconds' origin is told
-TOLD = 6
+#: settings that are named where seconds are explained
+TOLD = 3
 #: how alike -> in words
 ALIKE = {
     LIKE: "the same settings",
-    NEAR: "other sizes or strengths",
-    ROUGH: "other protection, so roughly",
-    PROBED: "the probe",
-    USUAL: "the embedded model's usual figure",
+    NEAR: "the same protection, but other sizes or strengths",
+    ROUGH: "the same tuner, but other protection",
+    PROBED: "a few steps here",
+    USUAL: "no stored stage",
 }
 #: seconds of a unit, from which on it is used, and its name
 UNITS = ((2 * 86_400, 86_400, "d"), (5400, 3600, "h"), (90, 60, "min"))
@@ -131,9 +132,11 @@ def settings_table(found: Bill, memory: Memory, spec: SweepSpec, rate: float | N
         for line in rest:
             more.trials += line.trials
             more.amount += line.amount
+            more.timings |= line.timings
             more.peak = max(filter(None, (more.peak, line.peak)), default=None)
         lines = [*lines, more]
     total = Line("in all", [trial for line in found.lines for trial in line.trials], found.total)
+    total.timings = {timing for line in found.lines for timing in line.timings}
     total.peak = max((line.peak for line in found.lines if line.peak), default=None)
     columns: list[tuple[str, Callable[[Line], str]]] = [
         ("trials", lambda line: str(len(line.trials))),
@@ -154,6 +157,8 @@ def settings_table(found: Bill, memory: Memory, spec: SweepSpec, rate: float | N
         columns.append(("disk", lambda line: ("≥ " if line.amount.unsized else "") + size(line.amount.disk)))
     if rate is not None:
         columns.append(("money", lambda line: known(line.amount, money(line.amount, spec, rate))))
+    if any(line.timings for line in found.lines):
+        columns.append(("timed", timed))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("setting", overflow="fold", min_width=10)
     for name, _ in columns:
@@ -194,31 +199,39 @@ def told_lines(found: Bill, spec: SweepSpec, command: Command) -> Iterable[str]:
 
 
 def origins(found: Bill) -> Iterable[str]:
-    """A line for each kind of timing that training rests on."""
-    told: dict[Timing, list[str]] = {}
-    for line in found.lines:
-        for timing in line.timings:
-            told.setdefault(timing, []).append(line.setting)
-    for timing, settings in [*told.items()][:TOLD]:
-        yield f"{settings[0]}{f' and {len(settings) - 1} more' if len(settings) > 1 else ''}: {origin(timing)}"
-    if len(told) > TOLD:
-        yield f"and {len(told) - TOLD} more kinds of stages"
+    """A line for each way in which seconds of training are known, the best first."""
+    for alike in ALIKE:
+        settings = [line.setting for line in found.lines if any(t.alike == alike for t in line.timings)]
+        timings = {timing for line in found.lines for timing in line.timings if timing.alike == alike}
+        if timings:
+            yield f"{alike}: {origin(alike, timings)}; {some(settings, TOLD)}"
 
 
-def origin(timing: Timing) -> str:
-    if timing.alike == USUAL:
+def origin(alike: str, timings: set[Timing]) -> str:
+    if alike == USUAL:
         return (
-            f"from {STEP_SECONDS:g} s a step and {1000 * ROW_SECONDS:g} ms an evaluated row, measured for model mini "
-            "with two workers on two cores"
+            f"{STEP_SECONDS:g} s a step and {1000 * ROW_SECONDS:g} ms an evaluated row, measured for model mini with "
+            "two workers on two cores"
         )
-    takes = f"{timing.each:.3g} s a step" + (f" and {timing.fixed:.3g} s a stage" if timing.fixed else "")
-    if timing.alike == PROBED:
+    takes = f"{between([timing.each for timing in timings], '.3g')} s a step"
+    if any(timing.fixed for timing in timings):
+        takes += f" and {between([timing.fixed for timing in timings], '.2g')} s a stage"
+    if alike == PROBED:
         return f"{takes}, from the probe"
-    spread = "" if timing.spread is None else f", half of them within {100 * timing.spread:.0f} %"
-    on = f" on {timing.hardware}" if timing.hardware else ""
-    low, high = timing.units
-    steps = f"{low} steps" if low == high else f"{low} to {high} steps"
-    return f"{takes}, from {count(timing.samples, 'stored stage')} of {steps}{on} with {ALIKE[timing.alike]}{spread}"
+    samples = between([timing.samples for timing in timings], "g")
+    spreads = [timing.spread for timing in timings if timing.spread is not None]
+    steps = between([number for timing in timings for number in timing.units], "g")
+    hardware = sorted({timing.hardware for timing in timings} - {""})
+    return (
+        f"{takes}, medians of {samples} stored stage{'s' * (samples != '1')} of {steps} steps"
+        f"{' on ' + some(hardware, 2) if hardware else ''} with {ALIKE[alike]}"
+        f"{f', half of them within {100 * max(spreads):.0f} %' if spreads else ''}"
+    )
+
+
+def between(numbers: list[float] | list[int], form: str) -> str:
+    low, high = (f"{number:{form}}" for number in (min(numbers), max(numbers)))
+    return low if low == high else f"{low} to {high}"
 
 
 def deadline_lines(
@@ -267,6 +280,11 @@ def peak(line: Line, memory: Memory) -> str:
         return size(line.peak)
     estimated = [memory.peaks[name] for t in line.trials if (name := kind(t.experiment)) and name in memory.peaks]
     return f"~{size(max(estimated))}" if estimated else "–"
+
+
+def timed(line: Line) -> str:
+    """How alike the stages are that the seconds come from, at worst."""
+    return max((timing.alike for timing in line.timings), key=[*ALIKE].index, default="")
 
 
 def clock(seconds: float) -> str:

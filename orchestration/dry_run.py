@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mcit_core.stages.keys import NOMINAL_ROWS
+from mcit_core.yaml_document import SpecError
 from orchestration.arguments import Command
 from orchestration.keep.files import StorageError
 from orchestration.plan.bill import (
@@ -87,9 +88,12 @@ def _probe(
     from orchestration.plan.probe import probe
 
     begun, lines = time.perf_counter(), 0
-    for line in probe(trials, tree, stored.timings, device, command.storage / "features"):
-        console.print(line, markup=False)
-        lines += 1
+    try:
+        for line in probe(trials, tree, stored.timings, device, command.storage / "features"):
+            console.print(line, markup=False)
+            lines += 1
+    except Exception as error:  # whatever a model, data or a GPU that is not here can raise
+        raise SpecError(f"--probe: {' '.join((str(error) or repr(error)).split())}; leave it out for a plan") from error
     if lines:
         console.print(f"the probe took {clock(time.perf_counter() - begun)}; nothing of it is in the stage store")
     else:

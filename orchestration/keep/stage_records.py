@@ -17,6 +17,8 @@ from orchestration.keep.opening import open_folder
 FORMAT = 2
 FORMATS = (1, 2)
 RECORD, STATE = "record.json", "state.safetensors"
+#: bytes of a GPU's memory at once, at most, while a stage trained: a metric of stages that were trained on one
+PEAK = "memory/peak"
 #: the folder of a stage's evaluations within its own, and of those that are of no stage
 EVALUATIONS = "evaluations"
 

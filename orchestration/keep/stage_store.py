@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
 from mcit_core.stages.digest import digest
@@ -25,6 +26,7 @@ from orchestration.keep.leases import POLL, Leases, leases_in
 from orchestration.keep.stage_records import (
     EVALUATIONS,
     FORMAT,
+    PEAK,
     RECORD,
     STATE,
     StageRecords,
@@ -66,7 +68,7 @@ class StageStore(StageRecords):
             with lease:
                 found = self.get_stage(key.key, leased=True)  # its last holder may just have finished it
                 if found is None:
-                    state, measured = train()
+                    state, measured = _with_peak(train)
                     self.put_stage(key, state, measured)
                     return state, measured, False
         return *found, True
@@ -205,6 +207,17 @@ class StageStore(StageRecords):
         """Take a stage out of the store. Raises StorageError."""
         self.folder.delete(place(key, RECORD))  # first, so that no reader meets half an entry
         self.folder.delete(place(key, STATE).rpartition("/")[0])
+
+
+def _with_peak(train: Callable[[], Trained]) -> Trained:
+    """What `train` gives, and where this process uses a GPU the most that its tensors took of it meanwhile. Beside the
+    training, whose code is a part of every key, so that no key changes by it."""
+    if not torch.cuda.is_initialized():
+        return train()
+    torch.cuda.reset_peak_memory_stats()
+    state, measured = train()
+    peak = float(torch.cuda.max_memory_allocated())
+    return state, Measured({**measured.metrics, PEAK: peak}, measured.traces)
 
 
 def _evaluation(key: str, stage: str | None) -> str:

@@ -57,7 +57,7 @@ def fewest_workers(
     where even a worker for each trial is not."""
     work = sum(seconds[key] for key in tree.steps) + begin
     most = max(len(tree.chains), 1)
-    low, high = min(math.ceil(work / deadline), most + 1) - 1, most  # with `low` there are too few
+    low, high = max(math.ceil(work / deadline - 1e-9), 1) - 1, most  # with `low` there are too few
     taken = wall_seconds(tree, seconds, most, begin)
     if taken > deadline or low >= most:
         return None

@@ -14,7 +14,7 @@ from mcit_core.stages.digest import digest
 from mcit_core.stages.keys import stage_chain
 from mcit_core.stages.results import Evaluation
 from orchestration.keep.files import Entry
-from orchestration.keep.stage_records import StageRecord, StageRecords, is_evaluation
+from orchestration.keep.stage_records import PEAK, StageRecord, StageRecords, is_evaluation
 from orchestration.plan.stage_tree import StageTree
 from orchestration.plan.timings import (
     Sample,
@@ -27,8 +27,6 @@ from orchestration.plan.timings import (
 )
 from orchestration.plan.trials import Trial
 
-#: bytes of a GPU's memory at once, at most, while a stage trained: a metric of stages that were trained on one
-PEAK = "memory/peak"
 #: stages with the same tuner and sizes whose evaluations are read for their seconds, at most
 READ = 20
 #: (task, split, rows) -> how many evaluations of it there are

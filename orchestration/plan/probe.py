@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -26,6 +27,7 @@ from orchestration.plan.timings import (
     ROUGH,
     Sample,
     Timings,
+    busy,
     evaluation_likeness,
     rows_name,
     steps_name,
@@ -34,6 +36,7 @@ from orchestration.plan.timings import (
 )
 from orchestration.plan.trials import Trial
 
+Result = TypeVar("Result")
 #: steps that are timed, after a stage of one that loads everything, and another that shows what a stage takes beside
 STEPS = 3
 #: rows that are evaluated, at most, once before and once on the clock
@@ -93,9 +96,7 @@ def _probe_stage(place: _Place, tree: StageTree, timings: Timings, device: str, 
         before, _ = train_stage(_short(one, 1), bench, place.stage - 1, None)
 
     def train(steps: int) -> tuple[float, StageState]:
-        begun = _now(bench)
-        state, _ = train_stage(_short(one, steps), bench, place.stage, before)
-        return _now(bench) - begun, state
+        return _timed(bench, lambda: train_stage(_short(one, steps), bench, place.stage, before)[0])
 
     train(1)  # warms up: statistics are made, kernels loaded, features read
     if bench.model.device.type == "cuda":
@@ -135,19 +136,23 @@ def _short(one: Experiment, steps: int) -> Experiment:
     )
 
 
-def _now(bench: Workbench) -> float:
-    if bench.model.device.type == "cuda":
-        torch.cuda.synchronize(bench.model.device)
-    return time.perf_counter()
+def _timed(bench: Workbench, work: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds of some work, as `busy` has them, and what it gives."""
+    device = bench.model.device
+    begun, begun_cpu = time.perf_counter(), time.process_time()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    spent = busy(time.perf_counter() - begun, time.process_time() - begun_cpu, device.type)
+    assert spent is not None
+    return spent, result
 
 
 def _evaluated(bench: Workbench, one: Experiment, tuners: list[Tuner | None], task: str) -> tuple[int, float]:
     settings = one.evaluation.model_copy(update={"rows": min(ROWS, one.evaluation.rows or ROWS)})
     evaluate: Callable[[], object] = partial(evaluate_task, bench, tuners, task, TEST, None, settings)
-    evaluate()
-    begun = _now(bench)
-    evaluate()
-    return min(settings.rows or ROWS, len(bench.rows(task, TEST))), _now(bench) - begun
+    evaluate()  # opens the rows
+    return min(settings.rows or ROWS, len(bench.rows(task, TEST))), _timed(bench, evaluate)[0]
 
 
 def _note_rows(one: Experiment, bench: Workbench, tree: StageTree, trial: Trial, timings: Timings) -> None:

@@ -19,6 +19,7 @@ from orchestration.plan.stage_tree import StageTree
 from orchestration.plan.timings import (
     Sample,
     Timings,
+    busy,
     evaluation_likeness,
     finite,
     rows_name,
@@ -167,7 +168,8 @@ def _read_timings(
         made_from, metrics = record["made_from"], record["measured"]["metrics"]
         hardware = _hardware(made_from)
         like = training_likeness(made_from, device)
-        seconds, steps = finite(metrics.get("seconds/train")), len(record["measured"].get("traces", {}).get("loss", ()))
+        seconds = busy(metrics.get("seconds/train"), metrics.get("seconds/train_cpu"), device)
+        steps = len(record["measured"].get("traces", {}).get("loss", ()))
         if seconds is not None and steps:
             timings.add_training(like, Sample(steps, seconds, hardware))
             timings.steps[steps_name(made_from)] = steps
@@ -177,9 +179,12 @@ def _read_timings(
         if read[sizes] > READ and key not in wanted:
             continue
         for found in _evaluations(store, files[key]):
+            spent = busy(found.seconds, found.cpu_seconds, device)
+            if spent is None:
+                continue
             for cell in found.accuracy:
                 alike = evaluation_likeness(made_from, device, cell.task, cell.split)
-                timings.add_evaluation(alike, Sample(cell.n, found.seconds, hardware))
+                timings.add_evaluation(alike, Sample(cell.n, spent, hardware))
                 name = rows_name(made_from["benchmark"], cell.task, cell.split)
                 timings.rows[name] = max(cell.n, timings.rows.get(name, 0))
 

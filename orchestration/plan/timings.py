@@ -4,6 +4,7 @@ What must be equal: the model with all its options, the benchmark but for its nu
 parts of a batch, precision, threads, and whether it is a GPU. Learning rates, schedules, seeds and orders do not
 matter. Of what is left the most alike count: LIKE, the same kinds of protection and the same sizes, on the same task
 where that is known; NEAR, the same kinds of protection, other sizes or strengths; ROUGH, other protection.
+Seconds are those of a worker that has its device to itself (`busy`).
 """
 
 from __future__ import annotations
@@ -197,6 +198,13 @@ def _mapping(value: JsonValue) -> dict[str, JsonValue]:
     if not isinstance(value, dict):
         raise ValueError(f"expected a mapping, got {value!r}")
     return value
+
+
+def busy(seconds: object, cpu: object, device: str) -> float | None:
+    """Seconds of work of `seconds` by the clock, of which a process was on the CPU for `cpu`: on a CPU the fewer of the
+    two, which is what it takes where nothing else runs. None where they are not known."""
+    clock, used = finite(seconds), finite(cpu)
+    return clock if clock is None or used is None or device != "cpu" else min(clock, used)
 
 
 def finite(value: object) -> float | None:

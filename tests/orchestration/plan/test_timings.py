@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mcit_core.config import Experiment
 from mcit_core.stages.keys import stage_chain
-from orchestration.plan.timings import LIKE, NEAR, PROBED, ROUGH, Sample, Timings, fit, training_likeness
+from orchestration.plan.timings import LIKE, NEAR, PROBED, ROUGH, Sample, Timings, busy, fit, training_likeness
 from tests.support.timed import experiment
 
 
@@ -131,3 +131,11 @@ def test_memory_is_that_of_the_same_sizes_alone() -> None:
     assert timings.memory(likeness(experiment("sequential_lora"))) == 6e9
     assert timings.memory(larger) is None
     assert timings.bytes(larger) == 2000
+
+
+def test_what_else_ran_on_the_machine_is_left_out_where_that_can_be_told() -> None:
+    assert busy(9.0, 4.0, "cpu") == 4.0
+    assert busy(9.0, 16.0, "cpu") == 9.0  # of several threads
+    assert busy(9.0, 4.0, "cuda") == 9.0  # the CPU waits for the GPU
+    assert busy(9.0, None, "cpu") == 9.0
+    assert busy(float("nan"), 4.0, "cpu") is None

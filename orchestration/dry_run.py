@@ -37,6 +37,10 @@ from orchestration.results.words import some
 
 #: a plan of more trials than LISTED lists SHOWN of them, and so of settings
 LISTED, SHOWN = 250, 20
+#: characters of a line that a setting's name has at least
+LABEL = 12
+#: columns that a narrow terminal does without, the first at first
+DISPENSABLE = ("timed", "stored", "trials", "peak", "disk", "evaluation", "training")
 #: settings that are named where seconds are explained
 TOLD = 3
 #: how alike -> in words
@@ -65,11 +69,13 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], command: 
     if command.probe:
         _probe(console, trials, tree, stored, device, command)
     found = bill(trials, tree, counted, stored, device)
-    _print_counts(console, spec, trials, counted, stored, found)
+    _print_counts(console, spec, trials, counted, found)
     memory = memory_of(trials)
-    table = settings_table(found, memory, spec, command.rate)
     wide = Console(highlight=False, width=None if sys.stdout.isatty() else 140, quiet=command.quiet)
+    table, left_out = settings_table(found, memory, spec, command.rate, wide.width)
     wide.print(table)
+    if left_out:
+        console.print(f"this terminal is too narrow for {', '.join(left_out)}")
     for line in [*told_lines(found, spec, command), *memory.lines]:
         console.print(line, markup=False)
 
@@ -100,9 +106,7 @@ def _probe(
         console.print("--probe: nothing to try, all is timed by what is stored")
 
 
-def _print_counts(
-    console: Console, spec: SweepSpec, trials: list[Trial], counted: Costs, stored: Stored, found: Bill
-) -> None:
+def _print_counts(console: Console, spec: SweepSpec, trials: list[Trial], counted: Costs, found: Bill) -> None:
     rows = found.rows
     splits = sum(counted.evaluated.values())
     console.print(
@@ -127,8 +131,11 @@ def _print_counts(
         console.print(f"halving: {', '.join(plan)}; the counts are those without it, so at most")
 
 
-def settings_table(found: Bill, memory: Memory, spec: SweepSpec, rate: float | None) -> Table:
-    """A line for each setting and one for all of them; columns of which nothing is known are left out."""
+def settings_table(
+    found: Bill, memory: Memory, spec: SweepSpec, rate: float | None, width: int
+) -> tuple[Table, list[str]]:
+    """A line for each setting and one for all of them. Columns of which nothing is known are left out, and so are those
+    for which `width` characters are too few: their names come back too."""
     lines = found.lines if len(found.lines) <= SHOWN else found.lines[:SHOWN]
     rest = found.lines[len(lines) :]
     if rest:
@@ -163,13 +170,19 @@ def settings_table(found: Bill, memory: Memory, spec: SweepSpec, rate: float | N
         columns.append(("money", lambda line: known(line.amount, money(line.amount, spec, rate))))
     if any(line.timings for line in found.lines):
         columns.append(("timed", timed))
+    shown = {name: [show(line) for line in [*lines, total]] for name, show in columns}
+    left_out: list[str] = []
+    for name in DISPENSABLE:
+        if name in shown and LABEL + sum(1 + max(map(len, [title, *cells])) for title, cells in shown.items()) > width:
+            del shown[name]
+            left_out.append(name)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("setting", overflow="fold", min_width=10)
-    for name, _ in columns:
+    table.add_column("setting", overflow="fold", min_width=LABEL)
+    for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
-    for line in [*lines, total]:
-        table.add_row(Text(line.setting), *(show(line) for _, show in columns), end_section=line is lines[-1])
-    return table
+    for number_of_line, line in enumerate([*lines, total]):
+        table.add_row(Text(line.setting), *(cells[number_of_line] for cells in shown.values()))
+    return table, left_out
 
 
 def told_lines(found: Bill, spec: SweepSpec, command: Command) -> Iterable[str]:

@@ -98,8 +98,7 @@ def bill(trials: list[Trial], tree: StageTree, counted: Costs, stored: Stored, d
         for key in tree.chains[trial.id]:
             line.amount += stages[key] * (1 / users[key])
             line.timings |= timer.used.get(key, set())
-            peak = stored.timings.memory(training_likeness(tree.made_from[key], device))
-            line.peak = max(filter(None, (line.peak, peak)), default=None)
+            line.peak = max(filter(None, (line.peak, timer.peaks.get(key))), default=None)
         for name, amount in untouched[trial.id].items():
             line.amount += amount * (1 / viewers[name])
     once = {name: amount for names in untouched.values() for name, amount in names.items()}
@@ -119,11 +118,12 @@ def bill(trials: list[Trial], tree: StageTree, counted: Costs, stored: Stored, d
 
 
 class _Timer:
-    """`used`: key of a stage -> the timings that its seconds come from."""
+    """By the key of a stage, `used`: the timings that its training comes from, `peaks`: bytes of a GPU's memory."""
 
     def __init__(self, stored: Stored, device: str) -> None:
         self.stored, self.timings, self.device = stored, stored.timings, device
         self.used: dict[str, set[Timing]] = {}
+        self.peaks: dict[str, float] = {}
         self._found: dict[tuple[str, ...], Timing | None] = {}
 
     def _timing(self, likeness: tuple[str, ...], one: Experiment, training: bool) -> Timing | None:
@@ -137,8 +137,7 @@ class _Timer:
     def stage(self, tree: StageTree, key: str, looked: set[Look], one: Experiment) -> Amount:
         made_from, timings = tree.made_from[key], self.timings
         there = self.stored.stages.get(key)
-        seconds, used = 0.0, set()
-        untimed = False
+        seconds, untimed = 0.0, False
         for look, rows in self._left(one, looked, there):
             like = evaluation_likeness(made_from, self.device, look.task, look.split)
             timing = self._timing(like, one, False)
@@ -148,8 +147,9 @@ class _Timer:
             return Amount(evaluate=seconds, kept=1.0, untimed=float(untimed))
         like = training_likeness(made_from, self.device)
         timing, size = self._timing(like, one, True), timings.bytes(like)
-        used = {timing} if timing else set()
-        self.used[key] = used
+        self.used[key] = {timing} if timing else set()
+        if (peak := timings.memory(like)) is not None:
+            self.peaks[key] = peak
         return Amount(
             timing.seconds(self.steps(tree, key, one)[0]) if timing else 0.0,
             seconds,

@@ -107,8 +107,9 @@ def test_a_gpu_costs_by_its_hours(tmp_path: Path) -> None:
 def printed(found: Bill, spec: SweepSpec, rate: float | None, width: int) -> str:
     console = Console(width=width)
     with console.capture() as captured:
-        console.print(settings_table(found, Memory(), spec, rate))
-    return captured.get()
+        table, left_out = settings_table(found, Memory(), spec, rate, width)
+        console.print(table)
+    return captured.get() + f"left out: {left_out}\n"
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
@@ -124,6 +125,28 @@ def test_no_number_is_cut_from_80_columns_on(name: str, width: int) -> None:
     total = next(line for line in said.splitlines() if line.startswith("in all"))
     for number in (clock(found.total.train), clock(found.total.evaluate), hours(found.total.seconds)):
         assert number in total
+
+
+def test_a_narrow_terminal_has_fewer_columns_and_no_cut_number(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "resources.gpus=8")
+    trials = make_trials(spec)
+    tree = stage_tree(trials)
+    found = bill(trials, tree, costs(trials, tree), Stored(), "cuda")
+    hour = 3600.0
+    for line in found.lines:
+        line.amount = Amount(12_345.6 * hour, 2345.6 * hour, 123.4e9, 1234.5, 4321.5)
+        line.peak = 78.9e9
+    found = Bill(**{**vars(found), "total": sum((line.amount for line in found.lines), Amount())})
+    for width in range(60, 150, 5):
+        said = printed(found, spec, 12.5, width)
+        assert "…" not in said
+        total = next(line for line in said.splitlines() if line.startswith("in all"))
+        assert "29,382" in total  # worker-hours
+        assert "235,059" in total  # of eight GPUs each
+        assert "2,938,240.00" in total
+        assert all(len(line) <= width for line in said.splitlines() if not line.startswith("left out"))
+    assert said.endswith("left out: []\n")
+    assert "'timed'" in printed(found, spec, 12.5, 80)
 
 
 def test_hundreds_of_settings_are_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,8 @@ def _probe(
             console.print(line, markup=False)
             lines += 1
     except Exception as error:  # whatever a model, data or a GPU that is not here can raise
-        raise SpecError(f"--probe: {' '.join((str(error) or repr(error)).split())}; leave it out for a plan") from error
+        why = " ".join((str(error) or repr(error)).split())
+        raise SpecError(f"--probe: {why}; leave it out, and the plan does without its times") from error
     if lines:
         console.print(f"the probe took {clock(time.perf_counter() - begun)}; nothing of it is in the stage store")
     else:

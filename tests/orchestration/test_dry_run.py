@@ -191,6 +191,16 @@ def test_a_probe_that_fails_says_why(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "/nowhere" in said
 
 
+def test_a_store_that_does_not_answer_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("ENDPOINT", "http://127.0.0.1:9")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    said = plan(tmp_path, capsys, "--stages", "s3://bucket/stages")
+    assert "no timings are read from the stage store: s3://bucket/stages: the store does not answer" in said
+    assert re.search(r"^in all +4 +8 .* usual$", said, re.M), said
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -30,7 +30,7 @@ RECIPES = "paper"
 @dataclass(frozen=True)
 class Command:
     """One sweep command. `workers` is None where the Ray cluster that is joined decides; `again` goes on with it;
-    `unfit`: of a plan, why it could not be run on this machine."""
+    of a plan, `unfit`: why it could not be run on this machine, `rate`: money an hour, `deadline`: seconds."""
 
     storage: Path
     stages: str
@@ -41,6 +41,9 @@ class Command:
     dry_run: bool
     again: str
     unfit: str = ""
+    probe: bool = False
+    rate: float | None = None
+    deadline: float | None = None
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -52,7 +55,16 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument(
         "file", type=Path, help="a sweep file in YAML, or the name of a shipped one, for example threshold"
     )
-    made.add_argument("--dry-run", action="store_true", help="print trials, stages and estimated time; train nothing")
+    made.add_argument("--dry-run", action="store_true", help="print trials, stages and what they cost; train nothing")
+    made.add_argument("--probe", action="store_true", help="with --dry-run: try 3 steps of what was never timed")
+    made.add_argument(
+        "--rate",
+        metavar="MONEY/h",
+        help="with --dry-run: what an hour costs, for example 2.5/h, of a GPU, or of a worker where trials have none",
+    )
+    made.add_argument(
+        "--deadline", metavar="TIME", help="with --dry-run: the fewest workers done in this time, for example 8h or 90m"
+    )
     made.add_argument(
         "--set",
         action="append",
@@ -96,6 +108,11 @@ def read_command(asked: argparse.Namespace, words: list[str], spec: SweepSpec, t
     stages = choose_stages(asked.stages, storage)
     if asked.workers is not None and asked.workers < 1:
         raise SpecError(f"--workers {asked.workers}: expected at least 1")
+    if not asked.dry_run:
+        for option, value in (("--probe", asked.probe), ("--rate", asked.rate), ("--deadline", asked.deadline)):
+            if value:
+                raise SpecError(f"{option} belongs to a plan, and without --dry-run the sweep is run; add --dry-run")
+    rate, deadline = read_rate(asked.rate), read_deadline(asked.deadline)
     address = choose_address(asked.address)
     workers, unfit = asked.workers or spec.workers, ""
     if address is None:
@@ -116,7 +133,36 @@ def read_command(asked: argparse.Namespace, words: list[str], spec: SweepSpec, t
         again="python -m orchestration.sweep "
         + shlex.join(without_userinfo(word) for word in words if word != "--fresh"),
         unfit=unfit,
+        probe=asked.probe,
+        rate=rate,
+        deadline=deadline,
     )
+
+
+def read_rate(text: str | None) -> float | None:
+    """Money an hour: "2.5/h" and "2.5" -> 2.5. Raises SpecError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(?:\s*/\s*h)?", text.strip())
+    if found is None:
+        raise SpecError(f"--rate {text}: expected money an hour, a number of any currency, for example 2.5/h")
+    return float(found[1])
+
+
+#: a unit of time -> its seconds
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+def read_deadline(text: str | None) -> float | None:
+    """Seconds: "8h" -> 28800. Raises SpecError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(\w+)", text.strip())
+    if found is None or found[2] not in UNITS or not float(found[1]):
+        raise SpecError(
+            f"--deadline {text}: expected a time above 0 and its unit of {', '.join(UNITS)}, for example 8h or 90m"
+        )
+    return float(found[1]) * UNITS[found[2]]
 
 
 def shipped_names() -> list[str]:

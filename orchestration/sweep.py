@@ -18,15 +18,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mcit_core.choices import kind_of, options_of
-from mcit_core.stages.keys import NOMINAL_ROWS
 from mcit_core.yaml_document import SpecError
 from orchestration.arguments import Command, check_device, find_sweep, fitting, parser, read_command
+from orchestration.dry_run import print_plan
 from orchestration.keep.files import StorageError, without_userinfo, writing
-from orchestration.plan.halving import race
-from orchestration.plan.memory import memory_lines
 from orchestration.plan.spec import SweepSpec
-from orchestration.plan.stage_tree import costs
 from orchestration.plan.sweep_file import load_spec, resolved
 from orchestration.plan.trials import Trial, at_once, known_trials
 
@@ -37,13 +33,6 @@ if TYPE_CHECKING:
     from orchestration.run.stopping import Stop
     from orchestration.search.course import Course
     from orchestration.tracking.background import BackgroundTracker
-
-#: seconds of an optimizer step and of an evaluated row, measured with the embedded model, two workers on two cores
-STEP_SECONDS, ROW_SECONDS = 0.17, 0.0026
-#: a plan of more trials than LISTED lists SHOWN of them
-LISTED, SHOWN = 250, 20
-#: rows of a task's splits in the embedded benchmark
-ROWS = {"validation": 200, "test": 500, "retention": 300}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,9 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_device(spec, trials)
         console = Console(highlight=False, quiet=command.quiet, soft_wrap=True)
         if command.dry_run:
-            print_plan(console, spec, trials, command.workers or 1)
-            for line in memory_lines(trials):
-                console.print(line, markup=False)
+            print_plan(console, spec, trials, command)
             if command.unfit:
                 errors.print(command.unfit, markup=False)
             return 2 if command.unfit else 0
@@ -86,58 +73,6 @@ def begin_run(folder: Path, fresh: bool) -> None:
         folder.rename(next(name for name in names if not name.exists()))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-
-
-def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], workers: int) -> None:
-    counted = costs(trials)
-    for trial in trials if len(trials) <= LISTED else trials[:SHOWN]:
-        settings = ", ".join(f"{key}={value}" for key, value in trial.settings.items() if value is not None)
-        console.print(f"  {trial.id}  seed {trial.experiment.seed}  {trial.order}  {settings}", markup=False)
-    if len(trials) > LISTED:
-        console.print(f"  and {len(trials) - SHOWN} more, in the same way", markup=False)
-    rows = evaluated_rows(trials)
-    evaluated = None if rows is None else sum(rows[split] * times for split, times in counted.evaluated.items())
-    splits = sum(counted.evaluated.values())
-    console.print(
-        f"{counted.trials} trials, {counted.stages} stages, {len(counted.distinct)} distinct "
-        f"({counted.stages - len(counted.distinct)} shared), {sum(counted.distinct.values())} optimizer steps, "
-        f"{f'{splits} splits' if evaluated is None else f'at most {evaluated} rows'} evaluated after stages"
-    )
-    if any(trial.experiment.train.epochs for trial in trials):
-        console.print(f"steps of stages in epochs are counted as if a task had {NOMINAL_ROWS} training rows")
-    halving = race(spec, trials)
-    if halving:
-        left = len(set(halving.settings.values()))
-        plan = [f"{left} settings"]
-        for rung in halving.rule.rungs(len(spec.tasks)):
-            left = halving.rule.kept(left)
-            plan.append(f"the best {left} and their equals after stage {rung}")
-        console.print(f"halving: {', '.join(plan)}; the counts are those without it, so at most")
-    if evaluated is None or {kind_of(trial.experiment.model) for trial in trials} != {"mini"}:
-        console.print("no time is known for this model and benchmark beforehand; nothing was trained")
-        return
-    seconds = (sum(counted.distinct.values()) * STEP_SECONDS + evaluated * ROW_SECONDS) / workers
-    console.print(f"estimated time {_clock(seconds)} on {_count(workers, 'worker')}; nothing was trained")
-    console.print(
-        f"(from {STEP_SECONDS:g} s a step and {1000 * ROW_SECONDS:g} ms an evaluated row, measured for model mini "
-        "with two workers on two cores)"
-    )
-
-
-def evaluated_rows(trials: list[Trial]) -> dict[str, int] | None:
-    """Rows of a split that are evaluated, at most; None where the benchmark's are not known without reading it."""
-    rows = dict.fromkeys(ROWS, 0)
-    for experiment in (trial.experiment for trial in trials):
-        if kind_of(experiment.benchmark) != "mini":
-            return None
-        options = options_of(experiment.benchmark)
-        for split, usual in ROWS.items():
-            held = usual if split == "retention" else int(str(options.get(f"{split}_rows", usual)))
-            if split == "retention" and kind_of(experiment.model) != "mini":
-                held = 0  # others come with no sample of their own
-            most = experiment.evaluation.rows if split != "retention" else None
-            rows[split] = max(rows[split], min(held, most or held))
-    return rows
 
 
 def run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console) -> int:
@@ -376,11 +311,6 @@ def what_to_click(uri: str, experiment: str, spec: SweepSpec) -> list[str]:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" + "s" * (n != 1)
-
-
-def _clock(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 if __name__ == "__main__":

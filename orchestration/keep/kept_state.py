@@ -10,7 +10,8 @@ from pydantic import JsonValue
 from mcit_core.stages.results import StageResult
 from mcit_core.stages.state import StageState
 from mcit_core.yaml_document import SpecError
-from orchestration.keep.stage_store import StageRecord, StageStore
+from orchestration.keep.stage_records import StageRecord
+from orchestration.keep.stage_store import StageStore
 from orchestration.keep.trial_record import TrialRecord
 from orchestration.keep.upkeep import stages_of
 

@@ -13,53 +13,41 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
-from pydantic import JsonValue
+import torch
 from safetensors import SafetensorError
 
 from mcit_core.stages.digest import digest
 from mcit_core.stages.keys import StageKey
-from mcit_core.stages.results import Evaluation, Measured, Trace
+from mcit_core.stages.results import Evaluation, Measured
 from mcit_core.stages.state import StageState
-from orchestration.keep.files import Entry, StorageError
+from orchestration.keep.files import StorageError
 from orchestration.keep.leases import POLL, Leases, leases_in
-from orchestration.keep.opening import open_folder
+from orchestration.keep.stage_records import (
+    EVALUATIONS,
+    FORMAT,
+    PEAK,
+    RECORD,
+    STATE,
+    StageRecords,
+    place,
+    read_evaluation,
+    read_record,
+    stage_of,
+)
 
-#: 1: state and evaluations carry checksums; 2: the record does too. Every version is read, the last one is written.
-FORMAT = 2
-FORMATS = (1, 2)
 Trained = tuple[StageState, Measured]
-RECORD, STATE = "record.json", "state.safetensors"
-#: the folder of a stage's evaluations within its own, and of those that are of no stage
-EVALUATIONS = "evaluations"
 
 
 class BusyError(Exception):
     """Another sweep trains the stage at the moment."""
 
 
-class MeasuredRecord(TypedDict):
-    """`Measured` as JSON; format 1 had no traces."""
-
-    metrics: dict[str, float]
-    traces: NotRequired[dict[str, Trace]]
-
-
-class StageRecord(TypedDict):
-    """What an entry says of itself."""
-
-    made_from: dict[str, JsonValue]
-    measured: MeasuredRecord
-    checksum: str  # of the state
-
-
-class StageStore:
-    """<key[:2]>/<key>/{state.safetensors, record.json, evaluations/}, evaluations/ of the untouched model, leases/ and
-    damaged/ under `where`. `wait` says whether `stage` waits for what another trains."""
+class StageStore(StageRecords):
+    """Stages and evaluations as `StageRecords` has them. `wait` says whether `stage` waits for what another trains."""
 
     def __init__(self, where: str | Path, leases: Leases | None = None, wait: bool = True) -> None:
-        self.folder = open_folder(where)
+        super().__init__(where)
         self.leases = leases or leases_in(self.folder)
         self.wait = wait
         self._flat: set[str] | None = None  # evaluations where an earlier version kept them
@@ -80,7 +68,7 @@ class StageStore:
             with lease:
                 found = self.get_stage(key.key, leased=True)  # its last holder may just have finished it
                 if found is None:
-                    state, measured = train()
+                    state, measured = _with_peak(train)
                     self.put_stage(key, state, measured)
                     return state, measured, False
         return *found, True
@@ -89,18 +77,18 @@ class StageStore:
         """A stored stage, or None; `touch` notes that it was used. A damaged entry is reported, set aside and counts
         as absent, under the stage's lease, which the caller may hold (`leased`): who has none might set aside what has
         just been made again. While another holds it, it only counts as absent."""
-        record = self.folder.read(_place(key, RECORD))
+        record = self.folder.read(place(key, RECORD))
         if record is None:
             return None
         try:
-            state, measured = _checked(key, record, self.folder.read(_place(key, STATE)))
+            state, measured = _checked(key, record, self.folder.read(place(key, STATE)))
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             if not leased:
                 return self._again_under_lease(key, touch, error)
             self._damaged(key, error)
             return None
         if touch:
-            self.folder.touch(_place(key, RECORD))
+            self.folder.touch(place(key, RECORD))
         return state, measured
 
     def _again_under_lease(self, key: str, touch: bool, error: Exception) -> Trained | None:
@@ -115,7 +103,7 @@ class StageStore:
             return self.get_stage(key, touch, leased=True)
 
     def _damaged(self, key: str, error: Exception) -> None:
-        aside = self._set_aside(_place(key, RECORD), _place(key, STATE))
+        aside = self._set_aside(place(key, RECORD), place(key, STATE))
         warnings.warn(f"stored stage {key[:12]} is damaged ({error}); {aside}, it is trained again", stacklevel=2)
 
     def put_stage(self, stage: StageKey, state: StageState, measured: Measured) -> None:
@@ -131,11 +119,11 @@ class StageStore:
         }
         record["record_checksum"] = digest(record)
         # where that is one request, whether there is anything is asked by writing; a state alone a dead worker has left
-        if not self.folder.exact or self.folder.create(_place(stage.key, STATE), data) is None:
-            if self.folder.read(_place(stage.key, RECORD)) is not None:
+        if not self.folder.exact or self.folder.create(place(stage.key, STATE), data) is None:
+            if self.folder.read(place(stage.key, RECORD)) is not None:
                 return
-            self.folder.write(_place(stage.key, STATE), data)
-        self.folder.write(_place(stage.key, RECORD), json.dumps(record, indent=1).encode())
+            self.folder.write(place(stage.key, STATE), data)
+        self.folder.write(place(stage.key, RECORD), json.dumps(record, indent=1).encode())
 
     def get_evaluation(self, key: str, stage: str | None = None) -> Evaluation | None:
         """An evaluation of a stage, by their keys, or of the untouched model."""
@@ -147,10 +135,7 @@ class StageStore:
         if data is None:
             return None
         try:
-            record = json.loads(data)
-            if record["format"] not in FORMATS or record["checksum"] != digest(record["evaluation"]):
-                raise ValueError("its checksum or format does not match")
-            found = Evaluation.from_json(record["evaluation"])
+            found = read_evaluation(data)
         except (ValueError, KeyError, TypeError) as error:
             if self.folder.read(name) == data:  # or else another worker has made it again already
                 aside = self._set_aside(name)
@@ -207,80 +192,40 @@ class StageStore:
             return f"it stays where it is ({error})"
         return f"set aside in {self.folder.path(place)}"
 
-    def record(self, key: str) -> StageRecord | None:
-        """What an entry says of itself, None where there is none or it cannot be read. The state is not looked at."""
-        data = self.folder.read(_place(key, RECORD))
-        try:
-            return None if data is None else _read_record(key, data)
-        except (ValueError, KeyError, TypeError):
-            return None
-
     def peek(self, key: str) -> StageState:
         """A stage's state; nothing in the store is touched or moved. Raises KeyError where it is not there, and
         ValueError where it is damaged."""
-        record = self.folder.read(_place(key, RECORD))
+        record = self.folder.read(place(key, RECORD))
         if record is None:
             raise KeyError(key)
         try:
-            return _checked(key, record, self.folder.read(_place(key, STATE)))[0]
+            return _checked(key, record, self.folder.read(place(key, STATE)))[0]
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ValueError(f"stage {key[:12]} in {self.folder.root} is damaged ({error})") from error
 
-    def entries(self) -> dict[str, list[Entry]]:
-        """The files of every stage that has a record, by key, its evaluations among them."""
-        found: dict[str, list[Entry]] = {}
-        for entry in self.folder.files():
-            key = stage_of(entry.name)
-            if key is not None:
-                found.setdefault(key, []).append(entry)
-        return {key: files for key, files in found.items() if any(f.name == _place(key, RECORD) for f in files)}
-
-    def evaluations(self) -> list[tuple[str, str | None, Entry]]:
-        """Key, stage and file of every evaluation."""
-        found: list[tuple[str, str | None, Entry]] = []
-        for entry in self.folder.files():
-            parts = entry.name.split("/")
-            if EVALUATIONS in parts[:-1] and parts[-1].endswith(".json") and not parts[-1].startswith("."):
-                found.append((parts[-1].removesuffix(".json"), stage_of(entry.name), entry))
-        return found
-
     def delete(self, key: str) -> None:
         """Take a stage out of the store. Raises StorageError."""
-        self.folder.delete(_place(key, RECORD))  # first, so that no reader meets half an entry
-        self.folder.delete(_place(key, STATE).rpartition("/")[0])
+        self.folder.delete(place(key, RECORD))  # first, so that no reader meets half an entry
+        self.folder.delete(place(key, STATE).rpartition("/")[0])
 
 
-def _place(key: str, name: str) -> str:
-    return f"{key[:2]}/{key}/{name}"
-
-
-def stage_of(name: str) -> str | None:
-    """The key of the stage that a file belongs to."""
-    parts = name.split("/")
-    return parts[1] if len(parts) > 2 and len(parts[0]) == 2 and parts[1].startswith(parts[0]) else None
+def _with_peak(train: Callable[[], Trained]) -> Trained:
+    """What `train` gives, and where this process uses a GPU the most that its tensors took of it meanwhile. Beside the
+    training, whose code is a part of every key, so that no key changes by it."""
+    if not torch.cuda.is_initialized():
+        return train()
+    torch.cuda.reset_peak_memory_stats()
+    state, measured = train()
+    peak = float(torch.cuda.max_memory_allocated())
+    return state, Measured({**measured.metrics, PEAK: peak}, measured.traces)
 
 
 def _evaluation(key: str, stage: str | None) -> str:
-    return _place(stage, f"{EVALUATIONS}/{key}.json") if stage else f"{EVALUATIONS}/{key[:2]}/{key}.json"
-
-
-def _read_record(key: str, data: bytes) -> StageRecord:
-    record = json.loads(data)
-    if record["format"] not in FORMATS:
-        raise ValueError(f"format {record['format']}, expected one of {FORMATS}")
-    if record["format"] > 1 and record.pop("record_checksum") != digest(record):
-        raise ValueError(f"the checksum of {RECORD} does not match")
-    if record["key"] != key:
-        raise ValueError("it is another stage's")
-    if record["format"] == 1:
-        record["measured"] = {"metrics": record.pop("metrics")}
-    if not all(isinstance(record[name], dict) for name in ("measured", "made_from")):
-        raise ValueError("measured or made_from is no mapping")
-    return StageRecord(made_from=record["made_from"], measured=record["measured"], checksum=record["checksum"])
+    return place(stage, f"{EVALUATIONS}/{key}.json") if stage else f"{EVALUATIONS}/{key[:2]}/{key}.json"
 
 
 def _checked(key: str, record: bytes, state: bytes | None) -> Trained:
-    body = _read_record(key, record)
+    body = read_record(key, record)
     if state is None:
         raise ValueError(f"{STATE} is missing")
     if hashlib.sha256(state).hexdigest() != body["checksum"]:

@@ -13,7 +13,8 @@ from pydantic import JsonValue
 from mcit_core.config import flatten
 from mcit_core.stages.digest import digest
 from mcit_core.stages.keys import stage_chain
-from orchestration.keep.stage_store import StageStore, stage_of
+from orchestration.keep.stage_records import stage_of
+from orchestration.keep.stage_store import StageStore
 from orchestration.plan.trials import Trial
 
 #: what a stage was made from, as its record has it

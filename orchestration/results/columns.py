@@ -108,6 +108,7 @@ STAGE_NAMES: list[Column] = [
     Column("seconds/evaluate_cpu", "of the process's CPU", "s", 0.0),
     Column("loss/first", "of the first step", "nats"),
     Column("loss/last", "mean of the last ten steps", "nats"),
+    Column("memory/peak", "of a GPU's memory at once, by tensors, in training; only on a GPU", "bytes", 0.0),
     count("trained_parameters", "numbers that the optimizer moves"),
     count("memory_bytes", "what the stage leaves for later ones, in bytes"),
     share("weights_unchanged", "1 where no weight has moved at all"),

@@ -25,6 +25,12 @@ from mcit_core.registry import TUNERS
 from mcit_core.stages.results import StageResult
 from mcit_core.training.sequence import Sequence
 from mcit_core.training.step import train_step
+from orchestration.keep.stage_records import PEAK
+from orchestration.keep.stage_store import StageStore
+from orchestration.plan.probe import probe
+from orchestration.plan.stage_tree import stage_tree
+from orchestration.plan.timings import Timings, training_likeness
+from orchestration.plan.trials import Trial
 from tests.support.learning import second_stage
 from tests.support.tiny_vlms import folder_of
 
@@ -92,6 +98,22 @@ def test_a_step_does_not_wait_for_the_gpu(method: str, allowed: int) -> None:
     ours = {place: count for place, count in found.items() if "mcit_core" in place}
     print(f"{method}: {ours} and {sum(found.values()) - sum(ours.values())} of others")
     assert sum(ours.values()) <= allowed, ours
+
+
+def test_the_peak_of_memory_is_kept_with_a_stage_and_a_probe_measures_it(
+    benches: dict[str, Workbench], tmp_path: Path
+) -> None:
+    made = build_experiment("mini", "mini", "sequential_lora", ORDER, 0, {"train.steps": 5, "evaluation.rows": 20})
+    store = StageStore(tmp_path / "stages")
+    _, first, _ = Sequence(made, benches["cuda"], store)
+    weights = sum(p.numel() * p.element_size() for p in benches["cuda"].model.network.parameters())
+    assert first.metrics[PEAK] > weights
+    trials = [Trial("x", made, {})]
+    tree, timings = stage_tree(trials), Timings()
+    assert "GB of the GPU at most" in "".join(probe(trials, tree, timings, "cuda", tmp_path / "features"))
+    measured = timings.memory(training_likeness(tree.made_from[tree.chains["x"][0]], "cuda"))
+    assert measured is not None
+    assert measured > weights
 
 
 def test_a_driver_takes_no_memory_of_the_gpu_for_digests() -> None:

@@ -14,7 +14,7 @@ from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.models.planning import planned
 from mcit_core.training.stage import build_tuner
-from orchestration.plan.memory import MOST, memory_lines
+from orchestration.plan.memory import MOST, kind, memory_of
 from orchestration.plan.trials import Trial
 from tests.support.tiny_vlms import folder_of
 
@@ -35,7 +35,7 @@ def test_a_line_for_whatever_takes_another_amount() -> None:
     pool = trial("fwd_prompt", llava(), train__batch_size=12, train__accumulate=3)
     checkpointed = trial("sequential_lora", {"kind": "hf", "path": str(folder_of("llava")), "checkpointing": True})
     others = [trial("llaca", "mini"), trial("zero_shot", llava())]
-    lines = [*memory_lines([*same, rank, pool, checkpointed, *others])]
+    lines = memory_of([*same, rank, pool, checkpointed, *others]).lines
     assert len(lines) == 4
     assert re.search(
         r", lora\): a step of 24 rows of \d+ tokens takes \d+\.\d\d GB, with model\.checkpointing", lines[0]
@@ -47,12 +47,12 @@ def test_a_line_for_whatever_takes_another_amount() -> None:
 def test_weights_are_not_looked_at(tmp_path: Path) -> None:
     copy = shutil.copytree(folder_of("llava"), tmp_path / "copy")
     (copy / "model.safetensors").unlink()
-    (line,) = memory_lines([trial("llaca", {"kind": "hf", "path": str(copy)})])
+    (line,) = memory_of([trial("llaca", {"kind": "hf", "path": str(copy)})]).lines
     assert "takes 0.0" in line
 
 
 def test_many_are_cut_short() -> None:
-    lines = [*memory_lines([trial("llaca", llava(), lora__rank=rank) for rank in range(1, 12)])]
+    lines = memory_of([trial("llaca", llava(), lora__rank=rank) for rank in range(1, 12)]).lines
     assert len(lines) == MOST + 1
     assert lines[-1] == "and 3 more that take other amounts"
 
@@ -72,7 +72,20 @@ def test_rows_are_as_long_as_they_are_read() -> None:
 
 
 def test_a_model_that_cannot_be_read_is_a_line(tmp_path: Path) -> None:
-    lines = [*memory_lines([trial("llaca", {"kind": "hf", "path": str(tmp_path)})])]
+    lines = memory_of([trial("llaca", {"kind": "hf", "path": str(tmp_path)})]).lines
     assert len(lines) == 1
     assert "lora): memory cannot be estimated: model.path:" in lines[0]
     assert "has no config.json" in lines[0]
+
+
+def test_bytes_are_those_of_the_line() -> None:
+    plain, again = trial("llaca", llava()), trial("llaca", {**llava_options(), "checkpointing": True})
+    found = memory_of([plain, again, trial("llaca", "mini")])
+    assert kind(trial("llaca", "mini").experiment) is None
+    sizes = [found.peaks[str(kind(one.experiment))] for one in (plain, again)]
+    assert sizes[0] > sizes[1] > 0
+    assert f"takes {sizes[0] / 1e9:.2f} GB" in found.lines[0]
+
+
+def llava_options() -> dict[str, Value]:
+    return {"kind": "hf", "path": str(folder_of("llava"))}

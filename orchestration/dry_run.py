@@ -34,6 +34,8 @@ from orchestration.plan.stored import Stored, read_store
 from orchestration.plan.timings import LIKE, NEAR, PROBED, ROUGH, USUAL, Timing
 from orchestration.plan.trials import Trial
 from orchestration.results.words import some
+from orchestration.search.registry import settings_of
+from orchestration.search.settings import SearchSettings
 
 #: a plan of more trials than LISTED lists SHOWN of them, and so of settings
 LISTED, SHOWN = 250, 20
@@ -61,6 +63,8 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], command: 
     counted = costs(trials, tree)
     device = "cuda" if spec.gpus and any(trial.experiment.train.device != "cpu" for trial in trials) else "cpu"
     _print_trials(console, trials)
+    if spec.searched:
+        console.print("settings at random stand in for those that the search will propose")
     try:
         stored = read_store(command.stages, trials, tree, device)
     except StorageError as error:
@@ -124,8 +128,9 @@ def _print_counts(console: Console, spec: SweepSpec, trials: list[Trial], counte
         )
     halving = race(spec, trials)
     if halving:
-        left = len(set(halving.settings.values()))
-        plan = [f"{left} settings"]
+        search = settings_of(spec.search)
+        left = search.batch if isinstance(search, SearchSettings) else len(set(halving.settings.values()))
+        plan = [f"of every batch {left} settings" if spec.searched else f"{left} settings"]
         for rung in halving.rule.rungs(len(spec.tasks)):
             left = halving.rule.kept(left)
             plan.append(f"the best {left} and their equals after stage {rung}")

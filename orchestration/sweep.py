@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from mcit_core.choices import kind_of
 from mcit_core.yaml_document import SpecError
 from orchestration.arguments import Command, check_device, find_sweep, fitting, parser, read_command
 from orchestration.dry_run import print_plan
 from orchestration.keep.files import StorageError, without_userinfo, writing
 from orchestration.plan.spec import SweepSpec
 from orchestration.plan.sweep_file import load_spec, resolved
-from orchestration.plan.trials import Trial, at_once, known_trials
+from orchestration.plan.trials import Trial, at_once, known_trials, stand_ins
+from orchestration.search.registry import settings_of
+from orchestration.search.settings import OptunaSettings, SearchSettings
 
 if TYPE_CHECKING:
     from orchestration.keep.records import Records
@@ -49,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_device(spec, trials)
         console = Console(highlight=False, quiet=command.quiet, soft_wrap=True)
         if command.dry_run:
-            print_plan(console, spec, trials, command)
+            print_plan(console, spec, stand_ins(spec), command)
             if command.unfit:
                 errors.print(command.unfit, markup=False)
             return 2 if command.unfit else 0
@@ -95,7 +98,7 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     begun = time.time()
     storage, folder = command.storage, command.storage / spec.name
     on = _count(command.workers, "worker") if command.workers else "as many workers as fit on the cluster"
-    console.print(f"{spec.name}: {_count(len(trials), 'trial')} on {on}; results in {folder}", markup=False)
+    console.print(f"{spec.name}: {what_runs(spec, trials)} on {on}; results in {folder}", markup=False)
     check_stages(command.stages, console)
     console.print("model and data: loading; features are made once for each task")
     provenance = describe(spec, trials, storage)
@@ -141,6 +144,15 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
             tracker.finish(2)  # or else MLflow would have the sweep running for ever
             raise
     return finish(trouble)
+
+
+def what_runs(spec: SweepSpec, trials: list[Trial]) -> str:
+    settings = settings_of(spec.search)
+    if not isinstance(settings, SearchSettings):
+        return _count(len(trials), "trial")
+    each = len(spec.orders) * len(spec.seeds)
+    sampler = f" ({settings.sampler})" if isinstance(settings, OptunaSettings) else ""
+    return f"{_count(settings.trials, 'setting')} by {kind_of(spec.search)}{sampler}, {_count(each, 'trial')} each"
 
 
 def check_stages(place: str, console: Console) -> None:

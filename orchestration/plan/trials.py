@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from orchestration.plan.space import Space
 from orchestration.plan.spec import SweepSpec
 from orchestration.search.registry import settings_of
 from orchestration.search.settings import SearchSettings
+
+#: draws of a setting that makes sense, for each of those that stand in for a search's
+ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,23 @@ def known_trials(spec: SweepSpec) -> list[Trial]:
         return make_trials(spec)
     space = Space(spec)
     return make_trials(spec, [point for point in space.sample() if space.fault(point) is None])
+
+
+def stand_ins(spec: SweepSpec) -> list[Trial]:
+    """The trials whose cost a plan tells: all of a grid; of a search, which does not know its settings yet, those of as
+    many settings at random."""
+    settings = settings_of(spec.search)
+    if not isinstance(settings, SearchSettings):
+        return make_trials(spec)
+    space, rng = Space(spec), random.Random(settings.seed)
+    found: dict[str, Mapping[str, Value]] = {}
+    for _ in range(ATTEMPTS * settings.trials):
+        point = space.at([rng.random() for _ in space.axes])
+        if space.fault(point) is None:
+            found[str(point)] = point
+        if len(found) == settings.trials:
+            break
+    return make_trials(spec, found.values())
 
 
 def at_once(spec: SweepSpec, trials: list[Trial]) -> int:

@@ -30,6 +30,7 @@ from orchestration.report.charts import (
 from orchestration.report.context import PALETTE, REFERENCE_STYLE, SHAPES, Context
 from orchestration.results.comparisons import baseline_of
 from orchestration.results.estimates import Estimate, present
+from orchestration.results.searching import ranges
 from orchestration.results.settings import setting_axes
 from orchestration.results.words import format_value, short_axis_names, summary_metrics
 
@@ -37,8 +38,10 @@ Group = tuple[Series, list[Row]]
 
 
 def axis_figures(context: Context) -> list[Figure]:
-    """One figure an axis."""
-    return [_axis_figure(context, axis) for axis in (*context.numeric_axes(), *context.categorical_axes())]
+    """One figure an axis; none of a range that was searched, whose values hardly ever come twice."""
+    searched = ranges(context.results)
+    axes = [axis for axis in (*context.numeric_axes(), *context.categorical_axes()) if axis not in searched]
+    return [_axis_figure(context, axis) for axis in axes]
 
 
 def _axis_figure(context: Context, axis: str) -> Figure:

@@ -9,9 +9,10 @@ from mcit_core.stages.results import UNTOUCHED
 from orchestration.report.context import Context
 from orchestration.results.comparisons import Comparison, Contrast
 from orchestration.results.estimates import present
+from orchestration.results.searching import ranges, values_of
 from orchestration.results.settings import VALIDATION
 from orchestration.results.verdicts import TOLD, in_words, listing, plural, verdict, what_would_tell
-from orchestration.results.words import format_number, format_value, short_axis_names, some
+from orchestration.results.words import format_number, format_value, short_axis_names
 
 Line = tuple[str, str, str]  # metric, paired difference in words, verdict
 #: values of an axis that are named
@@ -66,7 +67,7 @@ def _what_varied(context: Context) -> str:
         return "The sweep ran references only."
     seeds, orders = {row["seed"] for row in studied}, {row["order"] for row in studied}
     axes = [
-        f"{axis} ({some([format_value(value) for value in context.axis_values(axis)], MOST_VALUES, ', ')})"
+        f"{axis} ({values_of(context.results, axis, context.axis_values(axis), MOST_VALUES)})"
         for axis in context.results.axes
         if axis != "order"
     ]
@@ -107,7 +108,10 @@ def _groups(context: Context) -> dict[str, list[Contrast | Comparison]]:
     for comparison in context.compared.with_sequential:
         if comparison.setting == context.chosen:
             groups.setdefault(f"{context.label(context.chosen)}{how} instead of sequential", []).append(comparison)
+    searched = ranges(context.results)
     for found in context.compared.contrasts:
+        if found.axis in searched:  # its ends are hardly ever tried beside one another
+            continue
         claim = f"{short[found.axis]} {format_value(found.high)} instead of {format_value(found.low)}"
         groups.setdefault(claim, []).append(found)
     return groups

@@ -25,6 +25,7 @@ from orchestration.report.orders import order_figure, place_figures
 from orchestration.report.published import published_section
 from orchestration.report.ranking import importance_figure, pair_figure, parallel_figure, rank_figure
 from orchestration.report.routing import routing_section
+from orchestration.report.searching import search_section
 from orchestration.report.stage_by_stage import (
     exhausted_words,
     gradient_figure,
@@ -298,6 +299,7 @@ SECTIONS: list[Builder] = [
     _summary,
     _settings,
     _against_sequential,
+    search_section,
     _axes,
     _pareto,
     _matrices,

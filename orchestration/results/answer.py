@@ -12,10 +12,11 @@ from orchestration.keep.tables import Row, text_in
 from orchestration.results.comparisons import Comparison, compare
 from orchestration.results.estimates import Estimate, estimate, estimate_units
 from orchestration.results.reading import Results, finished
+from orchestration.results.searching import values_of
 from orchestration.results.settings import Setting, SettingSummary, estimate_rows, rows_by_setting
 from orchestration.results.verdicts import TOLD, UNCLEAR, in_words, plural, verdict, what_would_tell
 from orchestration.results.wanted import VALIDATED, Picked, Wish, column_of, pick
-from orchestration.results.words import format_estimate, format_number, format_value, setting_label, some, units
+from orchestration.results.words import format_estimate, format_number, setting_label, some, units
 
 #: settings or trials of a kind that are named
 SHOWN = 5
@@ -64,12 +65,8 @@ def _question(results: Results) -> str:
     seeds = len({row["seed"] for row in studied})
     orders = len({row["order"] for row in studied})
     tasks = len(results.orders[0].split(">")) if results.orders else 0
-    varied = {
-        axis: list(dict.fromkeys(format_value(row.get(axis)) for row in studied))
-        for axis in results.axes
-        if axis != "order"
-    }
-    axes = "; ".join(f"{axis}: {some(values, SHOWN, ', ')}" for axis, values in varied.items())
+    varied = {axis: list(dict.fromkeys(row.get(axis) for row in studied)) for axis in results.axes if axis != "order"}
+    axes = "; ".join(f"{axis}: {values_of(results, axis, values, SHOWN)}" for axis, values in varied.items())
     model, benchmark = (_kind(results.sweep.get(key)) for key in ("model", "benchmark"))
     which = (
         f"how well {name_of(results, settings[0])} does"

@@ -59,7 +59,7 @@ TABLES: dict[Table, list[Column]] = {
         Column("order", "the tasks in the order of training, with > between them"),
         Column(
             "status",
-            "FINISHED, FAILED, UNFINISHED, STOPPED (by halving), OUTDATED, NOT_IN_SWEEP; only FINISHED ones count",
+            "FINISHED, FAILED, UNFINISHED, STOPPED (by halving or a pruner), OUTDATED, NOT_IN_SWEEP; only FINISHED ones count",
         ),
         Column("error", "the traceback, or why it does not count", null="nothing went wrong"),
         Column(
@@ -68,6 +68,9 @@ TABLES: dict[Table, list[Column]] = {
         count("stages_trained", "in the last command"),
         count("stages_reused", "in the last command, from the store"),
         Column("key", "changes with all that the numbers follow from beside the experiment", null="not known yet"),
+        count("setting", "of a search: the number of the setting, in the order in which they were proposed"),
+        count("batch", "of a search: the batch that brought the trial"),
+        Column("state", "of a search: complete, pruned or failed, as its setting", null="it runs, or is a reference"),
     ],
     "accuracy": [
         _TRIAL,

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from orchestration.keep.records import Records
+from orchestration.keep.tables import Row, number_in
 from orchestration.keep.trial_record import TrialRecord, setting_state
 from orchestration.plan.halving import score
 from orchestration.plan.spec import RobustRule
@@ -63,6 +64,12 @@ def reading(records: Records, record: TrialRecord, name: str) -> float | None:
     if name in COSTS:
         return record.stages[-1].metrics.get(name) if record.stages else None
     return records.metrics(record, "validation").get(name)
+
+
+def reading_row(row: Row, name: str) -> float | None:
+    """As `reading`, from a row of trials.parquet."""
+    column = name if name in COSTS else f"validation/{name}"
+    return number_in(row, column) if column in row else None
 
 
 def robust(cells: Mapping[Cell, float], rule: RobustRule, more_is_better: bool) -> float:

@@ -10,16 +10,15 @@ from pathlib import Path
 
 from mcit_core.config import Value
 from mcit_core.yaml_document import SpecError
-from orchestration.keep.tables import Row, number_in
 from orchestration.plan.space import Point, Space
 from orchestration.plan.spec import RobustRule, SweepSpec
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import Trial, field_of, make_trials
 from orchestration.results.reading import finished, read_results
 from orchestration.search import Proposal
-from orchestration.search.objectives import judged
+from orchestration.search.objectives import judged, reading_row
 from orchestration.search.proposals import KNOWN, run_trials_of
-from orchestration.search.settings import COSTS, SearchSettings
+from orchestration.search.settings import SearchSettings
 
 
 def known_settings(spec: SweepSpec, settings: SearchSettings, space: Space) -> tuple[list[Proposal], list[str]]:
@@ -44,7 +43,7 @@ def known_settings(spec: SweepSpec, settings: SearchSettings, space: Space) -> t
                 continue
             cells = {(one.order, one.experiment.seed): rows[one.id] for one in own}
             proposal = Proposal(KNOWN - len(found), KNOWN, point)
-            told = judged(proposal, cells, _reading, settings, spec.robust or RobustRule())
+            told = judged(proposal, cells, reading_row, settings, spec.robust or RobustRule())
             if told.state == "complete":
                 found[str(point)] = told
         others = len(seen) - (len(found) - before)
@@ -61,8 +60,3 @@ def point_of(trial: Trial, space: Space) -> Point | None:
             point[axis] = trial.method if axis == "method" else field_of(trial.experiment, axis)
     point = space.reduced(point)
     return point if space.holds(point) and space.fault(point) is None else None
-
-
-def _reading(row: Row, name: str) -> float | None:
-    column = name if name in COSTS else f"validation/{name}"
-    return number_in(row, column) if column in row else None

@@ -168,12 +168,12 @@ def simulate(trials: int, workers: int, search: str) -> Iterator[tuple[str, floa
                 lost += 1
                 stages.lose(trial)
                 progress.paused(trial)
-                _release(trial, at, free, free_since, clock)
+                _release(trial, at, free, free_since, when)
             elif rng.random() < FAILED:
                 failed += 1
                 progress.failed(trial, "OutOfMemoryError: no message")
                 stages.end(trial)
-                _release(trial, at, free, free_since, clock)
+                _release(trial, at, free, free_since, when)
             else:
                 record = records.records[trial]
                 new = [result(known[trial], i, rng) for i in range(len(record.trained), stage + 1)]
@@ -185,14 +185,15 @@ def simulate(trials: int, workers: int, search: str) -> Iterator[tuple[str, floa
                 if stage == len(stages.places[trial].chain) - 1:
                     progress.finished(trial)
                     stages.end(trial)
-                    _release(trial, at, free, free_since, clock)
+                    _release(trial, at, free, free_since, when)
                 elif goes_on:
+                    idle += clock.monotonic() - when
                     heapq.heappush(
                         events, (clock.monotonic() + STAGE * (0.5 + rng.random()), next(numbers), trial, stage + 1)
                     )
                 else:
                     progress.paused(trial)
-                    _release(trial, at, free, free_since, clock)
+                    _release(trial, at, free, free_since, when)
             admit(course.more(records, progress.added))
             clock.end()
         begun = time.process_time()
@@ -202,7 +203,7 @@ def simulate(trials: int, workers: int, search: str) -> Iterator[tuple[str, floa
         yield "workers lost", float(lost)
         yield "trials failed", float(failed)
         yield "results a second of the driver's processor", done / clock.busy
-        yield "idle while others work, %", 100 * idle / (workers * last)
+        yield "idle until there is no more to begin, %", 100 * idle / (workers * last)
         yield "virtual hours", last / 3600
         yield "last writing, s", time.process_time() - begun
         yield "memory, MiB", memory()
@@ -210,10 +211,10 @@ def simulate(trials: int, workers: int, search: str) -> Iterator[tuple[str, floa
         yield "journal and tables, MiB", sum(path.stat().st_size for path in run.iterdir()) / 2**20
 
 
-def _release(trial: str, at: dict[str, int], free: list[int], free_since: dict[int, float], clock: Clock) -> None:
+def _release(trial: str, at: dict[str, int], free: list[int], free_since: dict[int, float], when: float) -> None:
     worker = at.pop(trial)
     free.append(worker)
-    free_since[worker] = clock.monotonic()
+    free_since[worker] = when
 
 
 def main() -> int:

@@ -142,7 +142,7 @@ def test_a_missing_validation_figure_is_named(tmp_path: Path) -> None:
 
 
 def test_after_halving_nothing_judges_the_choice(tmp_path: Path) -> None:
-    lines = competing(tmp_path, status="STOPPED")
+    lines = competing(tmp_path, status="STOPPED", error="stopped by halving after 1 of 3 stages")
     assert lines["how sure"].startswith("not told: halving has chosen")
     assert "0.99 (stopped by halving)" in lines["left out"]
 

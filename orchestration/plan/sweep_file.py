@@ -310,10 +310,26 @@ def _check_search(document: Document, spec: SweepSpec) -> None:
             )
     if not spec.axes:
         document.fault(("search",), "has nothing to choose; expected an axis beside order")
+    if settings is not None:
+        _check_objectives(document, spec, settings)
     if settings is None or spec.halving is None:
         return
     if settings.batch < 2:
         document.fault(("search", "batch"), "halving compares the settings of a batch; expected at least 2, got 1")
+
+
+def _check_objectives(document: Document, spec: SweepSpec, settings: SearchSettings) -> None:
+    """Metrics that would be undefined in every trial."""
+    needs = {
+        "forward_transfer": (spec.base.get("evaluation.cells") == "all", "base: {evaluation.cells: all}"),
+        **dict.fromkeys(("intransigence", "transfer_to_direct"), ("direct" in spec.references, "references: [direct]")),
+        **dict.fromkeys(("forgetting", "backward_transfer"), (len(spec.tasks) > 1, "tasks to at least two")),
+    }
+    for key, names in (("objectives", settings.objectives), ("constraints", settings.constraints)):
+        for name in names:
+            there, remedy = needs.get(name, (True, ""))
+            if not there:
+                document.fault(("search", key, name), f"is not known on validation rows without more; set {remedy}")
 
 
 def search_settings(document: Document, search: Choice) -> SearchSettings | None:

@@ -59,7 +59,7 @@ TABLES: dict[Table, list[Column]] = {
         Column("order", "the tasks in the order of training, with > between them"),
         Column(
             "status",
-            "FINISHED, FAILED, UNFINISHED, STOPPED (by halving or a pruner), OUTDATED, NOT_IN_SWEEP; only FINISHED ones count",
+            "FINISHED, FAILED, UNFINISHED, STOPPED (early, by a rule), OUTDATED, NOT_IN_SWEEP; only FINISHED count",
         ),
         Column("error", "the traceback, or why it does not count", null="nothing went wrong"),
         Column(

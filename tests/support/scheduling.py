@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Set
 
@@ -13,7 +14,7 @@ def plain_choice(stages: StageScheduler, elsewhere: Set[str] = frozenset()) -> s
     """`elsewhere`: the stages that other sweeps are taken to train."""
     now = stages.clock()
     claimed = {place.claim for place in stages.places.values()} | elsewhere
-    best, best_rank = None, (-1.0, -1.0)
+    best, best_rank = None, (-math.inf, 0.0, 0.0)
     for trial, place in stages.places.items():
         held = stages.halving is not None and stages.halving.held(trial)
         if trial in stages.running or place.not_before > now or held:
@@ -21,10 +22,20 @@ def plain_choice(stages: StageScheduler, elsewhere: Set[str] = frozenset()) -> s
         left = [key for key in place.chain if key not in stages.done]
         if left and left[0] in claimed:
             continue
-        rank = (stages.unlocks[left[0]], float(sum(stages.tree.steps[key] for key in left))) if left else (0.0, 0.0)
+        unlocks = stages.unlocks[left[0]] if left else 0.0
+        rank = (-place.first, unlocks, float(sum(stages.tree.steps[key] for key in left)))
         if rank > best_rank:
             best, best_rank = trial, rank
     return best
+
+
+def grow(tree: StageTree, whole: StageTree, trial: str) -> list[str]:
+    """Have a tree take up a trial of another one; returns the stages that are new."""
+    new = [key for key in whole.chains[trial] if key not in tree.steps]
+    tree.chains[trial] = whole.chains[trial]
+    tree.steps.update({key: whole.steps[key] for key in new})
+    tree.parents.update({key: whole.parents[key] for key in new})
+    return new
 
 
 def random_tree(rng: random.Random, trials: int, stages: int, branches: int) -> StageTree:

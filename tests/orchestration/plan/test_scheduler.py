@@ -11,7 +11,7 @@ from orchestration.plan.halving import Halving
 from orchestration.plan.scheduler import BACK_OFF, BUSY, StageScheduler
 from orchestration.plan.spec import HalvingRule
 from orchestration.plan.stage_tree import StageTree
-from tests.support.scheduling import plain_choice, random_tree
+from tests.support.scheduling import grow, plain_choice, random_tree
 
 
 class Clock:
@@ -124,26 +124,32 @@ def test_trials_with_nothing_to_train_run_too() -> None:
     assert start(stages) == "t2"
 
 
-@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4), st.booleans())
-@example(4021, 1, 2, 3, False)  # a trial that was lost and busy until the steps ran out
+@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.booleans())
+@example(4021, 1, 2, 3, False, False)  # a trial that was lost and busy until the steps ran out
 @settings(max_examples=300, deadline=None)
 def test_the_choice_is_that_of_looking_at_every_trial(
-    seed: int, trials: int, length: int, branches: int, racing: bool
+    seed: int, trials: int, length: int, branches: int, racing: bool, growing: bool
 ) -> None:
     rng = random.Random(seed)
-    tree = random_tree(rng, trials, length, branches)
-    names = list(tree.chains)
+    whole, tree = random_tree(rng, trials, length, branches), StageTree({}, {}, {})
+    names = list(whole.chains)
     halving = None
     if racing and length > 1:
         halving = Halving(HalvingRule(1, 2), {name: name[-1] for name in names[: trials // 2]}, length)
+    later = names[trials // 2 :] if growing else []
+    for name in names[: len(names) - len(later)]:
+        grow(tree, whole, name)
     stages = StageScheduler(tree, halving, clock=Clock())
-    for name in names:
-        stages.add(name)
+    for name in [*tree.chains]:
+        stages.add(name, rng.randrange(2))
     at: dict[str, int] = {}
     elsewhere: dict[str, float] = {}
     # accidents for a while, so that whatever their number all can end
     for step in range(200 * trials * length):
         accidents = step < 20 * trials * length
+        if later and rng.random() < 0.2:
+            stages.extend(grow(tree, whole, later[0]))
+            stages.add(later.pop(0), rng.randrange(3))
         for name in [*(halving.stopped if halving else ())]:
             if name in stages.places:
                 stages.end(name)
@@ -170,3 +176,4 @@ def test_the_choice_is_that_of_looking_at_every_trial(
             elif at.pop(name) == length - 1 and name in stages.running:
                 stages.end(name)
     assert not stages.places
+    assert not later

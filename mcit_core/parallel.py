@@ -125,7 +125,7 @@ def listen(host: str) -> socket.socket:
 def join(rank: int, size: int, meeting: tuple[str, int], own_host: str, listener: socket.socket | None = None) -> Team:
     """Become process `rank` of a team of `size` that meets at the host and port `meeting`, where the first has a
     `listener`; returns when all are there. They talk over the interface of `own_host`, this machine's address, and
-    no other. Raises RuntimeError where they do not all come."""
+    no other. Raises PeerError where they do not all come."""
     from accelerate import PartialState
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -134,15 +134,18 @@ def join(rank: int, size: int, meeting: tuple[str, int], own_host: str, listener
     os.environ |= {name: str(number) for name, number in told.items()}
     os.environ["GLOO_SOCKET_IFNAME"] = _interface(own_host)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # or else accelerate sets another number of threads and warns
-    store = TCPStore(
-        *meeting,
-        world_size=size,
-        is_master=listener is not None,
-        timeout=WAIT,
-        wait_for_workers=False,
-        master_listen_fd=None if listener is None else listener.detach(),
-    )
-    PartialState(cpu=True, backend="gloo", store=store, timeout=WAIT)
+    try:
+        store = TCPStore(
+            *meeting,
+            world_size=size,
+            is_master=listener is not None,
+            timeout=WAIT,
+            wait_for_workers=False,
+            master_listen_fd=None if listener is None else listener.detach(),
+        )
+        PartialState(cpu=True, backend="gloo", store=store, timeout=WAIT)
+    except RuntimeError as error:
+        raise PeerError(f"process {rank} of {size} of the trial did not find the others: {error}") from error
     return Team(rank, size)
 
 

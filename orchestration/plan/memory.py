@@ -39,6 +39,7 @@ def memory_lines(trials: Iterable[Trial]) -> Iterator[str]:
         checkpointing = options_of(one.model).get("checkpointing")
         takes = f"{again}, checkpointed" if checkpointing else f"{plain}, with model.checkpointing {again}"
         rows = f"{step.batch} rows" + (f" in {one.train.accumulate} parts" if one.train.accumulate > 1 else "")
+        rows += f" in each of {one.train.processes} processes" if one.train.processes > 1 else ""
         yield f"{name}: a step of {rows} of {step.length} tokens takes {takes}, and about 1 GB of the GPU's own"
     if len(found) > MOST:
         yield f"and {len(found) - MOST} more that take other amounts"

@@ -52,3 +52,4 @@ class SweepSpec:
     mlflow: str | None
     halving: HalvingRule | None = None
     system_metrics: bool = False
+    processes: int = 1

@@ -28,7 +28,7 @@ from orchestration.plan.trials import Trial, make_trials
 
 #: experiment fields that a sweep sets by keys of its own
 OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
-SETTABLE = sorted(field_paths().keys() - OWN_KEYS)
+SETTABLE = sorted(field_paths().keys() - OWN_KEYS - {"train.processes"})
 #: names in a storage folder that are not a RUN's
 RESERVED = ("stages", "evaluations", "leases", "features", "mlartifacts", "mlflow.db")
 #: ends of names that SQLite gives to files of its own beside mlflow.db
@@ -43,8 +43,9 @@ class _Strict(BaseModel):
 
 
 class Resources(_Strict):
-    cpus: float = Field(1, gt=0, description="of one trial")
-    gpus: float = Field(0, ge=0, description="of one trial; a fraction shares a GPU")
+    processes: int = Field(1, ge=1, description="of one trial, which share the rows of each batch")
+    cpus: float = Field(1, gt=0, description="of one process")
+    gpus: float = Field(0, ge=0, description="of one process; a fraction shares a GPU")
     workers: int | None = Field(None, ge=1, description="trials at a time; null: as many as fit")
 
 
@@ -123,6 +124,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         orders_drawn=are_drawn(file.axes.get("order")),
         seeds=tuple(file.seeds),
         references=tuple(file.references),
+        processes=file.resources.processes,
         cpus=file.resources.cpus,
         gpus=file.resources.gpus,
         workers=file.resources.workers,
@@ -156,7 +158,7 @@ def resolved(spec: SweepSpec) -> dict[str, Value]:
         "references": list(spec.references),
         "search": "grid",
         "halving": vars(spec.halving) if spec.halving else None,
-        "resources": {"cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
+        "resources": {"processes": spec.processes, "cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
         "tracking": {"mlflow": spec.mlflow, "system_metrics": spec.system_metrics},
     }
 
@@ -257,6 +259,8 @@ def _check_value(document: Document, keys: tuple[str, ...], field: str, value: V
     """One value of one field by itself; how fields fit together is checked with whole points."""
     if field == "method":
         document.known(keys, "method", value, method_names())
+    elif field == "train.processes":
+        document.fault(keys, "is set by resources.processes, since a trial's place is made for them; leave it out here")
     elif field == "tuner":
         document.known(keys, "tuner", value, TUNERS.names())
     elif field in OWN_KEYS or not is_field(field):
@@ -353,6 +357,9 @@ def _check_points(document: Document, spec: SweepSpec) -> list[Trial]:
         place = ".".join(str(part) for part in fault["loc"])
         words = [field for field in (*spec.axes, *spec.base) if field.startswith(place) and field in fault["msg"]]
         field = words[0] if words else place
+        if "processes" in fault["msg"]:
+            document.fault(("resources", "processes"), wanted(fault))
+            return []
         document.fault(
             ("axes" if field in spec.axes else "base", *([field] if field in spec.axes else field.split("."))),
             wanted(fault),

@@ -44,6 +44,8 @@ def make_trials(spec: SweepSpec) -> list[Trial]:
     for values in itertools.product(*spec.axes.values()):
         settings = dict(zip(spec.axes, values, strict=True))
         dotted = {**spec.base, **settings}
+        if spec.processes > 1:
+            dotted["train.processes"] = spec.processes
         method = str(dotted.pop("method", spec.method))
         # a point of another kind of protection does without what only the others read
         for path in unread(method, dotted) & dotted.keys():

@@ -150,7 +150,7 @@ def join(rank: int, size: int, meeting: tuple[str, int], own_host: str, listener
 
 
 def launched() -> Team:
-    """The team that `accelerate launch` or `torchrun` has started this process in; ALONE where neither has."""
+    """The team that `torchrun` has started this process in; ALONE where it has not."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE

@@ -77,6 +77,13 @@ class Sequence:
             before, result = self._stage(stage, before if self.experiment.protocol == "sequence" else None)
             yield result
 
+    def follow(self) -> None:
+        """Train all stages as one of the other processes of a team, which keeps and shows nothing."""
+        before: StageState | None = None
+        for stage in range(len(self.chain)):
+            state = self._train(stage, before)[0]
+            before = state if self.experiment.protocol == "sequence" else None
+
     def _evaluation_key(
         self, key: StageKey | None, task: str, split: str, groups: Groups | None = None, untrained: bool = False
     ) -> str:

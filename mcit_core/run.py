@@ -72,8 +72,8 @@ def run(experiment: Experiment, features: Path | None, out: Path | None = None) 
     try:
         if team.size != experiment.train.processes:
             raise SpecError(
-                f"train.processes is {experiment.train.processes}, and this was started as {team.size}; set it to 1 for "
-                "`python -m mcit_core.run`, or start N by `torchrun --nproc-per-node N -m mcit_core.run`"
+                f"train.processes is {experiment.train.processes}, and {team.size} started; set it to 1, or start "
+                "as many by `torchrun --nproc-per-node N -m mcit_core.run`"
             )
         return _run(experiment, features, out, team)
     finally:

@@ -7,7 +7,7 @@ stage is whole or not at all: where one process is lost, all of them end, and th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,29 @@ from mcit_core.parallel import ALONE, PeerError, Team, join, leave, listen
 from mcit_core.stages.numerics import numerics
 from mcit_core.stages.results import Measured
 from mcit_core.stages.state import StageState
-from mcit_core.training.sequence import Trainer
 from mcit_core.training.stage import train_stage
 from orchestration.run.node import NodeError, check_code, take_device
 
 #: seconds in which the others have noticed that one of them has ended
 GRACE = 30.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the other processes need of a trial: its experiment as JSON, the folder of features, how many GPUs each of
+    them was given, and the driver's code and versions."""
+
+    experiment: str
+    features: str
+    gpus: float
+    code: dict[str, str]
+
+    def open(self) -> tuple[Experiment, Workbench]:
+        """In such a process. Raises NodeError."""
+        take_device(self.gpus)
+        experiment = Experiment.model_validate_json(self.experiment)
+        check_code(experiment, self.code)
+        return experiment, workbench_for(experiment, Path(self.features))
 
 
 class LostError(NodeError):
@@ -36,32 +53,21 @@ class LostError(NodeError):
 class Member:
     """One of the other processes, whose number in the team is told when it joins."""
 
-    def __init__(self, gpus: float, code: dict[str, str], features: str) -> None:
-        self.gpus, self.code, self.features = gpus, code, features
+    def __init__(self) -> None:
         self.team = ALONE
-        self._checked = ""
 
-    def load(self, experiment: str) -> dict[str, str]:
-        """Load an experiment's model and data; returns what the last bits depend on here. Raises NodeError."""
-        bench = self._open(experiment)[1]
-        return numerics(bench.model.device)
-
-    def _open(self, text: str) -> tuple[Experiment, Workbench]:
-        experiment = Experiment.model_validate_json(text)
-        if text != self._checked:
-            take_device(self.gpus)
-            check_code(experiment, self.code)
-            self._checked = text
-        return experiment, workbench_for(experiment, Path(self.features))
+    def load(self, job: Job) -> dict[str, str]:
+        """Load a trial's model and data; returns what the last bits depend on here. Raises NodeError."""
+        return numerics(job.open()[1].model.device)
 
     def join(self, rank: int, size: int, meeting: tuple[str, int]) -> None:
         self.team = join(rank, size, meeting, ray.util.get_node_ip_address())
 
-    def train(self, experiment: str, stage: int, before: bytes | None) -> None:
+    def train(self, job: Job, stage: int, before: bytes | None) -> None:
         """Have this process's part in training a stage."""
         try:
             state = None if before is None else StageState.from_bytes(before)
-            train_stage(*self._open(experiment), stage, state, self.team)
+            train_stage(*job.open(), stage, state, self.team)
         except Exception:
             leave()  # or else the others wait for it
             drop_workbenches()
@@ -76,26 +82,17 @@ class Members:
         self._team: Team = ALONE
         self._actors: list[Any] = []
 
-    def trainer(self, experiment: str, features: str, gpus: float, code: dict[str, str]) -> Trainer:
-        """What trains the stages of a trial on all of its processes. Raises what `train_stage` raises in any of them;
-        LostError where one has ended, NodeError for a fault of a node."""
-        return partial(self._train, experiment, partial(Member, gpus, code, features))
-
-    def _train(
-        self,
-        text: str,
-        member: partial[Member],
-        experiment: Experiment,
-        bench: Workbench,
-        stage: int,
-        before: StageState | None,
+    def train_stage(
+        self, job: Job, experiment: Experiment, bench: Workbench, stage: int, before: StageState | None
     ) -> tuple[StageState, Measured]:
+        """Train a stage of a trial on all of its processes. Raises what any of them raises; LostError where one has
+        ended, NodeError for a fault of a node."""
         answers: list[ray.ObjectRef] = []
         try:
             if not self._actors:
-                self._begin(text, member, experiment.train.processes, bench)
+                self._begin(job, experiment.train.processes, bench)
             data = None if before is None else ray.put(before.to_bytes())
-            answers = [actor.train.remote(text, stage, data) for actor in self._actors]
+            answers = [actor.train.remote(job, stage, data) for actor in self._actors]
             trained = train_stage(experiment, bench, stage, before, self._team)
             _asked(answers)
         except PeerError as error:
@@ -107,20 +104,20 @@ class Members:
             raise
         return trained
 
-    def _begin(self, text: str, member: partial[Member], size: int, bench: Workbench) -> None:
+    def _begin(self, job: Job, size: int, bench: Workbench) -> None:
         group = ray.util.get_current_placement_group()
         if group is None or len(group.bundle_specs) != size:
             raise RuntimeError(f"train.processes is {size}, and the trial has no placement group of as many bundles")
-        actor = ray.remote(member.func)
+        member = ray.remote(Member)
         for number, bundle in enumerate(group.bundle_specs[1:], 1):
-            options = actor.options(
+            placed = member.options(
                 num_cpus=bundle.get("CPU", 0),
                 num_gpus=bundle.get("GPU", 0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, number),
             )
-            self._actors.append(options.remote(*member.args))
+            self._actors.append(placed.remote())
         own = numerics(bench.model.device)
-        for found in _asked([actor.load.remote(text) for actor in self._actors]):
+        for found in _asked([actor.load.remote(job) for actor in self._actors]):
             if found != own:  # their projections would drift apart
                 raise NodeError(f"the processes of a trial are on machines that differ: {found} and {own}")
         host = ray.util.get_node_ip_address()
@@ -132,6 +129,8 @@ class Members:
 
     def end(self) -> None:
         """End the other processes, whatever they do."""
+        if not self._actors:
+            return
         for actor in self._actors:
             ray.kill(actor)
         self._actors, self._team = [], ALONE

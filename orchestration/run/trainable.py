@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -19,7 +19,7 @@ from mcit_core.training.stage import train_stage
 from orchestration.keep.stage_store import BusyError, StageStore
 from orchestration.run.from_store import trial_key
 from orchestration.run.node import check_code, is_node_fault, take_device
-from orchestration.run.team import MEMBERS
+from orchestration.run.team import MEMBERS, Job
 
 
 class TrialConfig(TypedDict):
@@ -103,7 +103,8 @@ class StageTrainable(tune.Trainable):
         config = self._config
         if experiment.train.processes == 1:
             return train_stage
-        return MEMBERS.trainer(config["experiment"], config["features"], config["gpus"], config["code"])
+        job = Job(config["experiment"], config["features"], config["gpus"], config["code"])
+        return partial(MEMBERS.train_stage, job)
 
     def cleanup(self) -> None:
         MEMBERS.end()

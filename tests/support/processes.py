@@ -114,9 +114,12 @@ def apart(one: Path, other: Path, store: StageStore, ways: tuple[dict[str, str],
 def main() -> None:
     print("| rates | method | two processes: accuracy | loss | tensors | in two parts: accuracy | loss | tensors |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for rates, base in (("its own", {}), ("1e-4", LOW)):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+    with tempfile.TemporaryDirectory() as name:
+        for rates, base in (("their own", {}), ("0.0001", LOW)):
+            folder = Path(name) / rates
+            (folder / "runs").mkdir(parents=True)
+            (Path(name) / "features").mkdir(exist_ok=True)
+            (folder / "runs" / "features").symlink_to(Path(name) / "features")
             one, two = run(folder, "one", base), run(folder, "two", base, TWO)
             parts = run(folder, "parts", {**base, "train.accumulate": 2})
             store = StageStore(folder / "runs" / "stages")

@@ -119,7 +119,10 @@ class Members:
         own = numerics(bench.model.device)
         for found in _asked([actor.load.remote(job) for actor in self._actors]):
             if found != own:  # their projections would drift apart
-                raise NodeError(f"the processes of a trial are on machines that differ: {found} and {own}")
+                raise NodeError(
+                    f"the processes of a trial are on machines that calculate differently: {found} and {own}; join "
+                    "nodes of one kind, or set resources.processes to as many as one node has room for"
+                )
         host = ray.util.get_node_ip_address()
         with listen(host) as listener:
             meeting = (host, listener.getsockname()[1])

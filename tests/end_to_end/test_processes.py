@@ -87,4 +87,7 @@ def test_what_one_process_raises_is_its_trials(tmp_path: Path) -> None:
     assert "RuntimeError: this tuner fails <on purpose>" in str(by_tuner["failing"]["error"])
     assert by_tuner["noting"]["status"] == "FINISHED"
     assert (tmp_path / "stale").exists()  # one process raised it
-    assert len(sweep.begun) == 6
+    # the broken team's other process has begun the stage, or was ended before that
+    assert len(sweep.begun) in (5, 6)
+    assert len({*sweep.begun[-4:]}) == 2
+    assert not {*sweep.begun[-4:]} & {*sweep.begun[:-4]}

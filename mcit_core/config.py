@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     JsonValue,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
     model_serializer,
@@ -126,21 +127,25 @@ class Train(Section):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the forward pass; parameters stay float32"
     )
-    threads: int = Field(1, ge=1, description="torch threads of the process")
+    threads: int = Field(1, ge=1, description="torch threads of a process")
+    processes: int = Field(1, ge=1, description="that share the rows of each batch; a sweep: resources.processes")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Value]:
+        """One process is not named, so that ids and keys stay what they were before there were several."""
+        return {name: value for name, value in dump(self).items() if (name, value) != ("processes", 1)}
 
     @model_validator(mode="after")
     def _fits(self) -> Train:
         if self.weight_decay and self.optimizer == "adam":
             raise ValueError("weight_decay is set, but optimizer adam has none; set optimizer: adamw, or leave it out")
-        if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate {self.accumulate} is more than batch_size {self.batch_size}: a part is empty")
+        if self.accumulate * self.processes > self.batch_size:
+            parts = f"accumulate {self.accumulate}" + f" in each of {self.processes} processes" * (self.processes > 1)
+            raise ValueError(f"{parts} is more than batch_size {self.batch_size}: a part is empty")
         if self.warmup and self.epochs is None and not 1 <= round(self.warmup * self.steps) < self.steps:
             raise ValueError(f"warmup {self.warmup:g} is none or all of {self.steps} steps; leave it out, or change it")
         return self
-
-
-ALL_SECTIONS = ("pool", "prompt", "prefix", "lora", "adapter", "options")
 
 
 #: the sections of what protects earlier tasks -> the field that says which kind, and its value where there is none
@@ -251,12 +256,8 @@ class Experiment(Section):
     projection: Projection = Off(mode="none")
     averaging: Averaging = Off(kind="none")
     replay: Replay = Off(kind="none")
-    regulariser: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "regulariser"))] = Off(
-        kind="none"
-    )
-    grouping: Annotated[SerializeAsAny[Section], BeforeValidator(partial(_read_protection, "grouping"))] = Off(
-        enabled=False
-    )
+    regulariser: Regulariser = Off(kind="none")
+    grouping: Grouping = Off(enabled=False)
     train: Train = Train()
     evaluation: EvaluationSettings = EvaluationSettings()
 

@@ -1,4 +1,8 @@
-"""One sequence in one process, without Ray: `python -m mcit_core.run EXPERIMENT.yaml`."""
+"""One sequence without Ray: `python -m mcit_core.run EXPERIMENT.yaml`.
+
+In one process; or, with train.processes: N in the file, in as many, of which the first evaluates, prints and writes:
+`torchrun --nproc-per-node N -m mcit_core.run EXPERIMENT.yaml`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -14,6 +19,7 @@ from mcit_core.config import Experiment
 from mcit_core.experiment_file import load_experiment
 from mcit_core.folders import check_folder, write_atomic
 from mcit_core.metrics import summarise_protocol
+from mcit_core.parallel import Team
 from mcit_core.stages.matrix_csv import matrix_csv
 from mcit_core.stages.results import UNCHANGED, UNTOUCHED, StageResult, matrix, untouched
 from mcit_core.yaml_document import SpecError, dump_yaml
@@ -59,11 +65,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(experiment: Experiment, features: Path | None, out: Path | None = None) -> int:
     """Train the sequence, print what it comes to and write it into `out`. Raises SpecError where the model or the data
-    cannot be loaded."""
+    cannot be loaded, or other than train.processes have been started."""
+    from mcit_core.parallel import launched, leave
+
+    team = launched()
+    try:
+        if team.size != experiment.train.processes:
+            raise SpecError(
+                f"train.processes is {experiment.train.processes}, and {team.size} started; set it to 1, or start "
+                "as many by `torchrun --nproc-per-node N -m mcit_core.run`"
+            )
+        return _run(experiment, features, out, team)
+    finally:
+        leave()
+
+
+def _run(experiment: Experiment, features: Path | None, out: Path | None, team: Team) -> int:
     from mcit_core.data.workbench import workbench_for
     from mcit_core.training.sequence import Sequence as Stages
+    from mcit_core.training.stage import train_stage
 
-    print("model and data: loading", flush=True)
+    if not team.rank:
+        print("model and data: loading", flush=True)
     try:
         bench = workbench_for(experiment, features)
         if experiment.protocol != "majority":
@@ -73,7 +96,10 @@ def run(experiment: Experiment, features: Path | None, out: Path | None = None) 
             f"model {experiment.model} or benchmark {experiment.benchmark} cannot be loaded: {error}"
         ) from error
     results: list[StageResult] = []
-    stages = Stages(experiment, bench)
+    stages = Stages(experiment, bench, trainer=partial(train_stage, team=team))
+    if team.rank:
+        stages.follow()
+        return 0
     print("untouched model: evaluating; features are made once for each task", flush=True)
     for result in stages:
         results.append(result)

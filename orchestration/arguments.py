@@ -201,10 +201,13 @@ def fitting(spec: SweepSpec, rooms: Iterable[Mapping[str, float]], where: str) -
     """How many trials fit at once into `rooms`, one for each machine. Raises SpecError where none fits."""
     needs = {"cpus": spec.cpus} | ({"gpus": spec.gpus} if spec.gpus else {})
     found = list(rooms)
+    # a process is on one machine, and those of a trial may be on several
     count = sum(min(_times(room[name], need) for name, need in needs.items()) for room in found)
-    if count:
-        return count
+    if count >= spec.processes:
+        return count // spec.processes
     asked = " and ".join(f"resources.{name} {need:g}" for name, need in needs.items())
+    if spec.processes > 1:
+        asked = f"resources.processes {spec.processes}, each with {asked}"
     largest = max(found, key=lambda room: (room["gpus"], room["cpus"]), default={"cpus": 0, "gpus": 0})
     raise SpecError(
         f"a trial asks for {asked}, and {where} has {largest['cpus']:g} CPUs and {largest['gpus']:g} GPUs: it would "

@@ -171,6 +171,19 @@ def test_what_fits_on_a_cluster_is_counted_node_by_node() -> None:
         fitting(spec, nodes[:1], "the largest node")
 
 
+def test_a_trial_of_several_processes_takes_room_for_each_on_one_node_or_several() -> None:
+    def fit(processes: int) -> int:
+        spec = load_spec(
+            SHIPPED / "threshold.yaml", [f"resources.processes={processes}", "resources.cpus=2", "resources.gpus=1"]
+        )
+        return fitting(spec, [{"cpus": 5, "gpus": 8}, {"cpus": 64, "gpus": 3}], "the largest node")
+
+    assert [fit(processes) for processes in (1, 2, 3, 5)] == [5, 2, 1, 1]
+    asked = "resources.processes 6, each with resources.cpus 2 and resources.gpus 1, and the largest node has 5 CPUs"
+    with pytest.raises(SpecError, match=asked):
+        fit(6)
+
+
 @pytest.mark.parametrize("dry", [True, False])
 @pytest.mark.parametrize("assignment", ["resources.gpus=1", "base.train.device=cuda"])
 def test_a_gpu_that_is_not_there_is_refused(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mcit_core.models import Batch, Model, TellsFirstAttention
+from mcit_core.parallel import Team
 
 #: how rows of the model's input count: by direction, with their lengths, or as its first attention reads them
 RowView = Literal["unit", "raw", "attention"]
@@ -28,6 +29,11 @@ class Statistics:
 
     def to(self, device: torch.device) -> Statistics:
         return Statistics(self.gram.to(device), self.total.to(device), self.count)
+
+    def over(self, team: Team) -> Statistics:
+        """Of the rows of all processes of a team."""
+        gram, total, count = team.sum([self.gram, self.total, torch.tensor(self.count)])
+        return Statistics(gram, total, int(count))
 
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(self.gram + other.gram, self.total + other.total, self.count + other.count)

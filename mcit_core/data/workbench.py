@@ -21,6 +21,7 @@ from mcit_core.config import Experiment, Value
 from mcit_core.data.features import CHUNK, Opener, Rows, open_rows
 from mcit_core.data.statistics import QueryStatistics, RowView, Statistics, token_statistics
 from mcit_core.models import KeepsFeatures, load_model
+from mcit_core.parallel import ALONE, Team
 from mcit_core.stages.fingerprint import benchmark_code, feature_code
 from mcit_core.stages.looks import RETENTION, TEST, VALIDATION
 
@@ -45,7 +46,7 @@ class Workbench:
         self._code = feature_code(model)
         self._opens: Value = {"benchmark": benchmark, "code": benchmark_code(benchmark)}
         self._rows: dict[tuple[str, str], tuple[Rows, str]] = {}
-        self._statistics: dict[tuple[str, str, RowView], Statistics] = {}
+        self._statistics: dict[tuple[str, str, RowView, int], Statistics] = {}  # int: the size of the team
 
     def _open(self, task: str, split: str) -> tuple[Rows, str]:
         if (task, split) not in self._rows:
@@ -77,15 +78,20 @@ class Workbench:
     def data_digest(self, task: str, split: str = "train") -> str:
         return self._open(task, split)[1]
 
-    def statistics(self, task: str, view: RowView) -> Statistics:
-        """Token statistics of a task's training split, or of the model's pre-training sample for `pretraining`."""
+    def statistics(self, task: str, view: RowView, team: Team = ALONE) -> Statistics:
+        """Token statistics of a task's training split, or of the model's pre-training sample for `pretraining`; where a
+        team trains, each of its processes, which call this alike, looks at its part of the rows."""
         split = "statistics" if task == "pretraining" else "train"
-        if (task, split, view) not in self._statistics:
+        place = task, split, view, team.size
+        if team.size == 1:  # what a team has added up differs in the last bits, and a look afterwards takes that too
+            place = next((found for found in self._statistics if found[:3] == place[:3]), place)
+        if not team.all(place in self._statistics):  # one process that has them would let the others wait for ever
             rows = self.rows(task, split)
+            own = torch.arange(len(rows))[team.part()]
             size = 8 * CHUNK if isinstance(self.model, KeepsFeatures) else CHUNK
-            parts = [token_statistics(self.model, rows[some], view) for some in torch.arange(len(rows)).split(size)]
-            self._statistics[task, split, view] = sum(parts[1:], parts[0])
-        return self._statistics[task, split, view]
+            parts = [token_statistics(self.model, rows[some], view) for some in own.split(size)]
+            self._statistics[place] = sum(parts[1:], parts[0]).over(team)
+        return self._statistics[place]
 
     @cached_property
     def queries(self) -> QueryStatistics:

@@ -27,5 +27,6 @@ def planned(experiment: Experiment) -> tuple[Step, Estimate]:
         answer = max(answer, rows.labels.shape[1])
     front = {"prompt": experiment.prompt.length, "prompt_pool": experiment.pool.top_k * experiment.pool.length}
     length = front.get(experiment.tuner, 0) + asked + answer
-    step = Step(experiment.train.batch_size, length, experiment.tuner, answer, {})
+    batch = -(-experiment.train.batch_size // experiment.train.processes)  # of the process that has most
+    step = Step(batch, length, experiment.tuner, answer, {})
     return step, estimate_of(experiment, step)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 from mcit_core.config import Experiment, Section, Value
+from mcit_core.parallel import ALONE, Team
 from mcit_core.stages.results import Trace
 
 if TYPE_CHECKING:
@@ -56,11 +57,14 @@ class StageView:
 @dataclass(frozen=True)
 class StageStart(StageView):
     """A stage as it begins. `tuner` holds the weights that it starts from, `before` the state that the last stage of
-    its group left (None: there is none), `copy` builds another tuner with those weights."""
+    its group left (None: there is none), `copy` builds another tuner with those weights. Each process of `team` trains
+    on its part of every batch, with the gradients of the whole: what a protection measures of rows by itself, it may
+    measure of `team.part()` of them and add up with `team.sum`."""
 
     tuner: Tuner
     before: StageState | None
     copy: Callable[[], Tuner]
+    team: Team = ALONE
 
     @property
     def last_rows(self) -> Rows:

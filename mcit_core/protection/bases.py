@@ -19,6 +19,7 @@ from torch import Tensor
 from mcit_core.data.features import Rows
 from mcit_core.data.statistics import RowView, Statistics, input_statistics, row_statistics
 from mcit_core.models import Batch, Model, Side
+from mcit_core.parallel import ALONE, Team
 from mcit_core.protection.spaces import SpaceRule, grow
 from mcit_core.tuners import Site, Tuner
 
@@ -27,10 +28,11 @@ BATCH = 64
 
 @torch.no_grad()
 def site_statistics(
-    model: Model, tuner: Tuner, rows: Rows, samples: int, view: RowView = "raw"
+    model: Model, tuner: Tuner, rows: Rows, samples: int, view: RowView = "raw", team: Team = ALONE
 ) -> dict[str, Statistics]:
-    """Statistics of every site's inputs over the first `samples` rows of a task, tuner attached, teacher-forced,
-    padding left out; `view`: how those of a site in front of the model count, since they are normed by none yet."""
+    """Statistics of every site's inputs over the first `samples` rows of a task, at least one for each process of the
+    team, tuner attached, teacher-forced, padding left out; `view`: how those of a site in front of the model count,
+    since they are normed by none yet."""
     found: dict[str, Statistics] = {}
     sites = tuner.sites()
 
@@ -38,10 +40,9 @@ def site_statistics(
         new = input_statistics(model, seen, view) if sites[name].front else row_statistics(seen)
         found[name] = found[name] + new if name in found else new
 
-    for start in range(0, min(samples, len(rows)), BATCH):
-        index = torch.arange(start, min(start + BATCH, samples, len(rows)))
+    for index in torch.arange(min(samples, len(rows)))[team.part()].split(BATCH):
         _pass(model, tuner, rows[index], rows.labels_at(index), sites, add)
-    return found
+    return {name: statistics.over(team) for name, statistics in found.items()}
 
 
 def _pass(

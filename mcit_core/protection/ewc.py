@@ -39,7 +39,13 @@ class Ewc(QuadraticPenalty[EwcSettings]):
     def measure(self) -> dict[str, Tensor]:
         start, samples = self.start, self.settings.samples
         return importance(
-            start.bench.model, start.tuner, start.last_rows, samples, log_likelihood, lambda gradient: gradient.square()
+            start.bench.model,
+            start.tuner,
+            start.last_rows,
+            samples,
+            log_likelihood,
+            lambda gradient: gradient.square(),
+            start.team,
         )
 
     def factor(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from mcit_core.config import Experiment
+from mcit_core.parallel import ALONE, Team
 from mcit_core.protection import Protection, S, StageStart
 from mcit_core.registry import TUNERS
 
@@ -21,17 +22,24 @@ Score = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 def importance(
-    model: Model, tuner: Tuner, rows: Rows, samples: int, score: Score, size: Callable[[Tensor], Tensor]
+    model: Model,
+    tuner: Tuner,
+    rows: Rows,
+    samples: int,
+    score: Score,
+    size: Callable[[Tensor], Tensor],
+    team: Team = ALONE,
 ) -> dict[str, Tensor]:
     """For every trained tensor the mean, over the first `samples` rows, of `size` of the gradient of `score`; one row
-    at a time, since the size of a batch's mean gradient would be another quantity."""
+    at a time, since the size of a batch's mean gradient would be another quantity. Each process of a team takes its
+    part of the rows, and they add up in float64."""
     import torch
 
     parameters = tuner.parameters()
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     count = min(samples, len(rows))
     with tuner.attached():
-        for i in range(count):
+        for i in range(count)[team.part()]:
             index = torch.tensor([i])
             labels = rows.labels_at(index)
             batch = rows[index]
@@ -41,7 +49,8 @@ def importance(
             for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     total[name] += size(gradient)
-    return {name: value / count for name, value in total.items()}
+    sums = team.sum([value.double() for value in total.values()]) if team.size > 1 else total.values()
+    return {name: (whole / count).to(total[name].dtype) for name, whole in zip(total, sums, strict=True)}
 
 
 class QuadraticPenalty(Protection[S]):

@@ -39,7 +39,13 @@ class Mas(QuadraticPenalty[MasSettings]):
     def measure(self) -> dict[str, Tensor]:
         start, samples = self.start, self.settings.samples
         return importance(
-            start.bench.model, start.tuner, start.last_rows, samples, output_size, lambda gradient: gradient.abs()
+            start.bench.model,
+            start.tuner,
+            start.last_rows,
+            samples,
+            output_size,
+            lambda gradient: gradient.abs(),
+            start.team,
         )
 
     def factor(self) -> float:

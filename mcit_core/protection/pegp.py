@@ -44,7 +44,7 @@ class Pegp(Projecting[PegpSettings]):
             raise ValueError(f"projection.mode pegp: tuner {start.experiment.tuner} names no site to project")
         assert start.before is not None
         seen = row_view(settings.rows, settings.condition)
-        statistics = site_statistics(start.bench.model, tuner, start.last_rows, settings.samples, seen)
+        statistics = site_statistics(start.bench.model, tuner, start.last_rows, settings.samples, seen, start.team)
         rule = SpaceRule(**settings.model_dump(exclude={"samples", "rows", "condition"}))
         bases = grown_bases(rule, start.before.tensors, statistics, start.bench.model.device)
         found = {site: space_outside(basis) for site, basis in bases.items()}
@@ -68,6 +68,11 @@ class Pegp(Projecting[PegpSettings]):
             raise ValueError(f"projection.mode pegp: {why}; use projection.mode none")
         if experiment.tuner == "lora" and experiment.lora.projector_lr is not None:
             raise ValueError("projection.mode pegp: no basis is kept for a projector; leave lora.projector_lr out")
+        samples, processes = experiment.projection.model_dump()["samples"], experiment.train.processes
+        if samples < processes:
+            raise ValueError(
+                f"projection.samples {samples} is less than the {processes} processes that share them out; set as many"
+            )
 
     @classmethod
     def after(cls, settings: PegpSettings, view: StageView, state: StageState) -> dict[str, float]:

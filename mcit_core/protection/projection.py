@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mcit_core.config import Experiment, Section, Value
+from mcit_core.parallel import ALONE, Team
 from mcit_core.protection import S, StageStart, StageView
 from mcit_core.protection.projecting import (
     Center,
@@ -65,7 +66,7 @@ class BothSettings(Section):
     center: Center = False
 
 
-def space_at(settings: Section, view: StageView) -> Space:
+def space_at(settings: Section, view: StageView, team: Team = ALONE) -> Space:
     """Where the prompts of a stage may move, from the statistics of its task and of every earlier one."""
     from mcit_core.protection.spaces import SpaceRule, stage_space
 
@@ -73,8 +74,8 @@ def space_at(settings: Section, view: StageView) -> Space:
     rows = given.pop("rows")
     claimed = row_view(rows, given.pop("condition", "input"))
     device = view.bench.model.device  # where they are decomposed
-    statistics = [view.bench.statistics(task, claimed).to(device) for task in (*view.earlier, view.task)]
-    pretraining = view.bench.statistics("pretraining", rows).to(device)
+    statistics = [view.bench.statistics(task, claimed, team).to(device) for task in (*view.earlier, view.task)]
+    pretraining = view.bench.statistics("pretraining", rows, team).to(device)
     return stage_space(SpaceRule(**given), statistics, pretraining, len(view.experiment.order))
 
 
@@ -93,7 +94,7 @@ class _Projection(Projecting[S]):
                 f"projection.mode {mode}: tuner {start.experiment.tuner} trains no rows of the model's input; "
                 "use projection.mode pegp"
             )
-        space = space_at(settings, start)
+        space = space_at(settings, start, start.team)
         bounded = space.allowed is not None and space.allowed.shape[1] < len(space.allowed)
         spaces = dict.fromkeys(projected, space) if bounded else {}
         self.projector = Projector(projected, spaces)
@@ -111,7 +112,7 @@ class _Projection(Projecting[S]):
         if not isinstance(start.tuner, ChoosesByKeys):
             raise ValueError(f"projection.keys: tuner {start.experiment.tuner} has no keys; leave it out")
         earlier = [start.bench.rows(task, "train") for task in start.earlier]
-        spaces = key_spaces(start.tuner, earlier, energy)
+        spaces = key_spaces(start.tuner, earlier, energy, start.team)
         return Projector({name: start.tuner.parameters()[name] for name in spaces}, spaces)
 
     def change_gradients(self, measure: bool) -> None:

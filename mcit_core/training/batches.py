@@ -14,6 +14,7 @@ from mcit_core.data.features import Ready, Rows, ahead
 from mcit_core.data.order import data_order
 from mcit_core.data.workbench import Workbench
 from mcit_core.models import Batch
+from mcit_core.parallel import ALONE, Team
 from mcit_core.protection import Protection
 from mcit_core.stages.keys import JOINT, stage_steps
 
@@ -47,10 +48,15 @@ def steps_on(experiment: Experiment, bench: Workbench, task: str) -> int:
 
 
 def batches(
-    experiment: Experiment, bench: Workbench, task: str, protections: Sequence[Protection[Section]] = ()
+    experiment: Experiment,
+    bench: Workbench,
+    task: str,
+    protections: Sequence[Protection[Section]] = (),
+    team: Team = ALONE,
 ) -> Iterator[tuple[Batch, Tensor]]:
     """The batches of a stage on `task` (JOINT: all tasks of the order), each of exactly train.batch_size rows, the last
-    ones of which are those that protections replay. Raises ValueError where the task has fewer rows than that."""
+    ones of which are those that protections replay; of each the part of this process. Raises ValueError where the task
+    has fewer rows than that."""
     train, steps = experiment.train, steps_on(experiment, bench, task)
     every = [(name, row) for name in _tasks(experiment, task) for row in range(len(bench.rows(name, "train")))]
     if train.batch_size > len(every):
@@ -62,7 +68,8 @@ def batches(
     def jobs() -> Iterator[Callable[[], list[tuple[Rows, Ready]]]]:
         for picked in data_order(experiment.seed, task, len(every), train.batch_size, steps):
             replayed = [row for protection in protections for row in protection.replayed()]
-            yield partial(prepare, bench, [every[i] for i in picked[: train.batch_size - len(replayed)]], replayed)
+            own = [every[i] for i in picked[: train.batch_size - len(replayed)]]
+            yield partial(prepare, bench, own[team.part()], replayed[team.part(len(own))])
 
     for parts in ahead(jobs(), bench.model.device):
         yield join(bench, [(rows.encoded(ready), rows.labels_at(ready.places)) for rows, ready in parts])

@@ -25,6 +25,9 @@ from mcit_core.training.majority import majority_cells
 from mcit_core.training.stage import build_tuner, groups_at, metrics_after, stage_view, train_stage
 from mcit_core.tuners import Tuner
 
+#: what trains a stage: of an experiment, a workbench, the stage's number and the state before it
+Trainer = Callable[[Experiment, Workbench, int, StageState | None], tuple[StageState, Measured]]
+
 
 class Store(Protocol):
     """Where finished stages and evaluations are kept, by key; see `orchestration.store`."""
@@ -44,10 +47,13 @@ class Store(Protocol):
 
 
 class Sequence:
-    """An experiment as an iterator over its stages, the untouched model first; finished parts come from `store`."""
+    """An experiment as an iterator over its stages, the untouched model first; finished parts come from `store`. Other
+    processes have a part in `trainer` alone: this one evaluates, with the bits of one process."""
 
-    def __init__(self, experiment: Experiment, bench: Workbench, store: Store | None = None) -> None:
-        self.experiment, self.bench, self.store = experiment, bench, store
+    def __init__(
+        self, experiment: Experiment, bench: Workbench, store: Store | None = None, trainer: Trainer = train_stage
+    ) -> None:
+        self.experiment, self.bench, self.store, self.trainer = experiment, bench, store, trainer
         self.common: dict[str, Value] = {
             "device": bench.model.device.type,
             "numerics": {**numerics(bench.model.device)},
@@ -70,6 +76,13 @@ class Sequence:
         for stage in range(len(self.chain)):
             before, result = self._stage(stage, before if self.experiment.protocol == "sequence" else None)
             yield result
+
+    def follow(self) -> None:
+        """Train all stages as one of the other processes of a team, which keeps and shows nothing."""
+        before: StageState | None = None
+        for stage in range(len(self.chain)):
+            state = self._train(stage, before)[0]
+            before = state if self.experiment.protocol == "sequence" else None
 
     def _evaluation_key(
         self, key: StageKey | None, task: str, split: str, groups: Groups | None = None, untrained: bool = False
@@ -157,7 +170,7 @@ class Sequence:
         """The stage from the store, or trained; and whether it came from the store."""
 
         def train() -> tuple[StageState, Measured]:
-            return train_stage(self.experiment, self.bench, stage, before)
+            return self.trainer(self.experiment, self.bench, stage, before)
 
         return self.store.stage(self.chain[stage], train) if self.store else (*train(), False)
 

@@ -12,6 +12,7 @@ import torch
 
 from mcit_core.config import Experiment, Section
 from mcit_core.data.workbench import Workbench
+from mcit_core.parallel import ALONE, Team
 from mcit_core.protection import Groups, Protection, StageStart, StageView
 from mcit_core.registry import PROTECTIONS, TUNERS
 from mcit_core.stages.keys import JOINT
@@ -19,7 +20,7 @@ from mcit_core.stages.results import UNCHANGED, Measured, Trace
 from mcit_core.stages.state import StageState
 from mcit_core.training.batches import batches, steps_on
 from mcit_core.training.step import Learner, fetched, optimizer_of, scheduler_of, train_step
-from mcit_core.tuners import Tuner
+from mcit_core.tuners import CountsRows, Tuner
 
 #: at every MEASURE-th step protections measure what costs time, and the losses since the last are fetched
 MEASURE = 10
@@ -66,10 +67,12 @@ def protections_of(start: StageStart) -> list[Protection[Section]]:
 
 
 def train_stage(
-    experiment: Experiment, bench: Workbench, stage: int, before: StageState | None
+    experiment: Experiment, bench: Workbench, stage: int, before: StageState | None, team: Team = ALONE
 ) -> tuple[StageState, Measured]:
     """Train stage `stage` from the state `before` (None: from the pre-trained model). Returns the state it leaves and
-    what was measured. Raises FloatingPointError where the loss is not finite."""
+    what was measured: the same in all processes of a `team`, which call this alike. Raises FloatingPointError where the
+    loss is not finite, PeerError where a process of the team is lost, RuntimeError where its processes have come to
+    different states."""
     begun, begun_cpu = time.perf_counter(), time.process_time()
     torch.set_num_threads(experiment.train.threads)
     groups = groups_at(experiment, bench, stage)
@@ -79,22 +82,28 @@ def train_stage(
     weights = before.group(source) if before and source is not None else None
     tuner = build_tuner(experiment, bench, weights)
     view = stage_view(experiment, bench, stage, groups)
-    start = StageStart(**vars(view), tuner=tuner, before=own, copy=lambda: build_tuner(experiment, bench, weights))
+    start = StageStart(
+        **vars(view), tuner=tuner, before=own, copy=lambda: build_tuner(experiment, bench, weights), team=team
+    )
     protections = protections_of(start)
     tuner.begin_stage()
     parameters = tuner.parameters()
     began_as = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-    learner = Learner(bench.model, tuner, optimizer_of(tuner, experiment), experiment.train, protections)
+    learner = Learner(bench.model, tuner, optimizer_of(tuner, experiment), experiment.train, protections, team)
     scheduler = scheduler_of(learner.optimizer, experiment.train, steps_on(experiment, bench, view.task))
     losses: list[float] = []
     fresh: list[torch.Tensor] = []
-    for step, batch in enumerate(batches(experiment, bench, view.task, protections)):
+    for step, batch in enumerate(batches(experiment, bench, view.task, protections, team)):
         fresh.append(train_step(learner, *batch, measure=step % MEASURE == 0))
         scheduler.step()
         if step % MEASURE == 0:
             losses += fetched(fresh, len(losses))
             fresh = []
     losses += fetched(fresh, len(losses))
+    if team.size > 1 and isinstance(tuner, CountsRows):
+        counts = tuner.counted_rows()
+        for count, whole in zip(counts, team.sum([count.long() for count in counts]), strict=True):
+            count.copy_(whole)
     metrics = tuner.end_stage()
     traces: dict[str, Trace] = {"loss": [*losses]}
     carried: dict[str, torch.Tensor] = {}
@@ -107,6 +116,7 @@ def train_stage(
         metrics[UNCHANGED] = 1.0
     state = StageState({**tuner.state().tensors, **carried})
     last = losses[-MEASURE:]
+    team.check_alike({**state.tensors, **{name: torch.tensor(value) for name, value in metrics.items()}})
     metrics |= {
         "loss/first": losses[0],
         "loss/last": sum(last) / len(last),

@@ -13,6 +13,7 @@ from transformers import get_scheduler
 
 from mcit_core.config import Experiment, Section, Train
 from mcit_core.models import Batch, Model
+from mcit_core.parallel import ALONE, Team
 from mcit_core.protection import Protection
 from mcit_core.tuners import Tuner
 
@@ -26,6 +27,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     train: Train
     protections: Sequence[Protection[Section]] = ()
+    team: Team = ALONE
 
 
 def optimizer_of(tuner: Tuner, experiment: Experiment) -> torch.optim.Optimizer:
@@ -45,28 +47,30 @@ def scheduler_of(optimizer: torch.optim.Optimizer, train: Train, steps: int) -> 
 
 
 def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = False) -> Tensor:
-    """One optimizer step on a batch, in `train.accumulate` parts; `measure` asks the protections for figures that cost
-    time. Returns the loss, a scalar on the model's device: a GPU is not waited for at every step (see `fetched`)."""
+    """One optimizer step on a batch, or on this process's part of it, in `train.accumulate` parts; `measure` asks the
+    protections for figures that cost time. Returns the loss of the whole batch, a scalar on the model's device: a GPU
+    is not waited for at every step (see `fetched`), but by a team."""
     tuner, train, protections = learner.tuner, learner.train, learner.protections
     parameters = tuner.parameters()
     learner.optimizer.zero_grad(set_to_none=True)
-    if train.accumulate == 1:
+    if train.accumulate == 1 and learner.team.size == 1:
         loss = _backward(learner, batch, labels, 1.0, 1.0)
     else:
         loss = torch.zeros((), dtype=torch.float64, device=labels.device)
         lengths: list[int] = (labels != -100).sum(1).tolist()
+        tokens, rows = learner.team.count(sum(lengths), len(lengths))  # of the whole batch
         for part in torch.arange(len(labels)).tensor_split(train.accumulate):
             told = [lengths[row] for row in part.tolist()]
-            share = sum(told) / sum(lengths)
-            loss += _backward(learner, batch[part], labels[part, : max(told)], share, len(part) / len(labels))
+            loss += _backward(learner, batch[part], labels[part, : max(told)], sum(told) / tokens, len(part) / rows)
+        loss = _add_up(learner, loss)
 
     frozen: list[tuple[nn.Parameter, Tensor, Tensor]] = []
     for name, parameter in parameters.items():
-        rows = tuner.frozen_rows(name)
-        if rows is not None and parameter.grad is not None:
-            rows = rows.view(-1, *[1] * (parameter.dim() - 1))
-            parameter.grad.masked_fill_(rows, 0)  # they do not move, and have no part in any norm
-            frozen.append((parameter, rows, parameter.detach().clone()))
+        still = tuner.frozen_rows(name)
+        if still is not None and parameter.grad is not None:
+            still = still.view(-1, *[1] * (parameter.dim() - 1))
+            parameter.grad.masked_fill_(still, 0)  # they do not move, and have no part in any norm
+            frozen.append((parameter, still, parameter.detach().clone()))
     for protection in protections:
         protection.see_gradients()
     for protection in protections:
@@ -75,8 +79,8 @@ def train_step(learner: Learner, batch: Batch, labels: Tensor, measure: bool = F
         nn.utils.clip_grad_norm_(parameters.values(), train.clip)
     learner.optimizer.step()
     with torch.no_grad():
-        for parameter, rows, values in frozen:
-            parameter.copy_(torch.where(rows, values, parameter))  # nor do they decay
+        for parameter, still, values in frozen:
+            parameter.copy_(torch.where(still, values, parameter))  # nor do they decay
     for protection in protections:
         protection.change_step()
     for protection in protections:
@@ -91,6 +95,20 @@ def fetched(losses: list[Tensor], first: int = 0) -> list[float]:
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss of step {step} is {value}; lower train.lr or set train.clip")
     return values
+
+
+def _add_up(learner: Learner, loss: Tensor) -> Tensor:
+    """Adds up the gradients over the team, once a step; returns the loss of the whole batch. A tensor that no row of
+    the batch reached keeps no gradient, as in one process: the optimizer leaves it alone."""
+    if learner.team.size == 1:
+        return loss
+    parameters = list(learner.tuner.parameters().values())
+    reached = torch.tensor([parameter.grad is not None for parameter in parameters]).long()
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    loss, reached, *sums = learner.team.sum([loss, reached, *parts])
+    for parameter, gradient, anywhere in zip(parameters, sums, reached.tolist(), strict=True):
+        parameter.grad = gradient if anywhere else None
+    return loss
 
 
 def _backward(learner: Learner, batch: Batch, labels: Tensor, tokens: float, rows: float) -> Tensor:

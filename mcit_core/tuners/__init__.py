@@ -48,6 +48,16 @@ class ChoosesByKeys(Protocol):
         """Name of a parameter that holds keys, one a row -> the queries that they are compared with, [N, width]."""
 
 
+@runtime_checkable
+class CountsRows(Protocol):
+    """What a tuner has besides that counts in `inputs` something of the rows that it trains on. In a trial of several
+    processes each counts its own rows."""
+
+    def counted_rows(self) -> list[Tensor]:
+        """The counters themselves, holding whole numbers. Before `end_stage` they are set to the counts of all
+        processes."""
+
+
 class ParameterGroup(TypedDict):
     """A group of parameters as torch's optimizers take it."""
 

@@ -90,6 +90,9 @@ class PromptPool(BaseTuner):
     def sites(self) -> dict[str, Site]:
         return {"tokens": Site(self.model.entrance, front=True)}
 
+    def counted_rows(self) -> list[Tensor]:
+        return [self._counts]
+
     def end_stage(self) -> dict[str, float]:
         counts = self._counts.cpu()
         self.usage = torch.cat([self.usage, counts[None]])

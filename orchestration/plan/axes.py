@@ -18,7 +18,7 @@ from orchestration.plan.spec import Order, Range
 
 #: experiment fields that a sweep sets by keys of its own
 OWN_KEYS = {"benchmark", "model", "method", "order", "seed", "protocol"}
-SETTABLE = sorted(field_paths().keys() - OWN_KEYS)
+SETTABLE = sorted(field_paths().keys() - OWN_KEYS - {"train.processes"})
 #: what an axis that is no list has
 RANGE_KEYS, LISTED_KEYS = ("low", "high", "log", "step", "when"), ("values", "when")
 FORM = "expected a list of values, {low, high, log, step} or {values: [...]}, the last two with `when` if need be"
@@ -167,6 +167,8 @@ def check_value(document: Document, keys: tuple[str, ...], field: str, value: Va
     """One value of one field by itself; how fields fit together is checked with whole points."""
     if field == "method":
         document.known(keys, "method", value, method_names())
+    elif field == "train.processes":
+        document.fault(keys, "is set by resources.processes, since a trial's place is made for them; leave it out here")
     elif field == "tuner":
         document.known(keys, "tuner", value, TUNERS.names())
     elif field in OWN_KEYS or not is_field(field):

@@ -58,6 +58,7 @@ def memory_of(trials: Iterable[Trial]) -> Memory:
         found.peaks[digested] = sizes[bool(checkpointing)]
         takes = f"{again}, checkpointed" if checkpointing else f"{plain}, with model.checkpointing {again}"
         rows = f"{step.batch} rows" + (f" in {one.train.accumulate} parts" if one.train.accumulate > 1 else "")
+        rows += f" in each of {one.train.processes} processes" if one.train.processes > 1 else ""
         found.lines.append(
             f"{name}: a step of {rows} of {step.length} tokens takes {takes}, and about 1 GB of the GPU's own"
         )

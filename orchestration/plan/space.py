@@ -72,12 +72,20 @@ class Space:
                 point[axis] = values.at(share) if isinstance(values, Range) else values[int(share * len(values))]
         return self.reduced(point)
 
-    def fault(self, point: Mapping[str, Value]) -> ValidationError | ValueError | None:
-        """Why a point makes no sense, as a number of chosen prompts above the pool's size; None where it does."""
+    def settings(self, point: Mapping[str, Value]) -> tuple[str, dict[str, Value]]:
+        """The method at a point, and what the sweep sets of its experiment, by dotted path, without what neither it nor
+        its kind of protection reads."""
         dotted = {**self.spec.base, **point}
+        if self.spec.processes > 1:
+            dotted["train.processes"] = self.spec.processes
         method = str(dotted.pop("method", self.spec.method))
         for path in unread(method, dotted) & dotted.keys():
             del dotted[path]
+        return method, dotted
+
+    def fault(self, point: Mapping[str, Value]) -> ValidationError | ValueError | None:
+        """Why a point makes no sense, as a number of chosen prompts above the pool's size; None where it does."""
+        method, dotted = self.settings(point)
         try:
             build_experiment(self.spec.benchmark, self.spec.model, method, self.spec.orders[0], 0, dotted)
         except (ValidationError, ValueError) as error:

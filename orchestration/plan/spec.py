@@ -126,6 +126,7 @@ class SweepSpec:
     search: Choice = GRID
     when: dict[str, dict[str, list[Value]]] = field(default_factory=dict)  # axis -> others, and their values, it needs
     robust: RobustRule | None = None
+    processes: int = 1  # of one trial
 
     @property
     def searched(self) -> bool:

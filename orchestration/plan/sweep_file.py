@@ -45,8 +45,9 @@ class _Strict(BaseModel):
 
 
 class Resources(_Strict):
-    cpus: float = Field(1, gt=0, description="of one trial")
-    gpus: float = Field(0, ge=0, description="of one trial; a fraction shares a GPU")
+    processes: int = Field(1, ge=1, description="of one trial, which share the rows of each batch")
+    cpus: float = Field(1, gt=0, description="of one process")
+    gpus: float = Field(0, ge=0, description="of one process; a fraction shares a GPU")
     workers: int | None = Field(None, ge=1, description="trials at a time; null: as many as fit")
 
 
@@ -133,6 +134,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
         orders_drawn=are_drawn(file.axes.get("order")),
         seeds=tuple(file.seeds),
         references=tuple(file.references),
+        processes=file.resources.processes,
         cpus=file.resources.cpus,
         gpus=file.resources.gpus,
         workers=file.resources.workers,
@@ -178,7 +180,7 @@ def resolved(spec: SweepSpec) -> dict[str, Value]:
         "search": spec.search,
         **({} if spec.robust is None else {"robust": {**vars(spec.robust), "over": list(spec.robust.over)}}),
         "halving": vars(spec.halving) if spec.halving else None,
-        "resources": {"cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
+        "resources": {"processes": spec.processes, "cpus": spec.cpus, "gpus": spec.gpus, "workers": spec.workers},
         "tracking": {"mlflow": spec.mlflow, "system_metrics": spec.system_metrics},
     }
 
@@ -381,6 +383,9 @@ def _check_points(document: Document, spec: SweepSpec) -> list[Trial]:
         place = ".".join(str(part) for part in fault["loc"])
         words = [field for field in (*spec.axes, *spec.base) if field.startswith(place) and field in fault["msg"]]
         field = words[0] if words else place
+        if "processes" in fault["msg"]:
+            document.fault(("resources", "processes"), wanted(fault))
+            return []
         document.fault(
             ("axes" if field in spec.axes else "base", *([field] if field in spec.axes else field.split("."))),
             wanted(fault),

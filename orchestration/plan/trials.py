@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from mcit_core.config import UNTRAINED, Experiment, Value
-from mcit_core.methods import build_experiment, protects, reference_experiment, unread
+from mcit_core.methods import build_experiment, protects, reference_experiment
 from mcit_core.registry import TUNERS, TunerPart
 from mcit_core.stages.digest import digest
 from orchestration.plan.space import Space
@@ -59,14 +59,12 @@ def make_trials(
     given."""
     found: list[Trial] = []
     references: list[Trial] = []
-    for values in Space(spec).points() if points is None else points:
+    space = Space(spec)
+    for values in space.points() if points is None else points:
         settings = {axis: values.get(axis) for axis in spec.axes}
-        dotted = {**spec.base, **values}
-        method = str(dotted.pop("method", spec.method))
+        method, dotted = space.settings(values)
         # a point of another kind of protection does without what only the others read
-        for path in unread(method, dotted) & dotted.keys():
-            del dotted[path]
-            settings |= {path: None} if path in settings else {}
+        settings |= {path: None for path in settings if path not in dotted and path != "method"}
         for order, seed in itertools.product(spec.orders, spec.seeds):
             experiment = build_experiment(spec.benchmark, spec.model, method, order, seed, dotted)
             found.append(_trial(experiment, settings, number, batch))

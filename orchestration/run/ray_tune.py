@@ -325,6 +325,12 @@ def end_tune() -> None:
     signal.raise_signal(signal.SIGUSR1)
 
 
+def placement(spec: SweepSpec) -> tune.PlacementGroupFactory:
+    """What a trial takes: a bundle for each of its processes, on one node where they fit there."""
+    one = {"CPU": spec.cpus, "GPU": spec.gpus}
+    return tune.PlacementGroupFactory([one] * spec.processes, strategy="PACK")
+
+
 def run_trials(
     spec: SweepSpec,
     trials: list[Trial],
@@ -362,7 +368,7 @@ def run_trials(
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
         tune.Tuner(
-            tune.with_resources(StageTrainable, {"cpu": spec.cpus, "gpu": spec.gpus}),
+            tune.with_resources(StageTrainable, placement(spec)),
             tune_config=tune.TuneConfig(
                 search_alg=_TrialQueue(admit(trials), lambda: admit(more())),
                 scheduler=_TuneScheduler(scheduler, known, workers),

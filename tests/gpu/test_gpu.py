@@ -130,7 +130,7 @@ def test_a_trial_is_held_to_its_share_of_the_memory() -> None:
     pytest.importorskip("ray")
     program = (
         "import torch\n"
-        "from orchestration.run.trainable import take_device\n"
+        "from orchestration.run.node import take_device\n"
         "take_device(0.25)\n"
         "total = torch.cuda.get_device_properties(0).total_memory\n"
         "torch.empty(int(0.2 * total), dtype=torch.uint8, device='cuda')\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,3 +82,33 @@ def test_the_command_refuses_with_code_2(
     message = capsys.readouterr().err
     assert message.startswith(str(path))
     assert len(message.splitlines()) == 1
+
+
+def test_as_many_processes_as_were_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(GOOD.replace("{steps: 5}", "{steps: 5, processes: 2}"))
+    assert main([str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "train.processes is 2, and 1 started" in said
+    assert "torchrun --nproc-per-node N -m mcit_core.run" in said
+
+
+@pytest.mark.slow
+def test_two_processes_print_and_write_once(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(GOOD.replace("mini", "tiny").replace("{steps: 5}", "{steps: 2, processes: 2}"))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *("-m", "mcit_core.run", str(path), "--no-cache", "--out", str(tmp_path / "out")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("stage 1 ground: loss") == 1
+    assert done.stdout.count("model and data: loading") == 1
+    assert (tmp_path / "out" / "accuracy_matrix.csv").exists()
+    assert load_experiment(tmp_path / "out" / "experiment.yaml").train.processes == 2

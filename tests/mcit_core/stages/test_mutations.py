@@ -156,6 +156,7 @@ ALWAYS_RUN = (
     "miniworld/questions",
     "models/__init__",
     "models/mini",
+    "parallel",
     "protection/__init__",
     "stages/keys",
     "stages/state",

@@ -44,6 +44,11 @@ def test_a_line_for_whatever_takes_another_amount() -> None:
     assert "GB, checkpointed, and about 1 GB" in lines[3]
 
 
+def test_each_process_of_a_trial_has_its_part_of_the_rows() -> None:
+    (line,) = memory_of([trial("llaca", llava(), train__batch_size=15, train__processes=2)]).lines
+    assert "a step of 8 rows in each of 2 processes of " in line
+
+
 def test_weights_are_not_looked_at(tmp_path: Path) -> None:
     copy = shutil.copytree(folder_of("llava"), tmp_path / "copy")
     (copy / "model.safetensors").unlink()

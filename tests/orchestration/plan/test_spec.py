@@ -92,6 +92,30 @@ BROKEN = {
         10,
         ["resources.workers", "greater than or equal to 1"],
     ),
+    "no_process": (
+        "seeds: [0, 1]",
+        "seeds: [0]\nresources: {processes: 0}",
+        10,
+        ["resources.processes", "greater than or equal to 1"],
+    ),
+    "more_processes_than_rows": (
+        "seeds: [0, 1]",
+        "seeds: [0]\nresources: {processes: 33}",
+        10,
+        ["resources.processes", "in each of 33 processes is more than batch_size 32"],
+    ),
+    "processes_elsewhere": (
+        "train.steps: 5",
+        "train.processes: 2",
+        6,
+        ["train.processes", "set by resources.processes"],
+    ),
+    "processes_as_an_axis": (
+        "projection.task_energy: [0.5, 0.99]",
+        "train.processes: [2]",
+        8,
+        ["train.processes", "set by resources.processes"],
+    ),
     "unknown_resource": ("seeds: [0, 1]", "seeds: [0]\nresources: {gpu: 1}", 10, ["did you mean 'gpus'"]),
     "search": ("seeds: [0, 1]", "seeds: [0]\nsearch: bayes", 10, ["expected one of grid, optuna, random, sobol"]),
     "halving_text": ("seeds: [0, 1]", "seeds: [0]\nhalving: half", 10, ["halving", "min_stages", "'half'"]),
@@ -255,6 +279,18 @@ def test_a_resolved_spec_reads_back(tmp_path: Path) -> None:
         again = tmp_path / "again.yaml"
         again.write_text(yaml.safe_dump(resolved(spec)))
         assert load_spec(again) == spec
+
+
+def test_processes_reach_every_trial_that_trains_and_one_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD)
+    plain, one, two = (load_spec(path, [f"resources.processes={n}"] if n else []) for n in (0, 1, 2))
+    assert make_trials(one) == make_trials(plain)
+    assert {trial.experiment.train.processes for trial in make_trials(two) if trial.stages} == {2}
+    same = {trial.id for trial in make_trials(two)} & {trial.id for trial in make_trials(one)}
+    assert {name.partition("-")[0] for name in same} == {"zero_shot"}
+    path.write_text(yaml.safe_dump(resolved(two)))
+    assert make_trials(load_spec(path)) == make_trials(two)
 
 
 def test_orders_and_shared_stages_are_counted(tmp_path: Path) -> None:

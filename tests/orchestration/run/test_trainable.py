@@ -16,7 +16,8 @@ from mcit_core.data.workbench import workbench_for
 from mcit_core.methods import build_experiment
 from orchestration.keep.files import StorageError, UnreachableError, writing
 from orchestration.run.from_store import code_of
-from orchestration.run.trainable import NodeError, StageTrainable, check_code, is_node_fault, take_device
+from orchestration.run.node import NodeError, check_code, is_node_fault, take_device
+from orchestration.run.trainable import StageTrainable
 
 
 def wrapped(code: int) -> StorageError:

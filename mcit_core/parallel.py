@@ -1,0 +1,186 @@
+"""A team: the processes that train one trial together, each a part of the rows of every batch.
+
+The frozen model dominates and what is tuned is small, so that nothing is sharded: every process holds all of both, and
+a step adds up the tuned gradients once. What leaves a step is then the same in all of them.
+
+Sums go through the CPU (gloo), also those of a GPU's tensors: one way, which is tried on any machine. Nothing here
+loads torch before there is a team.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: how long a process waits in a sum for the others; one that has ended is noticed at once
+WAIT = timedelta(minutes=30)
+#: so long where the first process evaluates between two stages while the others wait
+LONG_WAIT = timedelta(days=7)
+#: how far apart what processes have come to may be, by its size: rounding, and no more
+ALIKE = 1e-4
+
+
+class PeerError(RuntimeError):
+    """Another process of the team has ended, or does not answer."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process is number `rank` of `size`."""
+
+    rank: int
+    size: int
+
+    def part(self, first: int = 0) -> slice:
+        """Those of this process, every `size`-th, of some things that stand at place `first` and after it in what is
+        shared out."""
+        return slice((self.rank - first) % self.size, None, self.size)
+
+    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor added up over all processes, which call this alike; shapes, types and devices stay. Raises
+        PeerError."""
+        if self.size == 1:
+            return list(tensors)
+        import torch
+        from accelerate.utils import reduce
+
+        sums: dict[int, Tensor] = {}
+        for kind in dict.fromkeys((tensor.dtype, tensor.device) for tensor in tensors):
+            places = [i for i, tensor in enumerate(tensors) if (tensor.dtype, tensor.device) == kind]
+            flat = torch.cat([tensors[i].detach().flatten() for i in places]).cpu()
+            try:
+                total = reduce(flat, reduction="sum").to(kind[1])
+            except RuntimeError as error:  # the only one that gloo has
+                raise PeerError(f"process {self.rank} of {self.size} of the trial lost another: {error}") from error
+            for i, part in zip(places, total.split([tensors[i].numel() for i in places]), strict=True):
+                sums[i] = part.view_as(tensors[i])
+        return [sums[i] for i in range(len(tensors))]
+
+    def count(self, *numbers: int) -> list[int]:
+        """Whole numbers, each added up over all processes. Raises PeerError."""
+        if self.size == 1:
+            return list(numbers)
+        import torch
+
+        found: list[int] = self.sum([torch.tensor(numbers)])[0].tolist()
+        return found
+
+    def all(self, holds: bool) -> bool:
+        """Whether it holds in all processes. Raises PeerError."""
+        return self.count(int(holds)) == [self.size]
+
+    def check_alike(self, named: Mapping[str, Tensor]) -> None:
+        """Raises RuntimeError, naming what differs, where the processes have not come to the same: something has seen
+        only the rows of its own process, and was not added up. Raises PeerError."""
+        if self.size == 1:
+            return
+        import torch
+
+        names = sorted(named)
+        said = zlib.crc32("\n".join(names).encode())
+        if not self.all(self.count(said) == [said * self.size]):
+            raise RuntimeError(f"the processes of this trial have come to things of other names: {', '.join(names)}")
+        told = torch.stack([_told(named[name]) for name in names])  # [names, 2]
+        of_all = self.sum([told])[0] / self.size
+        apart = (told - of_all).abs() > ALIKE * of_all[:, 1:].abs() + torch.finfo(torch.float32).tiny
+        other = self.sum([apart.any(1).long()])[0].tolist()
+        if any(other):
+            found = ", ".join(name for name, differs in zip(names, other, strict=True) if differs)
+            raise RuntimeError(
+                f"the processes of this trial have come to different values of {found}, which saw the rows of one "
+                "process alone: add them up (docs/extending.md), or set resources.processes to 1"
+            )
+
+
+#: one process, which needs no others
+ALONE = Team(0, 1)
+
+
+def _told(values: Tensor) -> Tensor:
+    """[2], float64: sums of the entries and of their sizes, each place with a weight of its own, so that the same
+    entries in other places are not the same."""
+    import torch
+
+    flat = values.detach().flatten().double()
+    weighted = flat * torch.linspace(1, 2, len(flat), dtype=torch.float64, device=flat.device)
+    return torch.stack([weighted.sum(), weighted.abs().sum()]).nan_to_num().cpu()
+
+
+def listen(host: str) -> socket.socket:
+    """A socket on a free port of this machine's address `host`, for the first process of a team."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.bind((host, 0))
+    listener.listen()
+    return listener
+
+
+def join(rank: int, size: int, meeting: tuple[str, int], own_host: str, listener: socket.socket | None = None) -> Team:
+    """Become process `rank` of a team of `size` that meets at the host and port `meeting`, where the first has a
+    `listener`; returns when all are there. They talk over the interface of `own_host`, this machine's address, and
+    no other. Raises PeerError where they do not all come."""
+    from accelerate import PartialState
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    leave()
+    told = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
+    os.environ |= {name: str(number) for name, number in told.items()}
+    os.environ["GLOO_SOCKET_IFNAME"] = _interface(own_host)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # or else accelerate sets another number of threads and warns
+    try:
+        store = TCPStore(
+            *meeting,
+            world_size=size,
+            is_master=listener is not None,
+            timeout=WAIT,
+            wait_for_workers=False,
+            master_listen_fd=None if listener is None else listener.detach(),
+        )
+        PartialState(cpu=True, backend="gloo", store=store, timeout=WAIT)
+    except RuntimeError as error:
+        raise PeerError(f"process {rank} of {size} of the trial did not find the others: {error}") from error
+    return Team(rank, size)
+
+
+def launched() -> Team:
+    """The team that `torchrun` has started this process in; ALONE where it has not."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ALONE
+    import torch
+    from accelerate import PartialState
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(size):  # one machine: nobody else need reach it
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface("127.0.0.1"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    state = PartialState(cpu=True, backend="gloo", timeout=LONG_WAIT)
+    return Team(state.process_index, state.num_processes)
+
+
+def leave() -> None:
+    """Leave the team that this process is in, if any; the others notice."""
+    import torch.distributed as dist
+    from accelerate import PartialState
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    PartialState._reset_state()  # which remembers the first team of a process for ever
+
+
+def _interface(host: str) -> str:
+    """The network interface that has an address of this machine. Raises ValueError where none has."""
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if host in [address.address for address in addresses]:
+            return str(name)
+    raise ValueError(f"this machine has no network interface with the address {host}")

@@ -167,7 +167,9 @@ def settings_table(
         ("worker-h", lambda line: known(line.amount, hours(line.amount.seconds))),
     ]
     if spec.gpus:
-        columns.append(("GPU-h", lambda line: known(line.amount, hours(line.amount.seconds * spec.gpus))))
+        columns.append(
+            ("GPU-h", lambda line: known(line.amount, hours(line.amount.seconds * spec.gpus * spec.processes)))
+        )
     if any(line.peak for line in found.lines) or memory.peaks:
         columns.append(("peak", lambda line: peak(line, memory)))
     if found.total.unsized < found.total.stages:
@@ -274,7 +276,7 @@ def deadline_lines(
     workers, wall = fewest
     idle = workers * wall - found.total.seconds
     costs_money = "" if rate is None else f", money {reserved(workers, wall, spec, rate)}"
-    held = f" with {count(gpus_held(workers, spec.gpus), 'GPU')}" if spec.gpus else ""
+    held = f" with {count(gpus_held(workers * spec.processes, spec.gpus), 'GPU')}" if spec.gpus else ""
     yield (
         f"--deadline {clock(deadline)}: {count(workers, 'worker')}{held} at least, done in {clock(wall)}; reserved, "
         f"idle too, {hours(workers * wall)} worker-h ({hours(max(idle, 0.0))} idle){costs_money}"
@@ -283,11 +285,13 @@ def deadline_lines(
 
 def reserved(workers: int, wall: float, spec: SweepSpec, rate: float) -> str:
     """Money for workers, or their GPUs, that are held from beginning to end."""
-    return f"{(gpus_held(workers, spec.gpus) if spec.gpus else workers) * wall / 3600 * rate:,.2f}"
+    processes = workers * spec.processes
+    held = gpus_held(processes, spec.gpus) if spec.gpus else processes
+    return f"{held * wall / 3600 * rate:,.2f}"
 
 
 def money(amount: Amount, spec: SweepSpec, rate: float) -> str:
-    return f"{amount.seconds / 3600 * (spec.gpus or 1) * rate:,.2f}"
+    return f"{amount.seconds / 3600 * (spec.gpus or 1) * spec.processes * rate:,.2f}"
 
 
 def known(amount: Amount, text: str) -> str:

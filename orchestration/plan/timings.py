@@ -181,7 +181,15 @@ def _must(
         benchmark = digest([kind_of(made_from["benchmark"]), options]) if options else kind_of(made_from["benchmark"])
     model = made_from["model"]
     parts = [train.get("batch_size"), train.get("accumulate", 1)]
-    return [benchmark, model, device, train.get("precision"), train.get("threads"), *([] if reading else parts)]
+    return [
+        benchmark,
+        model,
+        device,
+        train.get("precision"),
+        train.get("threads"),
+        train.get("processes", 1),
+        *([] if reading else parts),
+    ]
 
 
 def _sizes(fields: Mapping[str, JsonValue], protection: bool = True) -> dict[str, JsonValue]:

@@ -223,6 +223,7 @@ def test_links_that_leave_the_site(link: str, fine: bool, tmp_path: Path) -> Non
 TUTORIAL = "tests/end_to_end/test_tutorial.py"
 #: run here, in a folder with some of docs/data as runs/ and small public data below data/
 HERE = [
+    "mcit sweep search --dry-run",
     "mcit sweep threshold --dry-run",
     "mcit sweep threshold --dry-run --rate 2.5/h --deadline 8h",
     "mcit methods",
@@ -305,7 +306,7 @@ NOT_RUN = {
     "python -m orchestration.sweep sweeps/easy_vqa.yaml": f"{LONG}; needs the weights of smol",
     "mcit sweep paper/coin --set benchmark.root=/data/CoIN --set model.path=/models/llava-1.5-7b-hf": WEIGHTS,
     "mcit sweep llava.yaml --dry-run": WEIGHTS,
-    "mcit sweep llava.yaml --dry-run --probe --rate 2.5/h --deadline 8h": WEIGHTS,
+    "mcit sweep sweep.yaml --dry-run --probe --rate 2.5/h --deadline 8h": WEIGHTS,
     "mcit sweep llava.yaml --set train.steps=20 --set evaluation.rows=20 --set name=llava_try": WEIGHTS,
     "mcit sweep llava.yaml": WEIGHTS,
     "python -m mcit_core.benchmarks.captions results/UCIT/each_dataset/VizWiz/CL-MoE-task3/ans_gt.json": "needs Java",

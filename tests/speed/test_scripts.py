@@ -12,6 +12,7 @@ SMALLEST = {
     "evaluation": "--steps 2 --rows 10 --turns 1",
     "sharing": "",
     "scheduling": "--trials 10",
+    "scale": "--trials 20",
     "driver": "--trials 3",
     "tracking": "--trials 3",
 }

@@ -132,8 +132,8 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
         with writing(folder / "report.html"):
             report = write_report(folder)
         tracked = tracker.finish(patience)
-        if trouble:
-            console.print(trouble, style="yellow", markup=False)
+        for told in filter(None, (trouble, course.trouble)):
+            console.print(told, style="yellow", markup=False)
         experiment = tracker.tracker.mirror.experiment
         return conclude(command, folder, report, uri, records, course.over, tracked, experiment)
 

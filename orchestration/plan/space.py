@@ -98,12 +98,17 @@ class Space:
         first: Point = {name: values[0] for name, values in self.spec.values().items()}
         found = [self.reduced(first)]
         for name, values in self.spec.values().items():
-            for value in values:
-                # where an axis does not apply at the first values of the others, it does at those that it asks for
-                wanted = {other: asked[0] for other, asked in self.spec.when.get(name, {}).items()}
-                found.append(self.reduced({**first, **wanted, name: value}))
+            # where an axis does not apply at the first values of the others, it does at those that it asks for
+            found += [self.reduced({**first, **self._asked_for(name), name: value}) for value in values]
         rng = random.Random(0)
         return found + [self.at([rng.random() for _ in self.axes]) for _ in range(SAMPLED)]
+
+    def _asked_for(self, axis: str) -> Point:
+        """What the condition of an axis asks for, and the conditions of what it names."""
+        found: Point = {}
+        for other, values in self.spec.when.get(axis, {}).items():
+            found |= {**self._asked_for(other), other: values[0]}
+        return found
 
     @property
     def counted(self) -> bool:

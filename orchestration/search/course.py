@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcit_core.choices import kind_of
-from orchestration.keep.files import writing
 from orchestration.keep.records import Records
 from orchestration.keep.trial_record import TrialRecord
 from orchestration.plan.halving import Race, Races, race
@@ -57,6 +56,8 @@ class Course:
         self._best: Proposal | None = None  # of those
         self._races: Races | None = None
         self._study: StudyLog | None = None
+        #: why there is no study beside the results, if so
+        self.trouble = ""
         if isinstance(settings, SearchSettings):
             self.settings = settings
             self._file = Proposals(run, spec)
@@ -184,8 +185,7 @@ class Course:
             self._races.add([trial.id for trial in trials if trial.id in paired], paired)
 
     def conclude(self, records: Records) -> None:
-        """Once nothing runs any more: the settings that the search was not told, in the study beside the results.
-        Raises StorageError."""
+        """Once nothing runs any more: the settings that the search was not told, in the study beside the results."""
         if not self.spec.searched:
             return
         rule = self.spec.robust or RobustRule()
@@ -193,15 +193,20 @@ class Course:
         self._show([outcome(one, records, self.settings, rule) for one in left if self._have_ended([one], records)])
 
     def _show(self, ended: list[Proposal]) -> None:
-        """Add to the study in which optuna-dashboard shows the search."""
+        """Add to the study in which optuna-dashboard shows the search: a view, for whose sake nothing may fail."""
+        if self.trouble:
+            return
         from orchestration.search.optuna_search import StudyLog  # takes a second to load
 
         path = self.run / STUDY_LOG
-        with writing(path):
+        try:
             if self._study is None:
                 self._study = StudyLog(path, self.spec.name, self.settings, self.search.space)
                 self._study.add(self._known)
             self._study.add(ended)
+        except Exception as error:  # a full disk, and whatever Optuna's storage has for a file system of its own kind
+            why = " ".join((str(error) or repr(error)).split())
+            self.trouble = f"{path} is not complete ({why}); nothing depends on it, and the same command writes it anew"
 
 
 def _cells(record: TrialRecord) -> dict[str, float]:

@@ -60,9 +60,9 @@ class Proposals:
         batches: dict[int, Batch] = {}
         for line in read_journal(self._journal.path):
             if line["rule"] == self._rule:
-                batches.setdefault(int(str(line["batch"])), _BATCH.validate_python(line["content"]))
+                batches[int(str(line["batch"]))] = _BATCH.validate_python(line["content"])
         found = [batches.get(KNOWN, Batch([]))]
-        while len(found) - 1 in batches:  # what comes after a line that was lost was proposed from it, and is again
+        while len(found) - 1 in batches:  # what follows a line that was lost was proposed from it, and is anew
             found.append(batches[len(found) - 1])
         return found
 

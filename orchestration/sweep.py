@@ -91,7 +91,7 @@ def run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console
 def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Console) -> int:
     from orchestration.keep.provenance import describe, run_id, write_sweep
     from orchestration.keep.records import Records
-    from orchestration.search.course import Course
+    from orchestration.search.course import Course, known_beforehand
     from orchestration.tracking.background import BackgroundTracker
     from orchestration.tracking.tracker import Tracker, tracking_uri, wants_system_metrics
 
@@ -102,9 +102,10 @@ def _run(command: Command, spec: SweepSpec, trials: list[Trial], console: Consol
     check_stages(command.stages, console)
     console.print("model and data: loading; features are made once for each task")
     provenance = describe(spec, trials, storage)
+    known = known_beforehand(spec, folder, command.fresh)
     begin_run(folder, command.fresh)
     provenance |= run_id(folder)
-    course = Course(spec, folder)
+    course = Course(spec, folder, known)
     for line in course.said:
         console.print(line, markup=False)
     records = Records(folder, spec, course.trials())
@@ -252,7 +253,7 @@ def _train_on_ray(
             workers = command.workers
         else:
             fit = fitting(spec, rooms(), "the largest node" if command.address else "this machine, as Ray counts,")
-            workers = min(command.workers or len(trials), fit)
+            workers = min(command.workers or at_once(spec, trials), fit)
         stop.take_signals()  # which Ray has taken
         stop.end_running = end_tune
         try:

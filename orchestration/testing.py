@@ -125,8 +125,6 @@ class SearchContract:
     def test_a_point_known_from_elsewhere_is_not_proposed(self, tmp_path: Path) -> None:
         search, settings, _ = self.make(tmp_path, FEW)
         known = Proposal(-1, -1, {"pool.size": 20, "pool.top_k": 8})
-        search.tell([judge(replace(known, number=0), settings)])
-        search, settings, _ = self.make(tmp_path, FEW)
         search.tell([replace(judge(replace(known, number=0), settings), number=-1)])
         points = [one.values for batch in self.played(search, settings) for one in batch]
         assert known.values not in points

@@ -103,15 +103,24 @@ class Records:
             record.earlier = replace(stored, stages=[], row={})
             record.pack()
 
-    def add(self, trials: Iterable[Trial]) -> None:
-        """Trials that the sweep has come to have since it began; one that the RUN has had before is taken over."""
+    def add(self, trials: Iterable[Trial]) -> list[TrialRecord]:
+        """Trials that the sweep has come to have since it began; one that the RUN has had before is taken over. Returns
+        the new ones. One that was a reference may turn out to be a setting's own."""
+        trials = list(trials)
+        for trial in trials:
+            known = self.records.get(trial.id)
+            if known is not None and known.trial.setting is None and trial.setting is not None:
+                known.trial = trial
+                self._sort_in([known])
         new = {trial.id: TrialRecord(trial) for trial in trials if trial.id not in self.records}
         for name, record in new.items():
             self._take_over(record, self.left.pop(name, None))
         self._by_experiment |= {record.trial.experiment.model_dump_json(): record for record in new.values()}
-        self._direct.clear()
         self._sort_in(new.values())
-        self.records = {**self.records, **new}  # in place of the other one: MLflow's thread may be going through that
+        # in place of the others: MLflow's thread may be going through them
+        self.records = {**self.records, **new}
+        self._direct = {name: found for name, found in self._direct.items() if found is not None}
+        return list(new.values())
 
     @staticmethod
     def _is_outdated(record: TrialRecord) -> bool:
@@ -143,11 +152,11 @@ class Records:
 
     def _direct_record(self, record: TrialRecord) -> TrialRecord | None:
         """The reference that trains its tasks alone, as it is seen; None where there is none that has finished."""
-        name = record.trial.id
-        if name not in self._direct:
+        name, known = record.trial.id, self._direct
+        if name not in known:
             wanted = reference_experiment(record.trial.experiment, "direct", self.spec.tasks)
-            self._direct[name] = self._by_experiment.get(wanted.model_dump_json())
-        found = self._direct[name]
+            known[name] = self._by_experiment.get(wanted.model_dump_json())
+        found = known[name]
         seen = None if found is None else self.seen(found)
         return seen if seen is not None and seen.status == "FINISHED" else None
 
@@ -184,7 +193,7 @@ class Records:
         """The row of trials.parquet. Its counts of stages are of this command, whatever it shows."""
         if record.status == "UNFINISHED":
             return self._row(record) | self._state(record)
-        told = (*self.mark(record), record.key, record.error)
+        told = (*self.mark(record), record.key, record.error, record.trial.setting)
         known = self._rows.get(record.trial.id)
         if known is None or known[0] != told:
             known = self._rows[record.trial.id] = (told, self._row(record))
@@ -231,7 +240,8 @@ class Records:
         if not self.spec.searched:
             return {}
         number = record.trial.setting
-        return {"state": None if number is None else setting_state(self.of_setting(number))}
+        seen = [] if number is None else [self.seen(one) for one in self.of_setting(number)]
+        return {"state": setting_state(seen) if seen else None}
 
     def _about(self, trial: Trial) -> Row:
         """The columns that say which trial it is."""

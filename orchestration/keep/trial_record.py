@@ -34,28 +34,28 @@ class TrialRecord:
     @property
     def stages(self) -> list[StageResult]:
         """Those so far; of a packed record a copy."""
-        if self._packed is None:
-            return self._stages
-        found: list[StageResult] = pickle.loads(zlib.decompress(self._packed))
+        kept = self._kept
+        if isinstance(kept, list):
+            return kept
+        found: list[StageResult] = pickle.loads(zlib.decompress(kept[1]))
         return found
 
     @stages.setter
     def stages(self, stages: list[StageResult]) -> None:
-        self._stages: list[StageResult] = stages
-        self._packed: bytes | None = None
+        # one attribute, so that MLflow's thread sees the one or the other; packed: how many, and the bytes
+        self._kept: list[StageResult] | tuple[int, bytes] = stages
 
     def pack(self) -> None:
         """Keep the stages in a seventh of the memory, once no more come: of ten thousand trials they would be
         gigabytes. Reading them takes a millisecond from then on."""
-        if self._packed is not None:
-            return
-        self._count = len(self._stages)
-        self._packed, self._stages = zlib.compress(pickle.dumps(self._stages), 1), []
+        if isinstance(self._kept, list):
+            self._kept = len(self._kept), zlib.compress(pickle.dumps(self._kept), 1)
 
     @property
     def count(self) -> int:
         """How many stages it has."""
-        return len(self._stages) if self._packed is None else self._count
+        kept = self._kept
+        return len(kept) if isinstance(kept, list) else kept[0]
 
     def matrix(self, split: str, column: Column = "accuracy") -> Matrix:
         """[stages so far][tasks]; None where a cell was not measured."""

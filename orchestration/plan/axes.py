@@ -59,6 +59,8 @@ def read_axes(
                 _check_values(document, keys, name, values, choices)
             if isinstance(given, dict) and given.get("when") is not None:
                 found.when[name] = _conditions(document, (*keys, "when"), given["when"])
+    if "method" in found.when:
+        document.fault(("axes", "method", "when"), "a trial has a method in any case; leave the condition out")
     for name, conditions in found.when.items():
         _check_conditions(document, name, conditions, found.values)
     return found
@@ -157,6 +159,9 @@ def _check_conditions(
         if found is None or other == name:
             others = [axis for axis in axes if axis != name]
             document.fault(keys, f"expected another axis, one of {', '.join(others)}{near(other, others)}")
+            continue
+        if isinstance(found, Range) and found.count is None:
+            document.fault(keys, f"{other} hardly ever takes one number twice; give it a step, or list its values")
             continue
         for value in values:
             if not (found.holds(value) if isinstance(found, Range) else value in found):

@@ -55,14 +55,19 @@ class Range:
             return self.number(min(int(share * self.count), self.count - 1))
         return self.low + share * (self.high - self.low)
 
+    def nearest(self, value: float) -> int | float:
+        """The number of the range that is nearest, without round-off."""
+        if self.count is None or self.log:
+            return value
+        return self.number(round((value - self.low) / (1 if self.step is None else self.step)))
+
     def holds(self, value: Value) -> bool:
         """Whether a value is one of its numbers."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return False
         if self.count is None:
             return True
-        near = self.number(round((value - self.low) / (1 if self.step is None else self.step)))
-        return math.isclose(value, near, rel_tol=1e-9)
+        return math.isclose(value, self.nearest(value), rel_tol=1e-9)
 
     def to_json(self) -> dict[str, Value]:
         """As a sweep file has it."""
@@ -132,6 +137,17 @@ class SweepSpec:
     def searched(self) -> bool:
         """Whether settings are proposed as results come in, and not all known beforehand."""
         return kind_of(self.search) != GRID
+
+    def axes_as_written(self) -> dict[str, Value]:
+        """The axes without `order`, as a sweep file has them."""
+        axes: dict[str, Value] = {}
+        for name, values in self.axes.items():
+            when: dict[str, Value] = {"when": {**self.when[name]}} if name in self.when else {}
+            if isinstance(values, Range):
+                axes[name] = {**values.to_json(), **when}
+            else:
+                axes[name] = {"values": values, **when} if when else values
+        return axes
 
     def values(self) -> dict[str, list[Value]]:
         """The values of each axis as far as they can be listed: of a range, its ends."""

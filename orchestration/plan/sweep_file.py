@@ -157,13 +157,7 @@ def load_spec(path: Path, assignments: list[str] | None = None) -> SweepSpec:
 
 def resolved(spec: SweepSpec) -> dict[str, Value]:
     """The spec as a mapping that `load_spec` reads again, nothing left to defaults."""
-    axes: dict[str, Value] = {}
-    for name, values in spec.axes.items():
-        when: dict[str, Value] = {"when": {**spec.when[name]}} if name in spec.when else {}
-        if isinstance(values, Range):
-            axes[name] = {**values.to_json(), **when}
-        else:
-            axes[name] = {"values": values, **when} if when else values
+    axes = spec.axes_as_written()
     if spec.order_swept:
         listed: Value = [list(order) for order in spec.orders]
         axes["order"] = {"kind": "explicit", "orders": listed, "drawn": True} if spec.orders_drawn else listed

@@ -18,6 +18,9 @@ from orchestration.plan.trials import Trial, applies, field_of, tuner_settings
 from orchestration.results.reading import Results, plain_value, read_results
 from orchestration.search.proposals import run_trials_of
 
+#: columns that say where a search of one RUN has a trial
+OF_A_SEARCH = ("setting", "batch", "state")
+
 
 @dataclass(frozen=True)
 class _Run:
@@ -67,7 +70,7 @@ def merge(runs: Sequence[Path], folder: Path) -> Results:
     names = [run.results.folder.name for run in found]
     names = [run.name if names.count(name) > 1 else name for name, run in zip(names, found, strict=True)]
     sweep: dict[str, JsonValue] = {
-        **first.results.sweep,
+        **{name: value for name, value in first.results.sweep.items() if name not in ("search", "robust")},
         "name": " + ".join(names),
         "axes": swept,
         "seeds": [*sorted({seed for run in found for seed in run.spec.seeds})],
@@ -157,4 +160,5 @@ def _row(row: Row, run: _Run, axes: dict[str, list[Value]]) -> Row:
     told: Row = {name: plain_value(_value(trial, name)) for name in axes}
     if row.get("tuner") is not None:
         told["tuner_settings"] = tuner_settings(trial.experiment, axes)
-    return {**row, **told, "method": row["method"]}
+    kept = {name: value for name, value in row.items() if name not in OF_A_SEARCH}
+    return {**kept, **told, "method": row["method"]}

@@ -186,4 +186,4 @@ def _found(number: int, rows: list[Row], results: Results, settings: SearchSetti
         cells = {(text_in(row, "order"), int(number_in(row, "seed") or 0)): row for row in rows}
         told = judged(told, cells, reading_row, settings, rule)
     objectives = dict(zip(settings.objectives, told.objectives, strict=True)) if told.objectives else {}
-    return Found(number, batch, state, values, objectives, all(v <= 0 for v in told.constraints.values()), tuple(rows))
+    return Found(number, batch, state, values, objectives, told.feasible, tuple(rows))

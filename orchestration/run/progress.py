@@ -59,8 +59,7 @@ class Progress:
 
     def added(self, trials: list[Trial]) -> None:
         """The sweep has come to have more trials."""
-        self.records.add(trials)
-        self._count(self.records.records[trial.id] for trial in trials)
+        self._count(self.records.add(trials))
 
     def _count(self, records: Iterable[TrialRecord]) -> None:
         for record in records:

@@ -41,6 +41,10 @@ class Proposal:
     constraints: dict[str, float] = field(default_factory=dict)
     partial: tuple[int, float] | None = None
 
+    @property
+    def feasible(self) -> bool:
+        return all(above <= 0 for above in self.constraints.values())
+
 
 class Search(ABC):
     """`settings`: those of the search's kind in the sweep file; `space`: what may be proposed."""
@@ -66,9 +70,11 @@ class Search(ABC):
         one would."""
         return [self._known[number] for number in sorted(self._known)]
 
-    def filled(self, batch: int, size: int, seed: int, draw: Callable[[int], Proposal]) -> list[Proposal]:
-        """A batch of `size` settings, each by `draw(number)`, which is asked again while it gives one that makes no
-        sense or was there before, and replaced by one at random where it gives no other."""
+    def filled(
+        self, batch: int, size: int, seed: int, draw: Callable[[int], Proposal], draws: int = OWN_DRAWS
+    ) -> list[Proposal]:
+        """A batch of `size` settings, each by `draw(number)`, which is asked again, `draws` times, while it gives one
+        that makes no sense or was there before, and replaced by one at random where it gives no other."""
         found: list[Proposal] = []
         taken: set[str] = set()
 
@@ -77,7 +83,7 @@ class Search(ABC):
             return key not in self._points and key not in taken and self.space.fault(point) is None
 
         for number in range(batch * size, (batch + 1) * size):
-            own = (draw(number) for _ in range(OWN_DRAWS))
+            own = (draw(number) for _ in range(draws))
             proposal = next((one for one in own if fits(one.values)), None)
             if proposal is None:
                 point = next(filter(fits, self._others(random.Random(digest([seed, number])))), None)

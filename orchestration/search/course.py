@@ -25,7 +25,7 @@ from orchestration.search.objectives import outcome
 from orchestration.search.proposals import KNOWN, Batch, Proposals, proposed_trials
 from orchestration.search.registry import SEARCHES, settings_of
 from orchestration.search.settings import GridSettings, SearchSettings
-from orchestration.search.warm import known_settings
+from orchestration.search.warm import KnownSettings, known_settings
 
 if TYPE_CHECKING:
     from orchestration.search.optuna_search import StudyLog
@@ -43,15 +43,18 @@ def search_of(spec: SweepSpec) -> tuple[Search, GridSettings | SearchSettings]:
 
 
 class Course:
-    """Of one command on the RUN folder `run`. `said`: what there is to say of its beginning."""
+    """Of one command on the RUN folder `run`. `known`: what `known_beforehand` has found; `said`: what there is to say
+    of the beginning."""
 
-    def __init__(self, spec: SweepSpec, run: Path) -> None:
+    def __init__(self, spec: SweepSpec, run: Path, known: KnownSettings | None = None) -> None:
         self.spec, self.run = spec, run
         self.search, settings = search_of(spec)
         self.said: list[str] = []
         self._batches: list[Batch] = []
         self._trials: dict[int, list[str]] = {}  # setting -> its trials and the references that they need
+        self._owned: dict[int, list[str]] = {}  # setting -> its trials alone
         self._over = False
+        self._in = 0  # the first so many batches have ended, as far as was looked
         self._told = 0  # batches whose outcomes the search knows
         self._best: Proposal | None = None  # of those
         self._races: Races | None = None
@@ -61,17 +64,17 @@ class Course:
         if isinstance(settings, SearchSettings):
             self.settings = settings
             self._file = Proposals(run, spec)
-            known, *batches = self._file.read()
-            self._begin(known.proposals, batches)
+            first, *batches = self._file.read()
+            if self.settings.known and not self._file.has_known:
+                found, self.said = known or known_settings(spec, self.settings, self.search.space)
+                first = Batch(found)
+                self._file.append(KNOWN, first)
+            self._begin(first.proposals, batches)
         else:
             self._batches = [Batch(self.search.propose(0))]
             self._over = True
 
     def _begin(self, known: list[Proposal], batches: list[Batch]) -> None:
-        if self.settings.known and not self._file.has_known:
-            known, said = known_settings(self.spec, self.settings, self.search.space)
-            self._file.append(KNOWN, Batch(known))
-            self.said += said
         self.search.tell(known)
         self._known = known
         for batch in batches:
@@ -102,18 +105,22 @@ class Course:
         return proposed_trials(self.spec, self.proposed)
 
     def more(self, records: Records, added: Callable[[list[Trial]], None]) -> list[Trial]:
-        """The trials of the settings that may be proposed now, as far as they have to be run. `added` is told of those
-        that are not among the records yet, and takes them up there. Raises StorageError."""
+        """The trials of the settings that may be proposed now, as far as they have to be run. `added` takes them up in
+        the records, where some may be already. Raises StorageError."""
         found: list[Trial] = []
         while not self._over and self._is_in(len(self._batches) - 1 - self.settings.lag, records):
-            new = [trial for trial in self._ask(records) if trial.id not in records.records]
-            added(new)
+            asked = self._ask(records)
+            new = [trial for trial in asked if trial.id not in records.records]
+            added(asked)
             found += [trial for trial in new if records.records[trial.id].status != "FINISHED"]
         return found
 
     def _is_in(self, batch: int, records: Records) -> bool:
-        """Whether every trial of a batch has ended, the references of its settings too."""
-        return batch < 0 or self._have_ended(self._batches[batch].proposals, records)
+        """Whether every trial of the batches up to this one has ended, the references of their settings too. After an
+        interruption a later one may be in while an earlier one is not."""
+        while self._in <= batch and self._have_ended(self._batches[self._in].proposals, records):
+            self._in += 1
+        return self._in > batch
 
     def _have_ended(self, proposals: list[Proposal], records: Records) -> bool:
         names = [name for one in proposals for name in self._trials_of(one)]
@@ -123,7 +130,13 @@ class Course:
         if proposal.number not in self._trials:
             found = make_trials(self.spec, [proposal.values], proposal.number, proposal.batch)
             self._trials[proposal.number] = [trial.id for trial in found]
+            self._owned[proposal.number] = [trial.id for trial in found if trial.setting is not None]
         return self._trials[proposal.number]
+
+    def _own(self, proposal: Proposal, records: Records) -> list[TrialRecord]:
+        """The records of a setting's trials, without its references."""
+        self._trials_of(proposal)
+        return [records.records[name] for name in self._owned[proposal.number]]
 
     def _ask(self, records: Records) -> list[Trial]:
         number = len(self._batches)
@@ -138,26 +151,23 @@ class Course:
     def _tell(self, before: int, records: Records) -> None:
         """Tell the search the outcomes of the batches before this one."""
         while self._told < before:
-            ended = [
-                outcome(one, records, self.settings, self.spec.robust or RobustRule())
-                for one in self._batches[self._told].proposals
-            ]
+            ended = [self._outcome(one, records) for one in self._batches[self._told].proposals]
             self.search.tell(ended)
             self._best = self._better(ended)
             self._told += 1
             self._show(ended)
 
     def _better(self, ended: list[Proposal]) -> Proposal | None:
-        """The best by the first objective of the one so far and of complete ones, of equals the first."""
-        found = [one for one in [self._best, *ended] if one is not None and one.state == "complete"]
+        """The best by the first objective of the one so far and of complete ones that keep to the constraints, of
+        equals the first."""
+        found = [one for one in [self._best, *ended] if one is not None and one.state == "complete" and one.feasible]
         sign = 1 if next(iter(self.settings.objectives.values())) == "maximize" else -1
         return max(found, key=lambda one: sign * one.objectives[0], default=None)
 
     def _rival(self, records: Records) -> dict[str, float] | None:
         if self.spec.robust is None or self.spec.robust.pruner is None or self._best is None:
             return None
-        trials = records.of_setting(self._best.number)
-        return {name: value for one in trials for name, value in _cells(one).items()}
+        return {name: value for one in self._own(self._best, records) for name, value in _cells(one).items()}
 
     def race(self, records: Records) -> Race | None:
         """Which of the trials do not run to their end, as the sweep file says; it knows of all that are proposed."""
@@ -188,9 +198,11 @@ class Course:
         """Once nothing runs any more: the settings that the search was not told, in the study beside the results."""
         if not self.spec.searched:
             return
-        rule = self.spec.robust or RobustRule()
         left = [one for batch in self._batches[self._told :] for one in batch.proposals]
-        self._show([outcome(one, records, self.settings, rule) for one in left if self._have_ended([one], records)])
+        self._show([self._outcome(one, records) for one in left if self._have_ended([one], records)])
+
+    def _outcome(self, one: Proposal, records: Records) -> Proposal:
+        return outcome(one, self._own(one, records), records, self.settings, self.spec.robust or RobustRule())
 
     def _show(self, ended: list[Proposal]) -> None:
         """Add to the study in which optuna-dashboard shows the search: a view, for whose sake nothing may fail."""
@@ -207,6 +219,16 @@ class Course:
         except Exception as error:  # a full disk, and whatever Optuna's storage has for a file system of its own kind
             why = " ".join((str(error) or repr(error)).split())
             self.trouble = f"{path} is not complete ({why}); nothing depends on it, and the same command writes it anew"
+
+
+def known_beforehand(spec: SweepSpec, run: Path, fresh: bool) -> KnownSettings | None:
+    """The settings of other RUNs that a search begins with, where it is to begin: read before the RUN folder is
+    touched. Raises SpecError for a RUN that cannot be read."""
+    search, settings = search_of(spec)
+    if not isinstance(settings, SearchSettings) or not settings.known:
+        return None
+    begun = not fresh and Proposals(run, spec).has_known
+    return None if begun else known_settings(spec, settings, search.space)
 
 
 def _cells(record: TrialRecord) -> dict[str, float]:

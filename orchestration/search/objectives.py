@@ -22,11 +22,13 @@ T = TypeVar("T")
 Cell = tuple[str, int]
 
 
-def outcome(proposal: Proposal, records: Records, settings: SearchSettings, rule: RobustRule) -> Proposal:
-    """A proposal of which every trial has ended, with what came out. One whose objective or constraint is undefined in
-    any of them has failed."""
-    trials = records.of_setting(proposal.number)
+def outcome(
+    proposal: Proposal, trials: Sequence[TrialRecord], records: Records, settings: SearchSettings, rule: RobustRule
+) -> Proposal:
+    """A proposal with what came out of its trials, which have all ended. One whose objective or constraint is undefined
+    in any of them has failed."""
     state = setting_state(trials)
+    assert state is not None, f"setting {proposal.number} has not ended"
     if state == "pruned":
         return replace(proposal, state="pruned", partial=_partial(trials))
     if state != "complete":

@@ -28,7 +28,7 @@ from mcit_core.stages.digest import digest
 from orchestration.plan.space import Point, Space
 from orchestration.plan.spec import Range
 from orchestration.results.reading import plain_value
-from orchestration.search import Proposal, Search
+from orchestration.search import OWN_DRAWS, Proposal, Search
 from orchestration.search.settings import OptunaSettings, SearchSettings
 from orchestration.search.uniform import Random, Sobol
 
@@ -36,6 +36,8 @@ from orchestration.search.uniform import Random, Sobol
 POPULATION = 20
 #: a Gaussian process sees the newest so many settings, since what it takes grows with their cube
 GP_HISTORY = 200
+#: and is asked so often for a setting that is new and makes sense
+GP_DRAWS = 4
 #: a positive axis whose ends are this far apart is one of ratios, as a rate is
 RATIO = 100.0
 
@@ -64,7 +66,7 @@ class Optuna(Search):
             directions = [*self.settings.objectives.values()]
             study = optuna.create_study(directions=directions, sampler=self._sampler(batch))
             kinds = distributions(self.space)
-            study.add_trials([as_trial(one, kinds, directions) for one in self._history()])
+            study.add_trials([as_trial(one, kinds, self.settings.objectives) for one in self._history()])
 
             def draw(number: int) -> Proposal:
                 trial = study.ask()
@@ -75,7 +77,9 @@ class Optuna(Search):
                 memo = study.get_trials(deepcopy=False)[trial.number].system_attrs
                 return Proposal(number, batch, self.space.reduced(point), dict(memo))
 
-            return self.filled(batch, self.settings.batch, self.settings.seed, draw)
+            # each draw of a Gaussian process fits it anew
+            draws = GP_DRAWS if self.settings.sampler == "gp" else OWN_DRAWS
+            return self.filled(batch, self.settings.batch, self.settings.seed, draw, draws)
 
     def _history(self) -> list[Proposal]:
         known = self.state()
@@ -124,15 +128,16 @@ def suggest(trial: optuna.Trial, axis: str, values: list[JsonValue] | Range) -> 
         if values.whole:
             step = int(values.step or 1)
             return int(trial.suggest_int(axis, int(values.low), int(values.high), log=values.log, step=step))
-        return float(trial.suggest_float(axis, values.low, values.high, log=values.log, step=values.step))
+        value = float(trial.suggest_float(axis, values.low, values.high, log=values.log, step=values.step))
+        return values.nearest(value)
     labels = [_label(value) for value in values]
     return values[labels.index(trial.suggest_categorical(axis, labels))]
 
 
-def as_trial(proposal: Proposal, kinds: Mapping[str, BaseDistribution], directions: Iterable[str]) -> FrozenTrial:
-    """A setting as a trial of a study with the distributions `kinds`. `directions`: of the study; what a pruned setting
-    had come to is told where it is of the one objective's kind, which a study of several has no word for."""
-    partial = proposal.partial if [*directions] == ["maximize"] else None
+def as_trial(proposal: Proposal, kinds: Mapping[str, BaseDistribution], objectives: Mapping[str, str]) -> FrozenTrial:
+    """A setting as a trial of a study with the distributions `kinds`. `objectives`: of the study; what a pruned setting
+    had come to is told where it is the one objective's, which a study of several has no word for."""
+    partial = proposal.partial if [*objectives.items()] == [("average_accuracy", "maximize")] else None
     return optuna.create_trial(
         state=_STATES[proposal.state],
         values=list(proposal.objectives) or None,
@@ -150,7 +155,7 @@ class StudyLog:
     at the start, so that nothing follows from what a crash has left of it. Raises OSError."""
 
     def __init__(self, path: Path, name: str, settings: SearchSettings, space: Space) -> None:
-        self._kinds, self._directions = distributions(space), [*settings.objectives.values()]
+        self._kinds, self._objectives = distributions(space), settings.objectives
         with quietly():
             new = path.with_name(f".{path.name}")
             for old in (new, *new.parent.glob(f"{new.name}.lock*"), *path.parent.glob(f"{path.name}.lock*")):
@@ -169,7 +174,7 @@ class StudyLog:
         """Add those that have ended and are not there."""
         new = [one for one in proposals if one.state != "running" and one.number not in self._written]
         with quietly():
-            self._study.add_trials([as_trial(one, self._kinds, self._directions) for one in new])
+            self._study.add_trials([as_trial(one, self._kinds, self._objectives) for one in new])
         self._written |= {one.number for one in new}
 
 

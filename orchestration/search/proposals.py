@@ -44,8 +44,13 @@ def rule_of(spec: SweepSpec) -> str:
     """What a search's proposals follow from, as a digest: all of the sweep file but how many there are to be, and what
     changes no number."""
     told = {key: value for key, value in resolved(spec).items() if key not in _FREE}
+    # a point of a sequence depends on the order of the axes, what a setting is compared by on that of the objectives
+    told["axes"] = [[name, axis] for name, axis in spec.axes_as_written().items()]
     search: dict[str, JsonValue] = {name: value for name, value in options_of(spec.search).items() if name != "trials"}
-    return digest({**told, "search": {"kind": kind_of(spec.search), **search}})
+    if isinstance(search.get("objectives"), dict):
+        search["objectives"] = [*search["objectives"].items()]  # type: ignore[union-attr]
+    processes = {"processes": spec.processes} if spec.processes != 1 else {}
+    return digest({**told, **processes, "search": {"kind": kind_of(spec.search), **search}})
 
 
 class Proposals:
@@ -60,7 +65,10 @@ class Proposals:
         batches: dict[int, Batch] = {}
         for line in read_journal(self._journal.path):
             if line["rule"] == self._rule:
-                batches[int(str(line["batch"]))] = _BATCH.validate_python(line["content"])
+                number = int(str(line["batch"]))
+                # a batch that is written anew, since its line was lost, begins anew what follows from it
+                batches = {n: batch for n, batch in batches.items() if n < number or number == KNOWN}
+                batches[number] = _BATCH.validate_python(line["content"])
         found = [batches.get(KNOWN, Batch([]))]
         while len(found) - 1 in batches:  # what follows a line that was lost was proposed from it, and is anew
             found.append(batches[len(found) - 1])
@@ -83,7 +91,9 @@ def proposed_trials(spec: SweepSpec, proposals: Sequence[Proposal]) -> list[Tria
     found: dict[str, Trial] = {}
     for one in proposals:
         for trial in make_trials(spec, [one.values], one.number, one.batch):
-            found.setdefault(trial.id, trial)
+            # where methods are compared, what was a reference of one setting may be another setting itself
+            if trial.id not in found or (found[trial.id].setting is None and trial.setting is not None):
+                found[trial.id] = trial
     return list(found.values())
 
 

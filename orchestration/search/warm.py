@@ -1,7 +1,7 @@
 """What a search begins with: settings of other RUNs that are points of its space.
 
-A finished trial counts where it is of the very experiment that the search would run, so that its numbers are those that
-it would get. What other RUNs have trained is never trained again in any case: stages come from the store.
+A finished trial counts where it is of the very experiment that the search would run. Under which code and versions it
+was trained is not looked at. What other RUNs have trained is not trained again in any case: stages come from the store.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from mcit_core.config import Value
 from mcit_core.yaml_document import SpecError
 from orchestration.plan.space import Point, Space
-from orchestration.plan.spec import RobustRule, SweepSpec
+from orchestration.plan.spec import Range, RobustRule, SweepSpec
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import Trial, field_of, make_trials
 from orchestration.results.reading import finished, read_results
@@ -20,8 +20,11 @@ from orchestration.search.objectives import judged, reading_row
 from orchestration.search.proposals import KNOWN, run_trials_of
 from orchestration.search.settings import SearchSettings
 
+#: settings, and what there is to say of the RUNs that they are from
+KnownSettings = tuple[list[Proposal], list[str]]
 
-def known_settings(spec: SweepSpec, settings: SearchSettings, space: Space) -> tuple[list[Proposal], list[str]]:
+
+def known_settings(spec: SweepSpec, settings: SearchSettings, space: Space) -> KnownSettings:
     """The settings of the RUNs in `settings.known`, numbered downwards from -1, each once, with what there is to say of
     each RUN. Raises SpecError for one that cannot be read."""
     found: dict[str, Proposal] = {}
@@ -55,8 +58,15 @@ def known_settings(spec: SweepSpec, settings: SearchSettings, space: Space) -> t
 def point_of(trial: Trial, space: Space) -> Point | None:
     """The point of a space that a trial lies at, None where it lies at none."""
     point: dict[str, Value] = {}
-    for axis in space.axes:
+    for axis, values in space.axes.items():
         if space.applies(axis, point):
-            point[axis] = trial.method if axis == "method" else field_of(trial.experiment, axis)
+            found = trial.method if axis == "method" else field_of(trial.experiment, axis)
+            # as the axis has it: a rate of 1 is 1.0 in an experiment
+            if not isinstance(values, Range):
+                found = values[values.index(found)] if found in values else found
+            elif values.holds(found):
+                found = values.nearest(float(str(found))) if not isinstance(found, int) else found
+                found = int(found) if values.whole else found
+            point[axis] = found
     point = space.reduced(point)
     return point if space.holds(point) and space.fault(point) is None else None

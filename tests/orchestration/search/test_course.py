@@ -12,8 +12,10 @@ import pytest
 
 from orchestration.keep.records import Records
 from orchestration.keep.trial_record import setting_state
+from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import Trial
-from orchestration.search.proposals import Proposals, run_trials_of
+from orchestration.search.course import Course
+from orchestration.search.proposals import Proposals, rule_of, run_trials_of
 from tests.support.searching import run_search, smooth, write_sweep_file
 
 TWO = {"average_accuracy": "maximize", "forgetting": "minimize"}
@@ -60,6 +62,78 @@ def test_a_longer_search_begins_as_the_shorter_one(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "short" / "trials.parquet").num_rows == 13
     run_search(long, tmp_path / "short", 2, random.Random(5))
     assert tables(tmp_path / "short") == tables(tmp_path / "long")
+
+
+@pytest.mark.parametrize("rule", [None, {"min_stages": 1, "reduction": 3}])
+def test_failing_trials_and_many_kills(rule: dict[str, int] | None, tmp_path: Path) -> None:
+    """After an interruption an earlier batch may be unfinished while a later one is in."""
+
+    def truth(trial: Trial) -> list[list[float]]:
+        if random.Random(trial.id).random() < 0.2:
+            raise ArithmeticError("diverged")
+        return smooth(trial)
+
+    one = {"objectives": {"average_accuracy": "maximize"}, "constraints": {}}
+    spec = write_sweep_file(tmp_path, search=search("tpe", trials=30, **one), halving=rule)
+    run_search(spec, tmp_path / "plain", 1, random.Random(0), truth)
+    plain = Proposals(tmp_path / "plain", spec).read()
+    for seed in range(12):
+        run = tmp_path / f"{seed}"
+        run_search(spec, run, 8, random.Random(seed), truth, deaths=8)
+        assert Proposals(run, spec).read() == plain
+        assert tables(run) == tables(tmp_path / "plain")
+
+
+def test_a_setting_that_is_a_reference_of_another_one(tmp_path: Path) -> None:
+    axes = {"method": ["fwd_prompt", "sequential"], "train.lr": [0.01, 0.03, 0.1]}
+    spec = write_sweep_file(
+        tmp_path, search=search("random", trials=6, batch=2, lag=0), axes=axes, references=["sequential"]
+    )
+
+    def truth(trial: Trial) -> list[list[float]]:
+        return [[0.5, 0.1], [0.4, 0.5]]
+
+    run_search(spec, tmp_path / "plain", 1, random.Random(0), truth)
+    plain = tables(tmp_path / "plain")
+    for seed in range(5):
+        run_search(spec, tmp_path / f"{seed}", 4, random.Random(seed), truth, deaths=3)
+        assert tables(tmp_path / f"{seed}") == plain
+    rows = plain["trials"].to_pylist()
+    # sequential with its own tuner is no reference of the pool's
+    own = [row for row in rows if row["setting"] is not None]
+    assert sorted(row["setting"] for row in own) == list(range(6))
+    assert {row["state"] for row in own} == {"complete"}
+
+
+def test_a_float_range_with_a_step_has_each_number_once(tmp_path: Path) -> None:
+    axes = {"train.lr": {"low": 0.1, "high": 0.9, "step": 0.1}}
+    for name in ("tpe", "nsga2", "random"):
+        spec = write_sweep_file(tmp_path, search=search(name, trials=30), axes=axes)
+        course = Course(spec, tmp_path / "nowhere")
+        found: list[float] = []
+        for batch in range(5):
+            new = course.search.propose(batch)
+            course.search.tell(new)
+            found += [float(str(one.values["train.lr"])) for one in new]
+        assert sorted(found) == [round(0.1 * n, 1) for n in range(1, 10)]
+
+
+def test_the_order_of_axes_and_objectives_makes_another_search(tmp_path: Path) -> None:
+    def rule(axes: list[str], objectives: list[str]) -> str:
+        lines = {"train.lr": "{low: 0.01, high: 1.0}", "pool.size": "{low: 10, high: 40}"}
+        better = {"average_accuracy": "maximize", "forgetting": "minimize"}
+        path = tmp_path / "sweep.yaml"
+        path.write_text(
+            "name: s\nbenchmark: mini\nmodel: mini\nmethod: fwd_prompt\ntasks: 2\naxes:\n"
+            + "".join(f"  {name}: {lines[name]}\n" for name in axes)
+            + "search:\n  kind: sobol\n  trials: 4\n  objectives:\n"
+            + "".join(f"    {name}: {better[name]}\n" for name in objectives)
+        )
+        return rule_of(load_spec(path))
+
+    axes, objectives = ["train.lr", "pool.size"], ["average_accuracy", "forgetting"]
+    rules = {rule(a, o) for a in (axes, axes[::-1]) for o in (objectives, objectives[::-1])}
+    assert len(rules) == 4
 
 
 def test_failed_settings_are_told_as_failed(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_objectives_are_those_of_validation_rows_and_constraints_are_bounds(tmp_
     record.stages = stages
     (_, batch) = Proposals(tmp_path / "run", spec).read()
     settings = SearchSettings.model_validate({name: value for name, value in search.items() if name != "kind"})
-    told = outcome(batch.proposals[0], records, settings, RobustRule())
+    told = outcome(batch.proposals[0], [record], records, settings, RobustRule())
     assert told.state == "complete"
     assert told.objectives == pytest.approx((0.55, 0.3))
     assert told.constraints == pytest.approx({"forgetting": 0.05, "trained_parameters": 40.0})

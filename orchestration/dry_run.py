@@ -199,7 +199,7 @@ def told_lines(found: Bill, spec: SweepSpec, command: Command) -> Iterable[str]:
     if total.untimed:
         yield (
             f"of {math.ceil(total.untimed - 1e-9)} stages and evaluations no time is known beforehand (–); --probe "
-            "tries them here, and after a first sweep its stored stages tell. Nothing was trained"
+            "tries them here, and after a first sweep its stored stages tell; nothing was trained"
         )
     yield from origins(found)
     yield "a stage that trials share is charged to them in equal parts, so the settings add up to the total"

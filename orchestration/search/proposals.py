@@ -46,6 +46,7 @@ def rule_of(spec: SweepSpec) -> str:
     told = {key: value for key, value in resolved(spec).items() if key not in _FREE}
     # a point of a sequence depends on the order of the axes, what a setting is compared by on that of the objectives
     told["axes"] = [[name, axis] for name, axis in spec.axes_as_written().items()]
+    told["orders"] = [[*order] for order in spec.orders]
     search: dict[str, JsonValue] = {name: value for name, value in options_of(spec.search).items() if name != "trials"}
     if isinstance(search.get("objectives"), dict):
         search["objectives"] = [*search["objectives"].items()]  # type: ignore[union-attr]

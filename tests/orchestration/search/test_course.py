@@ -16,7 +16,7 @@ from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import Trial
 from orchestration.search.course import Course
 from orchestration.search.proposals import Proposals, rule_of, run_trials_of
-from tests.support.searching import run_search, smooth, write_sweep_file
+from tests.support.searching import SWEEP, run_search, smooth, write_sweep_file
 
 TWO = {"average_accuracy": "maximize", "forgetting": "minimize"}
 SEARCHES: dict[str, dict[str, object]] = {
@@ -134,6 +134,41 @@ def test_the_order_of_axes_and_objectives_makes_another_search(tmp_path: Path) -
     axes, objectives = ["train.lr", "pool.size"], ["average_accuracy", "forgetting"]
     rules = {rule(a, o) for a in (axes, axes[::-1]) for o in (objectives, objectives[::-1])}
     assert len(rules) == 4
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"seeds": [1]},
+        {"base": {"train.steps": 7}},
+        {"axes": {**SWEEP["axes"], "order": {"kind": "reverse"}}},  # type: ignore[dict-item]
+        {"robust": {"statistic": "worst"}},
+        {"halving": {"min_stages": 1}},
+        {"resources": {"processes": 2}},
+        {"search": search("tpe", seed=9)},
+        {"search": search("nsga2")},
+    ],
+)
+def test_what_changes_numbers_changes_the_rule(keys: dict[str, object], tmp_path: Path) -> None:
+    plain = {"search": search("tpe")}
+    before = rule_of(write_sweep_file(tmp_path, **plain))
+    assert rule_of(write_sweep_file(tmp_path, **{**plain, **keys})) != before
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"search": search("tpe", trials=99)},
+        {"name": "other"},
+        {"references": ["sequential"]},
+        {"resources": {"workers": 7}},
+        {"tracking": {"mlflow": "sqlite:///elsewhere.db"}},
+    ],
+)
+def test_what_changes_no_number_keeps_the_rule(keys: dict[str, object], tmp_path: Path) -> None:
+    plain = {"search": search("tpe")}
+    before = rule_of(write_sweep_file(tmp_path, **plain))
+    assert rule_of(write_sweep_file(tmp_path, **{**plain, **keys})) == before
 
 
 def test_failed_settings_are_told_as_failed(tmp_path: Path) -> None:

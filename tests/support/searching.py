@@ -58,7 +58,7 @@ def smooth(trial: Trial) -> list[list[float]]:
     """A bowl around lr 0.03 and task_energy 0.8; protection forgets less. Seeds add a little."""
     values = trial.settings
     noise = random.Random(f"{trial.experiment.seed} {trial.order}").random() / 50
-    energy = values["projection.task_energy"]
+    energy = values.get("projection.task_energy")
     far = (math.log10(float(str(values["train.lr"])) / 0.03)) ** 2
     far += 4 * (float(str(energy)) - 0.8) ** 2 if energy is not None else 0.3
     best = 0.9 - 0.2 * far - abs(float(str(values["pool.size"])) - 40) / 400 + noise

@@ -48,6 +48,18 @@ BROKEN = {
     "neither_list_nor_range": ("[none, both]", "7", 9, ["a list of values", "low, high"]),
     "condition_on_nothing": ("when: {projection.mode", "when: {projection.mod", 10, ["did you mean 'projection.mode'"]),
     "condition_never_holds": ("when: {projection.mode: both}", "when: {projection.mode: pegp}", 10, ["never apply"]),
+    "condition_on_one_number_of_many": (
+        "step: 5}",
+        "step: 5, when: {train.lr: 0.3}}",
+        7,
+        ["train.lr hardly ever takes one number twice"],
+    ),
+    "condition_on_the_method": (
+        "  projection.mode: [none, both]",
+        "  projection.mode: [none, both]\n  method: {values: [fwd_prompt, er], when: {projection.mode: both}}",
+        10,
+        ["has a method in any case"],
+    ),
     "condition_is_no_mapping": ("when: {projection.mode: both}", "when: both", 10, ["expected {AXIS: VALUE}"]),
     "no_trials": ("  trials: 10\n", "", 11, ["trials", "missing"]),
     "no_such_search": ("kind: optuna", "kind: bayes", 12, ["there is no search 'bayes'"]),

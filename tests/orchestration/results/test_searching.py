@@ -12,6 +12,7 @@ from orchestration.plan.spec import SweepSpec
 from orchestration.plan.sweep_file import resolved
 from orchestration.plan.trials import Trial
 from orchestration.report import write_report
+from orchestration.results.merging import merge
 from orchestration.results.reading import Results, read_results
 from orchestration.results.searching import hypervolume, searched, under
 from tests.support.searching import Truth, run_search, smooth, write_sweep_file
@@ -107,3 +108,17 @@ def test_a_grid_has_no_search(tmp_path: Path) -> None:
     spec = write_sweep_file(tmp_path, axes={"train.lr": [0.01, 0.1]})
     assert searched(done(tmp_path, spec, lambda trial: [[0.5, 0.1], [0.5, 0.5]])) is None
     assert "The search" not in write_report(tmp_path / "run").read_text()
+
+
+def test_searches_of_several_runs_are_not_one(tmp_path: Path) -> None:
+    runs = []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        spec = write_sweep_file(folder, name=f"s{seed}", search={"kind": "random", "trials": 4, "seed": seed})
+        run_search(spec, folder / "run", 2, random.Random(0))
+        write_sweep(folder / "run", resolved(spec), {"data": {}, "weights": "w"})
+        runs.append(folder / "run")
+    merged = merge(runs, tmp_path / "both")
+    assert len(merged.trials) == 8
+    assert searched(merged) is None

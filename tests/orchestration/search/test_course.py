@@ -300,3 +300,32 @@ def test_pruned_settings_are_those_that_are_behind_for_any_workers_and_kills(tmp
     for setting in pruned:
         assert sum(one.status == "FINISHED" for one in records.of_setting(setting)) in (3, 4, 5)
         assert mean(setting) < best
+
+
+def test_a_rival_keeps_to_the_constraints(tmp_path: Path) -> None:
+    axes = {"train.lr": {"low": 0.0001, "high": 1.0, "log": True}, "order": {"kind": "all"}}
+    # every setting has more, so that there is nothing to be behind
+    one = {"objectives": {"average_accuracy": "maximize"}, "constraints": {"trained_parameters": 50.0}}
+    spec = write_sweep_file(
+        tmp_path, search=search("tpe", trials=15, **one), axes=axes, seeds=[0, 1, 2], robust={"pruner": "wilcoxon"}
+    )
+
+    def truth(trial: Trial) -> list[list[float]]:
+        settings = {"projection.task_energy": 0.8, "pool.size": 40, **trial.settings}
+        return smooth(Trial(trial.id, trial.experiment, settings))
+
+    records = run_search(spec, tmp_path / "run", 2, random.Random(0), truth)
+    assert {setting_state(records.of_setting(setting)) for setting in range(15)} == {"complete"}
+
+
+def test_a_command_that_is_stopped_at_once_shows_what_there_was(tmp_path: Path) -> None:
+    """With halving every trial has to pass its rungs again; until then its setting stands as before."""
+    one = {"objectives": {"average_accuracy": "maximize"}, "constraints": {}}
+    spec = write_sweep_file(tmp_path, search=search("tpe", trials=9, **one), halving={"reduction": 3})
+    run_search(spec, tmp_path / "run", 2, random.Random(0))
+    before = tables(tmp_path / "run")
+    assert set(before["trials"]["state"].to_pylist()) == {"complete", "pruned"}
+    records = Records(tmp_path / "run", spec, Course(spec, tmp_path / "run").trials())
+    records.begin(lambda trial: "key", again=True)
+    records.write()
+    assert tables(tmp_path / "run")["trials"]["state"] == before["trials"]["state"]

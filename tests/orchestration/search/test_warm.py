@@ -70,6 +70,15 @@ def test_other_experiments_are_not_known(tmp_path: Path, keys: dict[str, object]
     assert "0 settings" in course.said[0]
 
 
+def test_numbers_are_known_as_the_axis_has_them(tmp_path: Path) -> None:
+    """A rate of 1 is 1.0 in an experiment."""
+    keys: dict[str, object] = {"axes": {"train.lr": [1, 0.1], "pool.size": {"low": 20, "high": 21}}}
+    spec = later(tmp_path, earlier(tmp_path / "a", **keys), **keys)
+    course = Course(spec, tmp_path)
+    assert len(course.search.state()) == 4
+    assert course.search.propose(0) == []
+
+
 def test_a_run_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"search\.from: .*nowhere cannot be read"):
         Course(later(tmp_path, tmp_path / "nowhere"), tmp_path)

@@ -34,7 +34,7 @@ from orchestration.plan.trials import Trial
 from orchestration.run.progress import Progress
 from orchestration.search.course import Course
 
-TASKS, STEPS, STAGE = 8, 60, 20.0
+STEPS, STAGE = 60, 20.0
 LOST, FAILED = 0.002, 0.0005  # of the stages
 TRACES = ("loss", "grad_norm")
 
@@ -153,7 +153,11 @@ def simulate(trials: int, workers: int, search: str) -> Iterator[tuple[str, floa
                 idle += clock.monotonic() - free_since[worker]
                 at[name_] = worker
                 place = stages.places[name_]
-                stage = next(i for i, key in enumerate(place.chain) if key == place.claim) if place.claim else 7
+                stage = (
+                    next(i for i, key in enumerate(place.chain) if key == place.claim)
+                    if place.claim
+                    else len(place.chain) - 1
+                )
                 heapq.heappush(events, (clock.monotonic() + STAGE * (0.5 + rng.random()), next(numbers), name_, stage))
             clock.end()
             if not events:

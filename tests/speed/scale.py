@@ -153,11 +153,7 @@ def simulate(trials: int, workers: int, search: str) -> Iterator[tuple[str, floa
                 idle += clock.monotonic() - free_since[worker]
                 at[name_] = worker
                 place = stages.places[name_]
-                stage = (
-                    next(i for i, key in enumerate(place.chain) if key == place.claim)
-                    if place.claim
-                    else len(place.chain) - 1
-                )
+                stage = place.chain.index(place.claim) if place.claim else len(place.chain) - 1
                 heapq.heappush(events, (clock.monotonic() + STAGE * (0.5 + rng.random()), next(numbers), name_, stage))
             clock.end()
             if not events:

@@ -32,7 +32,7 @@ from orchestration.plan.spec import SweepSpec
 from orchestration.plan.stage_tree import Costs, StageTree, costs, stage_tree
 from orchestration.plan.stored import Stored, read_store
 from orchestration.plan.timings import LIKE, NEAR, PROBED, ROUGH, USUAL, Timing
-from orchestration.plan.trials import Trial
+from orchestration.plan.trials import Trial, at_once
 from orchestration.results.words import some
 from orchestration.search.registry import settings_of
 from orchestration.search.settings import SearchSettings
@@ -71,6 +71,8 @@ def print_plan(console: Console, spec: SweepSpec, trials: list[Trial], command: 
         console.print(f"no timings are read from the stage store: {error}", markup=False)
         stored = Stored()
     if command.probe:
+        if spec.processes > 1:
+            raise SpecError(f"--probe times one process, and resources.processes is {spec.processes}; leave it out")
         _probe(console, trials, tree, stored, device, command)
     found = bill(trials, tree, counted, stored, device)
     _print_counts(console, spec, trials, counted, found)
@@ -208,18 +210,24 @@ def told_lines(found: Bill, spec: SweepSpec, command: Command) -> Iterable[str]:
             yield "--deadline: without a time for every stage no number of workers can be told"
         return
     workers = command.workers or 1
+    least = ""
+    if spec.searched:  # a batch waits for an earlier one, which the stand-ins do not
+        workers, least = min(workers, at_once(spec, [])), "at least "
     seconds = {key: amount.seconds for key, amount in found.stages.items()}
     wall = wall_seconds(found.tree, seconds, workers, found.begin.seconds)
     yield (
-        f"estimated time {clock(wall)} on {count(workers, 'worker')}, beside what starting and making features takes"
-        f"{'' if command.probe else '; nothing was trained'}"
+        f"estimated time {least}{clock(wall)} on {count(workers, 'worker')}, beside what starting and making features "
+        f"takes{'' if command.probe else '; nothing was trained'}"
     )
     if command.rate is not None:
+        whose = "a GPU" if spec.gpus else "a worker" if spec.processes == 1 else "a process"
         yield (
-            f"money: {command.rate:g} an hour of {'a GPU' if spec.gpus else 'a worker'}, only while it works; "
+            f"money: {command.rate:g} an hour of {whose}, only while it works; "
             f"reserved for the whole time, idle too: {reserved(workers, wall, spec, command.rate)}"
         )
-    if command.deadline is not None:
+    if command.deadline is not None and spec.searched:
+        yield f"--deadline: a search's batches wait for one another; more than {at_once(spec, [])} workers have no use"
+    elif command.deadline is not None:
         yield from deadline_lines(found, spec, command.deadline, command.rate, seconds)
 
 

@@ -91,6 +91,19 @@ def test_a_deadline_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "for one another 31 s" in said
 
 
+def test_a_search_is_priced_as_at_least(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main(["search", "--dry-run", "--deadline", "60s", "--workers", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "settings at random stand in" in said
+    assert "estimated time at least" in said
+    assert "more than 12 workers have no use" in said
+
+
+def test_several_processes_are_not_probed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main(["smoke", "--dry-run", "--probe", "--set", "resources={processes: 2, cpus: 0.5}"]) == 2
+    assert "--probe times one process" in capsys.readouterr().err
+
+
 def test_a_gpu_costs_by_its_hours(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "resources.gpus=0.5")
     trials = make_trials(spec)

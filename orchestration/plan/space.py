@@ -36,11 +36,12 @@ class Space:
         for other, values in self.spec.when.get(axis, {}).items():
             if other not in point or point[other] not in values:
                 return False
-        return axis == "method" or axis not in self._unread({**point, axis: None})
+        return axis == "method" or axis not in unread(*self._dotted({**point, axis: None}))
 
-    def _unread(self, point: Mapping[str, Value]) -> set[str]:
+    def _dotted(self, point: Mapping[str, Value]) -> tuple[str, dict[str, Value]]:
+        """The method at a point, and what the sweep sets, by dotted path, whatever of it is read."""
         dotted = {**self.spec.base, **point}
-        return unread(str(dotted.pop("method", self.spec.method)), dotted)
+        return str(dotted.pop("method", self.spec.method)), dotted
 
     def reduced(self, point: Mapping[str, Value]) -> Point:
         """A point without the axes that do not apply to it."""
@@ -75,10 +76,9 @@ class Space:
     def settings(self, point: Mapping[str, Value]) -> tuple[str, dict[str, Value]]:
         """The method at a point, and what the sweep sets of its experiment, by dotted path, without what neither it nor
         its kind of protection reads."""
-        dotted = {**self.spec.base, **point}
+        method, dotted = self._dotted(point)
         if self.spec.processes > 1:
             dotted["train.processes"] = self.spec.processes
-        method = str(dotted.pop("method", self.spec.method))
         for path in unread(method, dotted) & dotted.keys():
             del dotted[path]
         return method, dotted

@@ -29,6 +29,11 @@ class Range:
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 0))
 
     @property
+    def stride(self) -> int | float:
+        """From one number to the next, of a range whose numbers are counted."""
+        return 1 if self.step is None else self.step
+
+    @property
     def count(self) -> int | None:
         """How many numbers there are; None where they are not counted."""
         if self.step is not None:
@@ -37,7 +42,7 @@ class Range:
 
     def number(self, place: int) -> int | float:
         """The number at a place, counted from 0, of a range whose numbers are counted."""
-        found = self.low + place * (1 if self.step is None else self.step)
+        found = self.low + place * self.stride
         return found if self.whole else min(float(f"{found:.12g}"), float(self.high))
 
     def levels(self) -> list[Value]:
@@ -59,7 +64,7 @@ class Range:
         """The number of the range that is nearest, without round-off."""
         if self.count is None or self.log:
             return value
-        return self.number(round((value - self.low) / (1 if self.step is None else self.step)))
+        return self.number(round((value - self.low) / self.stride))
 
     def holds(self, value: Value) -> bool:
         """Whether a value is one of its numbers."""

@@ -308,10 +308,8 @@ def _check_search(document: Document, spec: SweepSpec) -> None:
         document.fault(("search",), "has nothing to choose; expected an axis beside order")
     if settings is not None:
         _check_objectives(document, spec, settings)
-    if settings is None or spec.halving is None:
-        return
-    if settings.batch < 2:
-        document.fault(("search", "batch"), "halving compares the settings of a batch; expected at least 2, got 1")
+        if spec.halving is not None and settings.batch < 2:
+            document.fault(("search", "batch"), "halving compares the settings of a batch; expected at least 2, got 1")
 
 
 def _check_objectives(document: Document, spec: SweepSpec, settings: SearchSettings) -> None:

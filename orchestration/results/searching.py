@@ -52,8 +52,11 @@ class Searched:
 
     def best(self, found: Sequence[Found], objective: str) -> Found | None:
         """The best by an objective, of equals the first."""
-        sign = 1 if self.settings.objectives[objective] == "maximize" else -1
-        return max(found, key=lambda one: sign * one.objectives[objective], default=None)
+        return max(found, key=lambda one: self._sign(objective) * one.objectives[objective], default=None)
+
+    def _sign(self, objective: str) -> int:
+        """What makes more of an objective better."""
+        return 1 if self.settings.objectives[objective] == "maximize" else -1
 
     @cached_property
     def volumes(self) -> list[float] | None:
@@ -72,10 +75,7 @@ class Searched:
 
     def _point(self, one: Found) -> Point:
         """Its objectives, all such that more is better."""
-        return tuple(
-            one.objectives[name] * (1 if direction == "maximize" else -1)
-            for name, direction in self.settings.objectives.items()
-        )
+        return tuple(self._sign(name) * one.objectives[name] for name in self.settings.objectives)
 
     @cached_property
     def front(self) -> list[Found]:
@@ -99,9 +99,8 @@ class Searched:
         if len(orders) < 2:
             return {}
         objective = next(iter(self.settings.objectives))
-        sign = 1 if self.settings.objectives[objective] == "maximize" else -1
         return {
-            order: max(self.feasible, key=lambda one: sign * under(one, objective, [order]))
+            order: max(self.feasible, key=lambda one: self._sign(objective) * under(one, objective, [order]))
             for order in orders
             if self.feasible
         }
@@ -140,18 +139,22 @@ def searched(results: Results) -> Searched | None:
     return Searched(settings, rule, [_found(number, rows[number], results, settings, rule) for number in sorted(rows)])
 
 
-def ranges(results: Results) -> dict[str, bool]:
-    """The axes that are ranges of numbers, and whether on a logarithmic scale."""
+def _ranges(results: Results) -> dict[str, dict[str, JsonValue]]:
+    """The axes that are ranges of numbers, as the sweep file has them."""
     axes = results.sweep.get("axes")
     told = {name: axis for name, axis in (axes.items() if isinstance(axes, dict) else ()) if isinstance(axis, dict)}
-    return {name: axis.get("log") is True for name, axis in told.items() if "low" in axis}
+    return {name: axis for name, axis in told.items() if "low" in axis}
+
+
+def ranges(results: Results) -> dict[str, bool]:
+    """The axes that are ranges of numbers, and whether on a logarithmic scale."""
+    return {name: axis.get("log") is True for name, axis in _ranges(results).items()}
 
 
 def values_of(results: Results, axis: str, values: Sequence[JsonValue], most: int) -> str:
     """The values of an axis in words: of a range its ends, else the first so many of those that were run."""
-    axes = results.sweep.get("axes")
-    told = axes.get(axis) if isinstance(axes, dict) else None
-    if isinstance(told, dict) and "low" in told:
+    told = _ranges(results).get(axis)
+    if told is not None:
         return f"from {format_value(told['low'])} to {format_value(told['high'])}"
     return some([format_value(value) for value in values], most, ", ")
 

@@ -145,8 +145,9 @@ class Course:
         # before any of them runs: the search goes on from what stands there
         self._file.append(number, batch)
         self._take(batch)
-        self._enter(self._batches[-1], records)
-        return proposed_trials(self.spec, self._batches[-1].proposals)
+        trials = proposed_trials(self.spec, self._batches[-1].proposals)
+        self._enter(trials, batch.rival, records)
+        return trials
 
     def _tell(self, before: int, records: Records) -> None:
         """Tell the search the outcomes of the batches before this one."""
@@ -174,14 +175,13 @@ class Course:
         if self.spec.halving or (self.spec.robust and self.spec.robust.pruner):
             self._races = Races()
             for batch in self._batches:
-                self._enter(batch, records)
+                self._enter(proposed_trials(self.spec, batch.proposals), batch.rival, records)
         return self._races
 
-    def _enter(self, batch: Batch, records: Records) -> None:
-        """Have a batch take part in the races."""
+    def _enter(self, trials: list[Trial], rival: dict[str, float] | None, records: Records) -> None:
+        """Have the trials of a batch take part in the races."""
         if self._races is None:
             return
-        trials = proposed_trials(self.spec, batch.proposals)
 
         def cells_of(trial: str) -> dict[str, float] | None:
             record = records.records[trial]
@@ -190,8 +190,8 @@ class Course:
         found = race(self.spec, trials)
         if found is not None:
             self._races.add(found.settings, found)
-        elif batch.rival is not None:
-            paired = Paired(trials, batch.rival, cells_of)
+        elif rival is not None:
+            paired = Paired(trials, rival, cells_of)
             self._races.add([trial.id for trial in trials if trial.id in paired], paired)
 
     def conclude(self, records: Records) -> None:

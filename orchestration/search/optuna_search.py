@@ -108,8 +108,8 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
         if not isinstance(values, Range):
             found[axis] = CategoricalDistribution([_label(value) for value in values])
         elif values.whole:
-            step = int(values.step or 1)
-            found[axis] = IntDistribution(int(values.low), int(values.high), log=values.log, step=step)
+            low, high, step = int(values.low), int(values.high), int(values.stride)
+            found[axis] = IntDistribution(low, high, log=values.log, step=step)
         else:
             found[axis] = FloatDistribution(values.low, values.high, log=values.log, step=values.step)
     return found
@@ -126,8 +126,8 @@ def suggest(trial: optuna.Trial, axis: str, values: list[JsonValue] | Range) -> 
     """A value of an axis by a trial's sampler."""
     if isinstance(values, Range):
         if values.whole:
-            step = int(values.step or 1)
-            return int(trial.suggest_int(axis, int(values.low), int(values.high), log=values.log, step=step))
+            low, high, step = int(values.low), int(values.high), int(values.stride)
+            return int(trial.suggest_int(axis, low, high, log=values.log, step=step))
         value = float(trial.suggest_float(axis, values.low, values.high, log=values.log, step=values.step))
         return values.nearest(value)
     labels = [_label(value) for value in values]
@@ -160,15 +160,11 @@ class StudyLog:
             new = path.with_name(f".{path.name}")
             for old in (new, *new.parent.glob(f"{new.name}.lock*"), *path.parent.glob(f"{path.name}.lock*")):
                 old.unlink(missing_ok=True)
-            self._create(new, name, settings)
+            optuna.create_study(storage=_storage(new), study_name=name, directions=[*self._objectives.values()])
             os.replace(new, path)
             self._study = optuna.load_study(study_name=name, storage=_storage(path))
             self._study.set_metric_names([*settings.objectives])
         self._written: set[int] = set()
-
-    @staticmethod
-    def _create(path: Path, name: str, settings: SearchSettings) -> None:
-        optuna.create_study(storage=_storage(path), study_name=name, directions=[*settings.objectives.values()])
 
     def add(self, proposals: Iterable[Proposal]) -> None:
         """Add those that have ended and are not there."""

@@ -38,6 +38,12 @@ def tables(run: Path) -> dict[str, pa.Table]:
     return found
 
 
+def of_rate_alone(trial: Trial) -> list[list[float]]:
+    """`smooth` where nothing but the rate varies."""
+    settings = {"projection.task_energy": 0.8, "pool.size": 40, **trial.settings}
+    return smooth(Trial(trial.id, trial.experiment, settings))
+
+
 @pytest.mark.parametrize("name", SEARCHES)
 def test_workers_ends_and_kills_change_no_suggestion_and_no_bit(name: str, tmp_path: Path) -> None:
     spec = write_sweep_file(tmp_path, search=search(name, trials=14 if name == "gp" else 24), seeds=[0])
@@ -198,11 +204,7 @@ def test_settings_run_under_every_order_and_seed_with_their_references(tmp_path:
         references=["sequential"],
     )
 
-    def truth(trial: Trial) -> list[list[float]]:
-        settings = {"projection.task_energy": 0.8, "pool.size": 40, **trial.settings}
-        return smooth(Trial(trial.id, trial.experiment, settings))
-
-    records = run_search(spec, tmp_path / "run", 3, random.Random(0), truth, deaths=1)
+    records = run_search(spec, tmp_path / "run", 3, random.Random(0), of_rate_alone, deaths=1)
     for number in range(4):
         cells = {(one.trial.order, one.trial.experiment.seed) for one in records.of_setting(number)}
         assert len(cells) == len(records.of_setting(number)) == 4
@@ -277,15 +279,11 @@ def test_pruned_settings_are_those_that_are_behind_for_any_workers_and_kills(tmp
         tmp_path, search=search("tpe", trials=18, **one), axes=axes, seeds=[0, 1, 2], robust={"pruner": "wilcoxon"}
     )
 
-    def truth(trial: Trial) -> list[list[float]]:
-        settings = {"projection.task_energy": 0.8, "pool.size": 40, **trial.settings}
-        return smooth(Trial(trial.id, trial.experiment, settings))
-
-    records = run_search(spec, tmp_path / "plain", 1, random.Random(0), truth)
+    records = run_search(spec, tmp_path / "plain", 1, random.Random(0), of_rate_alone)
     plain = tables(tmp_path / "plain")
     for workers, deaths in [(2, 0), (8, 3)]:
         run = tmp_path / f"{workers}"
-        run_search(spec, run, workers, random.Random(workers), truth, deaths=deaths)
+        run_search(spec, run, workers, random.Random(workers), of_rate_alone, deaths=deaths)
         assert tables(run) == plain
     states = [setting_state(records.of_setting(setting)) for setting in range(18)]
     assert states[:6] == ["complete"] * 6  # proposed before there was a rival
@@ -310,11 +308,7 @@ def test_a_rival_keeps_to_the_constraints(tmp_path: Path) -> None:
         tmp_path, search=search("tpe", trials=15, **one), axes=axes, seeds=[0, 1, 2], robust={"pruner": "wilcoxon"}
     )
 
-    def truth(trial: Trial) -> list[list[float]]:
-        settings = {"projection.task_energy": 0.8, "pool.size": 40, **trial.settings}
-        return smooth(Trial(trial.id, trial.experiment, settings))
-
-    records = run_search(spec, tmp_path / "run", 2, random.Random(0), truth)
+    records = run_search(spec, tmp_path / "run", 2, random.Random(0), of_rate_alone)
     assert {setting_state(records.of_setting(setting)) for setting in range(15)} == {"complete"}
 
 

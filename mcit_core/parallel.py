@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 #: how long a process waits in a sum for the others; one that has ended is noticed at once
 WAIT = timedelta(minutes=30)
 #: so long where the first process evaluates between two stages while the others wait
 LONG_WAIT = timedelta(days=7)
-#: how far apart what processes have come to may be, by its size: rounding, and no more
-ALIKE = 1e-4
+#: how long the processes of a team wait for each other when they meet
+MEET = timedelta(minutes=5)
 
 
 class PeerError(RuntimeError):
@@ -50,17 +51,17 @@ class Team:
         if self.size == 1:
             return list(tensors)
         import torch
-        from accelerate.utils import reduce
+        import torch.distributed as dist
 
         sums: dict[int, Tensor] = {}
         for kind in dict.fromkeys((tensor.dtype, tensor.device) for tensor in tensors):
             places = [i for i, tensor in enumerate(tensors) if (tensor.dtype, tensor.device) == kind]
             flat = torch.cat([tensors[i].detach().flatten() for i in places]).cpu()
             try:
-                total = reduce(flat, reduction="sum").to(kind[1])
+                dist.all_reduce(flat)
             except RuntimeError as error:  # the only one that gloo has
                 raise PeerError(f"process {self.rank} of {self.size} of the trial lost another: {error}") from error
-            for i, part in zip(places, total.split([tensors[i].numel() for i in places]), strict=True):
+            for i, part in zip(places, flat.to(kind[1]).split([tensors[i].numel() for i in places]), strict=True):
                 sums[i] = part.view_as(tensors[i])
         return [sums[i] for i in range(len(tensors))]
 
@@ -78,20 +79,14 @@ class Team:
         return self.count(int(holds)) == [self.size]
 
     def check_alike(self, named: Mapping[str, Tensor]) -> None:
-        """Raises RuntimeError, naming what differs, where the processes have not come to the same: something has seen
-        only the rows of its own process, and was not added up. Raises PeerError."""
+        """Raises RuntimeError, naming what differs, where the processes have not come to the same bits: something has
+        seen only the rows of its own process, and was not added up. Raises PeerError."""
         if self.size == 1:
             return
-        import torch
-
         names = sorted(named)
-        said = zlib.crc32("\n".join(names).encode())
-        if not self.all(self.count(said) == [said * self.size]):
+        if self._apart([zlib.crc32("\n".join(names).encode())]) != [0]:
             raise RuntimeError(f"the processes of this trial have come to things of other names: {', '.join(names)}")
-        told = torch.stack([_told(named[name]) for name in names])  # [names, 2]
-        of_all = self.sum([told])[0] / self.size
-        apart = (told - of_all).abs() > ALIKE * of_all[:, 1:].abs() + torch.finfo(torch.float32).tiny
-        other = self.sum([apart.any(1).long()])[0].tolist()
+        other = self._apart([_checksum(named[name]) for name in names])
         if any(other):
             found = ", ".join(name for name, differs in zip(names, other, strict=True) if differs)
             raise RuntimeError(
@@ -99,19 +94,20 @@ class Team:
                 "process alone: add them up (docs/extending.md), or set resources.processes to 1"
             )
 
+    def _apart(self, numbers: Sequence[int]) -> list[int]:
+        """For each number how many processes have another one than the mean; the same in all of them."""
+        sums = self.count(*numbers)
+        return self.count(*(int(total != self.size * own) for own, total in zip(numbers, sums, strict=True)))
+
 
 #: one process, which needs no others
 ALONE = Team(0, 1)
 
 
-def _told(values: Tensor) -> Tensor:
-    """[2], float64: sums of the entries and of their sizes, each place with a weight of its own, so that the same
-    entries in other places are not the same."""
+def _checksum(values: Tensor) -> int:
     import torch
 
-    flat = values.detach().flatten().double()
-    weighted = flat * torch.linspace(1, 2, len(flat), dtype=torch.float64, device=flat.device)
-    return torch.stack([weighted.sum(), weighted.abs().sum()]).nan_to_num().cpu()
+    return zlib.crc32(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
 def listen(host: str) -> socket.socket:
@@ -139,10 +135,11 @@ def join(rank: int, size: int, meeting: tuple[str, int], own_host: str, listener
             *meeting,
             world_size=size,
             is_master=listener is not None,
-            timeout=WAIT,
+            timeout=MEET,
             wait_for_workers=False,
             master_listen_fd=None if listener is None else listener.detach(),
         )
+        _meet(store, rank, size)
         PartialState(cpu=True, backend="gloo", store=store, timeout=WAIT)
     except RuntimeError as error:
         raise PeerError(f"process {rank} of {size} of the trial did not find the others: {error}") from error
@@ -150,20 +147,41 @@ def join(rank: int, size: int, meeting: tuple[str, int], own_host: str, listener
 
 
 def launched() -> Team:
-    """The team that `torchrun` has started this process in; ALONE where it has not."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """The team that `torchrun` has started this process in; ALONE where it has not. Raises ValueError where only a
+    part of what `torchrun` sets is set, PeerError where the others do not come."""
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started == "1":
         return ALONE
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise ValueError(
+            f"WORLD_SIZE is {started}, but {', '.join(missing)} not set: start the processes of a trial with torchrun, "
+            "or unset WORLD_SIZE for one process"
+        )
     import torch
+    import torch.distributed as dist
     from accelerate import PartialState
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if os.environ.get("LOCAL_WORLD_SIZE") == str(size):  # one machine: nobody else need reach it
+    if os.environ.get("LOCAL_WORLD_SIZE") == started:  # one machine: nobody else need reach it
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface("127.0.0.1"))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    state = PartialState(cpu=True, backend="gloo", timeout=LONG_WAIT)
-    return Team(state.process_index, state.num_processes)
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=MEET))  # type: ignore[attr-defined]
+        _meet(store, rank, size)
+        PartialState(cpu=True, backend="gloo", store=store, timeout=LONG_WAIT)
+    except RuntimeError as error:
+        raise PeerError(
+            f"WORLD_SIZE is {started}, and the other processes did not come: {error}; unset WORLD_SIZE for one process"
+        ) from error
+    return Team(rank, size)
+
+
+def _meet(store: Store, rank: int, size: int) -> None:
+    """Wait until all are there, or for MEET: a group's own timeout is for sums."""
+    store.set(f"here/{rank}", "")
+    store.wait([f"here/{i}" for i in range(size)], MEET)
 
 
 def leave() -> None:

@@ -65,10 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(experiment: Experiment, features: Path | None, out: Path | None = None) -> int:
     """Train the sequence, print what it comes to and write it into `out`. Raises SpecError where the model or the data
-    cannot be loaded, or other than train.processes have been started."""
-    from mcit_core.parallel import launched, leave
+    cannot be loaded, or other than train.processes have been started and come."""
+    from mcit_core.parallel import PeerError, launched, leave
 
-    team = launched()
+    try:
+        team = launched()
+    except (ValueError, PeerError) as error:
+        raise SpecError(str(error)) from error
     try:
         if team.size != experiment.train.processes:
             raise SpecError(

@@ -14,6 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -196,10 +197,21 @@ def open_rows(
     return _read(model, path, open_row)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread meanwhile: the last bits of a feature depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _write(model: Model, path: Path, index: pa.Table, open_row: Opener) -> None:
     assert isinstance(model, KeepsFeatures)
-    torch.set_num_threads(1)  # the last bits of a feature depend on the number of threads
-    features = model.columns(Rows(model, index, open_row)[torch.arange(index.num_rows)])
+    with one_thread():
+        features = model.columns(Rows(model, index, open_row)[torch.arange(index.num_rows)])
     columns: dict[str, pa.Array] = {}
     shapes: dict[str, list[int]] = {}
     for name, tensor in features.items():

@@ -18,7 +18,7 @@ from mcit_core.benchmarks import Benchmark, TellsRows, load_benchmark
 from mcit_core.benchmarks.blind import Blind
 from mcit_core.choices import Choice
 from mcit_core.config import Experiment, Value
-from mcit_core.data.features import CHUNK, Opener, Rows, open_rows
+from mcit_core.data.features import CHUNK, Opener, Rows, one_thread, open_rows
 from mcit_core.data.statistics import QueryStatistics, RowView, Statistics, token_statistics
 from mcit_core.models import KeepsFeatures, load_model
 from mcit_core.parallel import ALONE, Team
@@ -113,10 +113,9 @@ class Workbench:
     def prepare(self, tasks: tuple[str, ...]) -> None:
         """Fill the feature cache, so that workers only map it. One torch thread per split, since the last bits of a
         feature depend on the number of threads."""
-        torch.set_num_threads(1)
         wanted = [("pretraining", "statistics"), *([RETENTION] if self.has_sample else [])]
         wanted += [(task, split) for task in tasks for split in ("train", *SPLITS)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(lambda pair: self._open(*pair), wanted):
                 pass
 

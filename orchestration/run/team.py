@@ -127,7 +127,10 @@ class Members:
         with listen(host) as listener:
             meeting = (host, listener.getsockname()[1])
             coming = [actor.join.remote(i, size, meeting) for i, actor in enumerate(self._actors, 1)]
-            self._team = join(0, size, meeting, host, listener)
+            try:
+                self._team = join(0, size, meeting, host, listener)
+            except PeerError as error:
+                raise _why(coming, error) from error
         _asked(coming)
 
     def end(self) -> None:

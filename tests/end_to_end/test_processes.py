@@ -77,6 +77,14 @@ def test_a_killed_process_costs_its_trial_the_stage_and_nothing_else(whole: Swee
     assert all(not Path(f"/proc/{process}").exists() for process in sweep.begun)
 
 
+def test_a_process_that_cannot_join_says_why(tmp_path: Path) -> None:
+    sweep = sweep_in(tmp_path, "pool.reuse: [share]")
+    said = sweep.begin(0.0, MCIT_TEST_NO_NETWORK="1").end(code=1)
+    (row,) = sweep.table("trials")
+    assert row["status"] == "FAILED", said
+    assert "ValueError: no network <on purpose>" in str(row["error"])
+
+
 def test_what_one_process_raises_is_its_trials(tmp_path: Path) -> None:
     """A fault of one process's node is tried again; an error of the trial ends it, and the next one trains."""
     sweep = sweep_in(tmp_path, "tuner: [failing, noting]")

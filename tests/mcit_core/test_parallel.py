@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch
 
-from mcit_core.parallel import ALONE, PeerError, Team
+from mcit_core import parallel
+from mcit_core.parallel import ALONE, PeerError, Team, join, launched, listen
 from tests.support.sweeping import listening
-from tests.support.teams import in_team
+from tests.support.teams import HOST, in_team
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -47,9 +49,11 @@ def adding(team: Team, mark: str) -> dict[str, Any]:
     alike = {"weights": torch.arange(4.0), "loss": torch.tensor(0.5)}
     team.check_alike(alike)
     turned = torch.arange(4.0).roll(team.rank)  # the same entries in other places
+    rounded = torch.tensor(0.5) if team.rank else torch.tensor(0.5).nextafter(torch.tensor(1.0))
     faults = {}
     for name, told in {
         "value": {**alike, "weights": turned},
+        "bit": {**alike, "weights": rounded},
         "name": {**alike, f"more{team.rank}": torch.ones(1)},
     }.items():
         try:
@@ -72,10 +76,38 @@ def test_sums_are_exact_and_the_same_in_all_processes(monkeypatch: pytest.Monkey
         assert one["count"] == [1, 20]
         assert one["all"] == [True, False]
         assert "different values of weights, which saw" in one["faults"]["value"]
+        assert "different values of weights, which saw" in one["faults"]["bit"]
         assert "of other names: loss, more" in one["faults"]["name"]
     ports = found[0]["ports"]
     assert ports  # the first one's meeting place; what they send each other it listens for only until they have met
     assert all(place.startswith("0100007F:") for place in ports), ports  # no other machine reaches them
+
+
+def test_who_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MEET", timedelta(seconds=1))
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    with (
+        listen(HOST) as listener,
+        pytest.raises(PeerError, match="process 0 of 2 of the trial did not find the others"),
+    ):
+        join(0, 2, (HOST, listener.getsockname()[1]), HOST, listener)
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "said"),
+    [
+        ({}, ValueError, "WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT not set"),
+        ({"RANK": "1", "MASTER_ADDR": HOST}, ValueError, "but MASTER_PORT not set"),
+        ({"RANK": "0", "MASTER_ADDR": HOST, "MASTER_PORT": "0"}, PeerError, "the other processes did not come"),
+    ],
+)
+def test_a_stray_world_size_is_refused(
+    told: dict[str, str], error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "MEET", timedelta(seconds=1))
+    monkeypatch.setattr(os, "environ", {**os.environ, "WORLD_SIZE": "2", **told})
+    with pytest.raises(error, match=said):
+        launched()
 
 
 def losing(team: Team, how: str) -> tuple[str, float]:

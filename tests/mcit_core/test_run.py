@@ -93,6 +93,16 @@ def test_as_many_processes_as_were_started(tmp_path: Path, capsys: pytest.Captur
     assert "torchrun --nproc-per-node N -m mcit_core.run" in said
 
 
+def test_a_stray_world_size_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(GOOD)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert main([str(path)]) == 2
+    assert "unset WORLD_SIZE for one process" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_processes_print_and_write_once(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"

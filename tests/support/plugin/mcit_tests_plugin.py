@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from harm import from_environment
 from pydantic import Field
 from torch import Tensor, nn
 
+from mcit_core import parallel
 from mcit_core.benchmarks.mini import MiniBenchmark
 from mcit_core.config import Section
 from mcit_core.miniworld.sample import MixtureSample
@@ -24,6 +26,22 @@ from mcit_core.protection import Protection, StageStart
 from mcit_core.tuners.prompt_pool import PromptPool
 
 from_environment()
+
+
+def without_interface() -> None:
+    """Only the first process of a team finds its network."""
+    found = parallel._interface
+
+    def only_first(host: str) -> str:
+        if os.environ["RANK"] != "0":
+            raise ValueError("no network <on purpose>")
+        return found(host)
+
+    parallel._interface, parallel.MEET = only_first, timedelta(seconds=5)
+
+
+if "MCIT_TEST_NO_NETWORK" in os.environ:
+    without_interface()
 
 
 class TinyBenchmark(MiniBenchmark):

@@ -60,6 +60,7 @@ class Evaluation(_Json):
     distinct: int | None = None  # how many different answers were given; None where an earlier version did not count
     cpu_seconds: float | None = None  # as measured; None in an earlier version
     shapes: dict[str, float] | None = None  # form of an answer -> share of the answers; None in an earlier version
+    made_from: dict[str, JsonValue] | None = None  # what its key is the digest of; None in an earlier version
 
 
 @dataclass(frozen=True)

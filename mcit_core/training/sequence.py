@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -84,28 +85,28 @@ class Sequence:
             state = self._train(stage, before)[0]
             before = state if self.experiment.protocol == "sequence" else None
 
-    def _evaluation_key(
+    def _made_from(
         self, key: StageKey | None, task: str, split: str, groups: Groups | None = None, untrained: bool = False
-    ) -> str:
+    ) -> dict[str, Value]:
+        """All that an evaluation follows from, and its key with it."""
         judging = judging_of(self.bench.benchmark, task)
         code = untouched_code(self.experiment) if key is None else {n: key.made_from[n] for n in ("code", "libraries")}
-        return digest(
-            {
-                **self._settings(task).model_dump(exclude_defaults=True, exclude={"cells"}),
-                **({"grouped": True} if groups else {}),  # which tells how the rows were sent
-                **({"untrained": True} if untrained else {}),
-                **({} if judging is None else {"rules": judging.rules}),
-                **self.common,
-                **code,
-                "stage": key.key if key else None,
-                "benchmark": self.experiment.benchmark,
-                "model": self.experiment.model,
-                "task": task,
-                "data": {split: self.bench.data_digest(task, split)},
-                "threads": self.experiment.train.threads,
-                "precision": self.experiment.train.precision,
-            }
-        )
+        return {
+            **self._settings(task).model_dump(exclude_defaults=True, exclude={"cells"}),
+            **({"grouped": True} if groups else {}),  # which tells how the rows were sent
+            **({"untrained": True} if untrained else {}),
+            **({} if judging is None else {"rules": judging.rules}),
+            **({"pictures": "grey"} if self.experiment.protocol == "blind" else {}),
+            **self.common,
+            **code,
+            "stage": key.key if key else None,
+            "benchmark": self.experiment.benchmark,
+            "model": self.experiment.model,
+            "task": task,
+            "data": {split: self.bench.data_digest(task, split)},
+            "threads": self.experiment.train.threads,
+            "precision": self.experiment.train.precision,
+        }
 
     def _settings(self, task: str) -> EvaluationSettings:
         """All rows of the model's own sample are evaluated; a benchmark may say how long a task's answers are."""
@@ -127,13 +128,25 @@ class Sequence:
     ) -> Evaluation:
         """Of the state that the stage of `key` left, or with `untrained` of the tuner as that stage, the first, began
         with it."""
-        name = self._evaluation_key(key, task, split, groups, untrained)
+        made_from = self._made_from(key, task, split, groups, untrained)
+        name = digest(made_from)
         found = self.store.get_evaluation(name, key.key) if self.store else None
         if found is None:
-            found = evaluate_task(self.bench, tuners, task, split, groups, self._settings(task))
+            found = self._evaluate(made_from, tuners, task, split, groups)
             if self.store:
                 self.store.put_evaluation(name, found, key.key)
         return found
+
+    def _evaluate(
+        self,
+        made_from: dict[str, Value],
+        tuners: list[Tuner | None],
+        task: str,
+        split: str,
+        groups: Groups | None = None,
+    ) -> Evaluation:
+        found = evaluate_task(self.bench, tuners, task, split, groups, self._settings(task))
+        return replace(found, made_from=made_from)
 
     def _untouched(self) -> StageResult:
         if self.experiment.protocol == "majority":
@@ -146,12 +159,8 @@ class Sequence:
             }
             return StageResult(UNTOUCHED, None, floors, spent)
         torch.set_num_threads(self.experiment.train.threads)
-        wanted = {
-            self._evaluation_key(None, *place): partial(
-                evaluate_task, self.bench, [None], *place, None, self._settings(place[0])
-            )
-            for place in self._looks(UNTOUCHED)
-        }
+        made_from = {place: self._made_from(None, *place) for place in self._looks(UNTOUCHED)}
+        wanted = {digest(made): partial(self._evaluate, made, [None], *place) for place, made in made_from.items()}
         found = self.store.untouched(wanted) if self.store else {name: make() for name, make in wanted.items()}
         evaluations = [found[name] for name in wanted]
         cells = [cell for evaluation in evaluations for cell in evaluation.accuracy]

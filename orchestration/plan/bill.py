@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from mcit_core.choices import kind_of, options_of
@@ -12,7 +12,7 @@ from mcit_core.config import Experiment
 from mcit_core.stages.looks import looks
 from mcit_core.stages.results import UNTOUCHED
 from orchestration.plan.stage_tree import Costs, Look, StageTree, look_at
-from orchestration.plan.stored import Stored
+from orchestration.plan.stored import Evaluated, Stored, is_of
 from orchestration.plan.timings import (
     USUAL,
     Timing,
@@ -138,7 +138,7 @@ class _Timer:
         made_from, timings = tree.made_from[key], self.timings
         there = self.stored.stages.get(key)
         seconds, untimed = 0.0, False
-        for look, rows in self._left(one, looked, there):
+        for look, rows in self._left(one, looked, there or ()):
             like = evaluation_likeness(made_from, self.device, look.task, look.split)
             timing = self._timing(like, one, False)
             untimed |= timing is None or rows is None
@@ -182,28 +182,16 @@ class _Timer:
             found[(*like, look)] = Amount(evaluate=seconds, untimed=0.0 if known else 1.0)
         return found
 
-    def _left(
-        self, one: Experiment, looked: set[Look], there: Mapping[tuple[str, str, int], int] | None
-    ) -> list[tuple[Look, int | None]]:
+    def _left(self, one: Experiment, looked: set[Look], there: Sequence[Evaluated]) -> list[tuple[Look, int | None]]:
         """Those that are not stored, with their rows where these are known; none of a sample that the model lacks."""
-        spare = Counter(there or {})
-        found: list[tuple[Look, int | None]] = []
-        for look in sorted(looked, key=str):
-            rows = self.rows(one, look)
-            same = next((c for c in spare if c[:2] == look[:2] and spare[c] and rows in (None, c[2])), None)
-            if same is not None:
-                spare[same] -= 1
-            elif rows != 0:
-                found.append((look, rows))
-        return found
+        wanted = [look for look in sorted(looked, key=str) if not any(is_of(made, one, look) for made in there)]
+        return [(look, rows) for look in wanted if (rows := self.rows(one, look)) != 0]
 
     def rows(self, one: Experiment, look: Look) -> int | None:
         """Rows that are evaluated, None where that is not known without reading the benchmark."""
         known = embedded_rows(one, look.split)
         if known is None:
             known = self.timings.rows.get(rows_name(one.benchmark, look.task, look.split))
-            if known is not None and look.most is not None:
-                return look.most  # what was read before may have been fewer
         return look.most if known is None else min(known, look.most or known)
 
 

@@ -13,10 +13,10 @@ from mcit_core.choices import kind_of
 from mcit_core.config import UNTRAINED, Experiment
 from mcit_core.stages.digest import digest
 from mcit_core.stages.keys import stage_chain
-from mcit_core.stages.results import Evaluation
+from mcit_core.stages.results import Cell, Evaluation
 from orchestration.keep.files import Entry
 from orchestration.keep.stage_records import PEAK, StageRecord, StageRecords, is_evaluation
-from orchestration.plan.stage_tree import StageTree
+from orchestration.plan.stage_tree import Look, StageTree
 from orchestration.plan.timings import (
     Sample,
     Timings,
@@ -33,8 +33,8 @@ from orchestration.plan.trials import Trial
 REQUESTS = 16
 #: stages with the same tuner and sizes whose evaluations are read for their seconds, at most
 READ = 20
-#: (task, split, rows) -> how many evaluations of it there are
-Evaluated = Counter[tuple[str, str, int]]
+#: what an evaluation was made from
+Evaluated = dict[str, JsonValue]
 
 
 @dataclass
@@ -43,8 +43,33 @@ class Stored:
     be trained. `untouched`: evaluations of the model without a tuner. `timings`: what all stages of the model took."""
 
     timings: Timings = field(default_factory=Timings)
-    stages: dict[str, Evaluated] = field(default_factory=dict)
-    untouched: Evaluated = field(default_factory=Counter)
+    stages: dict[str, list[Evaluated]] = field(default_factory=dict)
+    untouched: list[Evaluated] = field(default_factory=list)
+
+
+def is_of(made: Evaluated, one: Experiment, look: Look) -> bool:
+    """Whether a stored evaluation, of the right stage and code, is what an experiment wants to look at."""
+    settings = one.evaluation.model_dump(exclude_defaults=True, include={"batch_size", "max_new_tokens"})
+    wanted: dict[str, JsonValue] = {
+        **settings,
+        "rows": look.most,
+        "untrained": look.untrained or None,
+        "pictures": "grey" if one.protocol == "blind" else None,
+        "benchmark": one.benchmark,
+        "model": one.model,
+        "task": look.task,
+        "threads": one.train.threads,
+        "precision": one.train.precision,
+    }
+    names = {*wanted, "batch_size", "max_new_tokens"}
+    if "rules" in made:  # the benchmark may say how long an answer is
+        names.remove("max_new_tokens")
+    return _split_of(made) == look.split and all(made.get(name) == wanted.get(name) for name in names)
+
+
+def _split_of(made: Evaluated) -> str | None:
+    data = made.get("data")
+    return next(iter(data), None) if isinstance(data, dict) else None
 
 
 def read_store(where: str, trials: list[Trial], tree: StageTree, device: str) -> Stored:
@@ -64,16 +89,39 @@ def read_store(where: str, trials: list[Trial], tree: StageTree, device: str) ->
         for key, record in zip(files, pool.map(store.record, files), strict=True):
             if record is not None and _is_of(record["made_from"], models, benchmarks, device):
                 records[key] = record
-    found = Stored()
+    found = Stored(untouched=_untouched(store, trials, device))
     if not records:
         return found
     stages = _stages({key: record["made_from"] for key, record in records.items()}, trials, tree, device)
     _read_timings(found.timings, store, records, files, device, {*stages.values()})
     for key, its in stages.items():
         found.stages[key] = _evaluated(store, files[its])
-    loose = [entry for _, stage, entry in store.evaluations() if stage is None]
-    found.untouched = _evaluated(store, loose)
     return found
+
+
+def _untouched(store: StageRecords, trials: list[Trial], device: str) -> list[Evaluated]:
+    """What is stored of the untouched models of trials, as this code and this machine evaluate them."""
+    loose = _evaluated(store, [entry for _, stage, entry in store.evaluations() if stage is None])
+    experiments = {_part(vars(trial.experiment), ("benchmark", "model")): trial.experiment for trial in trials}
+    loose = [made for made in loose if _part(made, ("benchmark", "model")) in experiments]
+    if not loose:
+        return []
+    from mcit_core.stages.fingerprint import untouched_code  # loads torch, as below
+
+    common = {"device": device, **_here(device)}
+    here = {name: {**common, **untouched_code(one)} for name, one in experiments.items()}
+    return [
+        made for made in loose if all(made.get(k) == v for k, v in here[_part(made, ("benchmark", "model"))].items())
+    ]
+
+
+def _here(device: str) -> dict[str, JsonValue]:
+    """How this machine calculates on a device, where it has one."""
+    import torch
+
+    from mcit_core.stages.numerics import numerics
+
+    return {"numerics": {**numerics(torch.device(device))}} if device == "cpu" or torch.cuda.is_available() else {}
 
 
 def _is_of(made_from: dict[str, JsonValue], models: list[JsonValue], benchmarks: set[str], device: str) -> bool:
@@ -99,15 +147,10 @@ def _stages(
     if not any(_part(made_from, plain) in settings for made_from in tree.made_from.values()):
         return {}
     # loads what the stages run, torch among it, which a plan of nothing stored does without
-    import torch
-
     from mcit_core.stages.fingerprint import stage_code
-    from mcit_core.stages.numerics import numerics
 
-    names: tuple[str, ...] = (*plain, "code", "libraries")
-    here: dict[str, JsonValue] = {}
-    if device == "cpu" or torch.cuda.is_available():
-        names, here = (*names, "numerics"), {"numerics": {**numerics(torch.device(device))}}
+    here = _here(device)
+    names = (*plain, "code", "libraries", *here)
     alike: dict[str, list[str]] = {}
     for key, made_from in records.items():
         alike.setdefault(_part(made_from, names), []).append(key)
@@ -183,13 +226,18 @@ def _read_timings(
             continue
         for found in _evaluations(store, files[key]):
             spent = busy(found.seconds, found.cpu_seconds, device)
-            if spent is None:
-                continue
             for cell in found.accuracy:
-                alike = evaluation_likeness(made_from, device, cell.task, cell.split)
-                timings.add_evaluation(alike, Sample(cell.n, spent, hardware))
-                name = rows_name(made_from["benchmark"], cell.task, cell.split)
-                timings.rows[name] = max(cell.n, timings.rows.get(name, 0))
+                if spent is not None:
+                    alike = evaluation_likeness(made_from, device, cell.task, cell.split)
+                    timings.add_evaluation(alike, Sample(cell.n, spent, hardware))
+                if _is_whole(found, cell):
+                    timings.rows[rows_name(made_from["benchmark"], cell.task, cell.split)] = cell.n
+
+
+def _is_whole(evaluation: Evaluation, cell: Cell) -> bool:
+    """Whether all rows of the split were evaluated, whatever `evaluation.rows` was."""
+    most = (evaluation.made_from or {"rows": 0}).get("rows")
+    return most is None or (isinstance(most, int) and cell.n < most)
 
 
 def _hardware(made_from: Mapping[str, JsonValue]) -> str:
@@ -203,5 +251,5 @@ def _evaluations(store: StageRecords, entries: Iterable[Entry]) -> list[Evaluati
     return [one for one in found if one is not None and all(cell.n > 0 for cell in one.accuracy)]
 
 
-def _evaluated(store: StageRecords, entries: Iterable[Entry]) -> Evaluated:
-    return Counter((cell.task, cell.split, cell.n) for found in _evaluations(store, entries) for cell in found.accuracy)
+def _evaluated(store: StageRecords, entries: Iterable[Entry]) -> list[Evaluated]:
+    return [found.made_from for found in _evaluations(store, entries) if found.made_from is not None]

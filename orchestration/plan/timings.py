@@ -85,7 +85,8 @@ def _median(values: Iterable[float]) -> float:
 @dataclass
 class Timings:
     """Samples by what they are of; see `training_likeness` and `evaluation_likeness`. `rows`: of (benchmark, task,
-    split) the rows that were evaluated, at most; `steps`: of a stage in epochs, by what decides them, its steps."""
+    split) its rows, where all of them were evaluated; `steps`: of a stage in epochs, by what decides them, its
+    steps."""
 
     training: dict[str, list[Sample]] = field(default_factory=dict)
     evaluation: dict[str, list[Sample]] = field(default_factory=dict)

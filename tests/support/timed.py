@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from pydantic import JsonValue
 
 from mcit_core.config import Experiment
 from mcit_core.methods import build_experiment
@@ -56,6 +57,20 @@ def keep(
             store.put_stage(key, state(), Measured(seconds, {"loss": [0.5] * steps}))
             seen = looks(one, stage) + (untrained_looks(one) if stage == 0 else [])
             for number, (task, split) in enumerate(seen):
-                rows = 300 if split == "retention" else one.evaluation.rows or 200
-                found = Evaluation([Cell(task, split, 0.5, None, rows)], None, None, row * rows)
+                most = None if split == "retention" else one.evaluation.rows
+                rows = {"retention": 300, "validation": 200, "test": 500}[split]
+                rows = min(rows, most or rows)
+                before = stage == 0 and number >= len(looks(one, stage))
+                made = seen_from(one, task, split, most, **({"untrained": True} if before else {}))
+                found = Evaluation([Cell(task, split, 0.5, None, rows)], None, None, row * rows, made_from=made)
                 store.put_evaluation(digest([key.key, number]), found, key.key)
+
+
+def seen_from(one: Experiment, task: str, split: str, most: int | None, **other: JsonValue) -> dict[str, JsonValue]:
+    """What an evaluation is made from, as far as a plan reads it."""
+    return {
+        **({} if most is None else {"rows": most}),
+        **{"benchmark": one.benchmark, "model": one.model, "task": task, "data": {split: "d"}},
+        **{"threads": one.train.threads, "precision": one.train.precision},
+        **other,
+    }

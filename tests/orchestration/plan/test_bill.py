@@ -74,6 +74,31 @@ def test_a_stored_stage_is_looked_at_again_on_more_rows(tmp_path: Path) -> None:
     assert sum(amount.evaluate for amount in found.stages.values()) == pytest.approx(0.01 * 8 * 150)
 
 
+def test_a_cap_above_all_rows_is_stored_as_it_was_asked_for(tmp_path: Path) -> None:
+    one = trial("sequential", evaluation__rows=9_999)
+    keep(tmp_path, [one.experiment])
+    found = billed(tmp_path, [one])
+    assert sum(amount.evaluate for amount in found.stages.values()) == 0.0
+
+
+def test_a_pilots_rows_are_not_all_rows(tmp_path: Path) -> None:
+    """Of a benchmark whose rows are counted in what was evaluated."""
+
+    def of(rows: int | None, seed: int = 0) -> Trial:
+        made = experiment("sequential", seed)
+        settings = made.evaluation.model_copy(update={"rows": rows})
+        return Trial("x", made.model_copy(update={"benchmark": "easy_vqa", "evaluation": settings}), {})
+
+    keep(tmp_path, [of(20).experiment])
+    whole, more, fewer = (billed(tmp_path, [of(rows, seed=1)]) for rows in (None, 50, 10))
+    assert whole.rows is None
+    assert whole.total.untimed > 0
+    assert more.rows == 8 * 50 + 300
+    assert fewer.rows == 8 * 10 + 300
+    keep(tmp_path, [of(None, seed=2).experiment])
+    assert billed(tmp_path, [of(None, seed=1)]).rows == 3 * 200 + 5 * 500 + 300
+
+
 def test_another_model_has_no_time_and_no_rows(tmp_path: Path) -> None:
     one = trial("sequential_lora")
     other = one.experiment.model_copy(update={"model": "smol", "benchmark": "easy_vqa"})

@@ -5,13 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from mcit_core.config import Experiment
-from orchestration.plan.stage_tree import stage_tree
-from orchestration.plan.stored import Stored, read_store
-from orchestration.plan.timings import LIKE, evaluation_likeness, training_likeness
+from mcit_core.data.workbench import workbench_for
+from mcit_core.methods import build_experiment
+from mcit_core.stages.fingerprint import untouched_code
+from mcit_core.stages.numerics import numerics
+from mcit_core.stages.results import Cell, Evaluation
+from mcit_core.training.sequence import Sequence
+from orchestration.keep.stage_store import StageStore
+from orchestration.plan.bill import Amount, bill
+from orchestration.plan.stage_tree import Look, costs, stage_tree
+from orchestration.plan.stored import Stored, is_of, read_store
+from orchestration.plan.timings import LIKE, evaluation_likeness, rows_name, training_likeness
 from orchestration.plan.trials import Trial
-from tests.support.timed import keep, trial
+from tests.support.timed import keep, seen_from, trial
+
+TINY = {"train.steps": 2, "train.batch_size": 4, "pool.size": 4, "pool.top_k": 2, "evaluation.rows": 1000}
 
 
 def read(folder: Path, trials: list[Trial]) -> tuple[Stored, list[str]]:
@@ -31,11 +42,77 @@ def test_stored_stages_and_their_evaluations(tmp_path: Path) -> None:
     found, chain = read(tmp_path, [one])
     assert found.stages.keys() == {chain[0]}
     # after the first of two: its own validation and test rows, the next task's test rows, and those before any training
-    assert found.stages[chain[0]] == {
-        ("attribute", "validation", 100): 1,
-        ("attribute", "test", 100): 1,
-        ("ground", "test", 100): 2,
-    }
+    looked = [
+        Look("attribute", "validation", 100),
+        Look("attribute", "test", 100),
+        Look("ground", "test", 100),
+        Look("ground", "test", 100, untrained=True),
+    ]
+    there = found.stages[chain[0]]
+    assert len(there) == len(looked)
+    assert all([is_of(made, one.experiment, look) for made in there].count(True) == 1 for look in looked)
+    assert not any(is_of(made, one.experiment, look._replace(most=101)) for made in there for look in looked)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"evaluation__max_new_tokens": 4},
+        {"evaluation__batch_size": 10},
+        {"train__threads": 2},
+        {"train__precision": "bfloat16"},
+    ],
+)
+def test_an_evaluation_with_other_settings_is_not_the_one(other: dict[str, object]) -> None:
+    one, look = trial("sequential").experiment, Look("attribute", "test", 100)
+    made = seen_from(one, *look[:3])
+    assert is_of(made, one, look)
+    assert not is_of(made, trial("sequential", **other).experiment, look)
+
+
+@pytest.mark.parametrize(("rows", "known"), [(None, 500), (100, None), (500, None), (501, 500), (9_999, 500)])
+def test_the_rows_of_a_split_are_known_where_all_were_evaluated(tmp_path: Path, rows: int, known: int | None) -> None:
+    """Those of a pilot with `evaluation.rows` are not all that there are."""
+    one = trial("sequential", evaluation__rows=rows)
+    keep(tmp_path, [one.experiment])
+    found, _ = read(tmp_path, [one])
+    assert found.timings.rows.get(rows_name("mini", "ground", "test")) == known
+
+
+def test_the_untouched_model_as_this_code_evaluates_it(tmp_path: Path) -> None:
+    one = trial("sequential").experiment
+    here = {"device": "cpu", "numerics": {**numerics(torch.device("cpu"))}, **untouched_code(one)}
+    store = StageStore(tmp_path)
+    of_others = [
+        {"model": "smol"},
+        {"benchmark": "easy_vqa"},
+        {"code": {"mcit_core.x": "old"}},
+        {"libraries": {}},
+        {"numerics": {"cpu": "other"}},
+        {"device": "cuda"},
+    ]
+    for number, other in enumerate([{}, *of_others]):
+        made = seen_from(one, "ground", "test", 100, **{**here, **other})
+        store.put_evaluation(
+            str(number) * 64, Evaluation([Cell("ground", "test", 0.5, None, 100)], None, None, 1.0, made_from=made)
+        )
+    found, _ = read(tmp_path, [trial("sequential", seed=3)])
+    assert [is_of(made, one, Look("ground", "test", 100)) for made in found.untouched] == [True]
+
+
+def test_a_sequence_that_has_been_run_is_stored_whole(tmp_path: Path) -> None:
+    """As the sequence itself names its evaluations; with more rows asked for than there are."""
+    trials = [
+        Trial(method, build_experiment("tiny", "tiny", method, ("attribute", "ground"), 0, TINY), {})
+        for method in ("sequential", "blind", "zero_shot")
+    ]
+    for one in trials:
+        for _ in Sequence(one.experiment, workbench_for(one.experiment, tmp_path), StageStore(tmp_path / "stages")):
+            pass
+    tree = stage_tree(trials)
+    found = bill(trials, tree, costs(trials, tree), read_store(str(tmp_path / "stages"), trials, tree, "cpu"), "cpu")
+    assert found.total == Amount(kept=found.total.kept)
+    assert found.total.kept == len(tree.made_from)
 
 
 def test_a_chain_with_a_gap_is_stored_up_to_it(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         "file", type=Path, help="a sweep file in YAML, or the name of a shipped one, for example threshold"
     )
     made.add_argument("--dry-run", action="store_true", help="print trials, stages and what they cost; train nothing")
-    made.add_argument("--probe", action="store_true", help="with --dry-run: try 3 steps of what was never timed")
+    made.add_argument("--probe", action="store_true", help="with --dry-run: try a few steps of what was never timed")
     made.add_argument(
         "--rate",
         metavar="MONEY/h",

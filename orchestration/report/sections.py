@@ -45,6 +45,7 @@ from orchestration.report.tables import (
 from orchestration.results.answer import answer
 from orchestration.results.matrices import test_set_error
 from orchestration.results.notices import notices
+from orchestration.results.saved import saved
 from orchestration.results.words import format_number, so_far, some, summary_metrics
 
 #: so many settings are named with their validation figures
@@ -257,7 +258,27 @@ def _costs(context: Context) -> Section:
     if not context.results.finished:
         return "Time and size", [missing("no trial has finished")]
     figure = time_figure(context) or missing("no stage recorded its seconds")
-    return "Time and size", there(figure, costs_table(context))
+    return "Time and size", there(figure, costs_table(context), *_saved(context))
+
+
+def _saved(context: Context) -> list[Block]:
+    found = saved(context.results)
+    if found is None or not found.shared.stages + found.stopped.stages:
+        return []
+    parts = {
+        "trained, each once": (found.made, ""),
+        "shared with another trial": (found.shared, "as the other one took"),
+        "never trained, since the trial was stopped early": (
+            found.stopped,
+            "reckoned, at the mean of those at the same place",
+        ),
+    }
+    lines = [
+        Line([what, Cell(str(part.stages), value=part.stages), Cell(f"{part.seconds:,.0f}", value=part.seconds), how])
+        for what, (part, how) in parts.items()
+    ]
+    head = ["stages with their evaluations", "number", "CPU seconds" if found.cpu else "seconds by the clock", ""]
+    return [Text("What sharing and early stopping saved", "label"), Table(head, lines, "numbers")]
 
 
 def _failures(context: Context) -> Section | None:

@@ -79,8 +79,8 @@ class Team:
         return self.count(int(holds)) == [self.size]
 
     def check_alike(self, named: Mapping[str, Tensor]) -> None:
-        """Raises RuntimeError, naming what differs, where the processes have not come to the same bits: something has
-        seen only the rows of its own process, and was not added up. Raises PeerError."""
+        """Raises RuntimeError, naming what differs, where the processes have not come to the same bits. Raises
+        PeerError."""
         if self.size == 1:
             return
         names = sorted(named)
@@ -90,8 +90,9 @@ class Team:
         if any(other):
             found = ", ".join(name for name, differs in zip(names, other, strict=True) if differs)
             raise RuntimeError(
-                f"the processes of this trial have come to different values of {found}, which saw the rows of one "
-                "process alone: add them up (docs/extending.md), or set resources.processes to 1"
+                f"the processes of this trial have come to different values of {found}: these saw the rows of one "
+                "process alone and have to be added up (docs/extending.md), or else the processes' machines calculate "
+                "differently; set resources.processes to 1, or to as many as one node has room for"
             )
 
     def _apart(self, numbers: Sequence[int]) -> list[int]:
@@ -122,10 +123,8 @@ def join(rank: int, size: int, meeting: tuple[str, int], own_host: str, listener
     """Become process `rank` of a team of `size` that meets at the host and port `meeting`, where the first has a
     `listener`; returns when all are there. They talk over the interface of `own_host`, this machine's address, and
     no other. Raises PeerError where they do not all come."""
-    from accelerate import PartialState
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    leave()
     told = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
     os.environ |= {name: str(number) for name, number in told.items()}
     os.environ["GLOO_SOCKET_IFNAME"] = _interface(own_host)
@@ -139,28 +138,26 @@ def join(rank: int, size: int, meeting: tuple[str, int], own_host: str, listener
             wait_for_workers=False,
             master_listen_fd=None if listener is None else listener.detach(),
         )
-        _meet(store, rank, size)
-        PartialState(cpu=True, backend="gloo", store=store, timeout=WAIT)
+        return _form(WAIT, store=store)
     except RuntimeError as error:
         raise PeerError(f"process {rank} of {size} of the trial did not find the others: {error}") from error
-    return Team(rank, size)
 
 
 def launched() -> Team:
     """The team that `torchrun` has started this process in; ALONE where it has not. Raises ValueError where only a
     part of what `torchrun` sets is set, PeerError where the others do not come."""
-    started = os.environ.get("WORLD_SIZE", "1")
+    started = os.environ.get("WORLD_SIZE") or "1"
     if started == "1":
         return ALONE
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
-    if missing:
+    numbers = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")
+    odd = [name for name in numbers if not os.environ.get(name, "").isdecimal()]
+    odd += [] if os.environ.get("MASTER_ADDR") else ["MASTER_ADDR"]
+    if odd:
         raise ValueError(
-            f"WORLD_SIZE is {started}, but {', '.join(missing)} not set: start the processes of a trial with torchrun, "
-            "or unset WORLD_SIZE for one process"
+            f"WORLD_SIZE is {started}, but not all that torchrun sets is there ({', '.join(odd)}): start the processes "
+            "of a trial with torchrun, or unset WORLD_SIZE for one process"
         )
     import torch
-    import torch.distributed as dist
-    from accelerate import PartialState
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if os.environ.get("LOCAL_WORLD_SIZE") == started:  # one machine: nobody else need reach it
@@ -168,20 +165,23 @@ def launched() -> Team:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=MEET))  # type: ignore[attr-defined]
-        _meet(store, rank, size)
-        PartialState(cpu=True, backend="gloo", store=store, timeout=LONG_WAIT)
+        return _form(LONG_WAIT)
     except RuntimeError as error:
         raise PeerError(
             f"WORLD_SIZE is {started}, and the other processes did not come: {error}; unset WORLD_SIZE for one process"
         ) from error
-    return Team(rank, size)
 
 
-def _meet(store: Store, rank: int, size: int) -> None:
-    """Wait until all are there, or for MEET: a group's own timeout is for sums."""
-    store.set(f"here/{rank}", "")
-    store.wait([f"here/{i}" for i in range(size)], MEET)
+def _form(wait: timedelta, **where: Store) -> Team:
+    """Meet the others, in MEET at most; in a sum each waits so long for them."""
+    import torch.distributed as dist
+    from accelerate import PartialState
+
+    leave()
+    state = PartialState(cpu=True, backend="gloo", timeout=MEET, **where)
+    assert dist.group.WORLD is not None
+    dist.group.WORLD.set_timeout(wait)
+    return Team(state.process_index, state.num_processes)
 
 
 def leave() -> None:

@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 
 from mcit_core.metrics import CATALOGUE
+from mcit_core.yaml_document import load_yaml
+from orchestration.best import main as best
+from orchestration.plan.sweep_file import load_spec
+from orchestration.plan.trials import make_trials
 from orchestration.results.comparisons import paired_difference
 from orchestration.results.reading import read_results
 from orchestration.results.settings import VALIDATION, rows_by_setting
@@ -81,6 +85,28 @@ def test_tables_of_two_runs_are_what_their_command_prints() -> None:
     assert found
     for first, second, metric, shown in found:
         assert shown == example("two_runs").table(ROOT / first, ROOT / second, metric or "average_accuracy")
+
+
+SAVED = re.compile(r"<!-- python examples/saved\.py (.*?) -->\n((?:\|.*\n)*)")
+
+
+def test_tables_of_what_was_saved_are_what_their_command_prints() -> None:
+    found = SAVED.findall((ROOT / "docs" / "findings.md").read_text())
+    assert found
+    for runs, shown in found:
+        assert shown == example("saved").table(ROOT / run for run in runs.split())
+
+
+@pytest.mark.parametrize("name", ["search", "search_grid", "search_seeds"])
+def test_what_fresh_seeds_judge_is_what_validation_chose(name: str, tmp_path: Path) -> None:
+    """And nothing of it is in the sweep that chose: neither a seed nor an order."""
+    data, out = ROOT / "docs" / "data", tmp_path / "chosen.yaml"
+    assert best([str(data / name), "--out", str(out)]) == 0
+    chosen, fresh = load_yaml(out.read_text()), load_spec(data / f"{name}_fresh" / "sweep.yaml")
+    assert {key: value for key, value in chosen.items() if "." in key} == fresh.base
+    spec = load_spec(data / name / "sweep.yaml")
+    assert not {*spec.seeds} & {*fresh.seeds}
+    assert ">".join(spec.tasks) not in {trial.order for trial in make_trials(fresh)}
 
 
 def test_the_table_of_what_protects() -> None:

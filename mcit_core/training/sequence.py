@@ -96,6 +96,7 @@ class Sequence:
             **({"grouped": True} if groups else {}),  # which tells how the rows were sent
             **({"untrained": True} if untrained else {}),
             **({} if judging is None else {"rules": judging.rules}),
+            **({"answer_tokens": judging.answer_tokens} if judging and judging.answer_tokens is not None else {}),
             **({"pictures": "grey"} if self.experiment.protocol == "blind" else {}),
             **self.common,
             **code,

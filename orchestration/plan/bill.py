@@ -12,7 +12,7 @@ from mcit_core.config import Experiment
 from mcit_core.stages.looks import looks
 from mcit_core.stages.results import UNTOUCHED
 from orchestration.plan.stage_tree import Costs, Look, StageTree, look_at
-from orchestration.plan.stored import Evaluated, Stored, is_of
+from orchestration.plan.stored import MadeFrom, Stored, shows
 from orchestration.plan.timings import (
     USUAL,
     Timing,
@@ -182,9 +182,9 @@ class _Timer:
             found[(*like, look)] = Amount(evaluate=seconds, untimed=0.0 if known else 1.0)
         return found
 
-    def _left(self, one: Experiment, looked: set[Look], there: Sequence[Evaluated]) -> list[tuple[Look, int | None]]:
+    def _left(self, one: Experiment, looked: set[Look], there: Sequence[MadeFrom]) -> list[tuple[Look, int | None]]:
         """Those that are not stored, with their rows where these are known; none of a sample that the model lacks."""
-        wanted = [look for look in sorted(looked, key=str) if not any(is_of(made, one, look) for made in there)]
+        wanted = [look for look in sorted(looked, key=str) if not any(shows(made, one, look) for made in there)]
         return [(look, rows) for look in wanted if (rows := self.rows(one, look)) != 0]
 
     def rows(self, one: Experiment, look: Look) -> int | None:

@@ -13,7 +13,7 @@ from mcit_core.choices import kind_of
 from mcit_core.config import UNTRAINED, Experiment
 from mcit_core.stages.digest import digest
 from mcit_core.stages.keys import stage_chain
-from mcit_core.stages.results import Cell, Evaluation
+from mcit_core.stages.results import Evaluation
 from orchestration.keep.files import Entry
 from orchestration.keep.stage_records import PEAK, StageRecord, StageRecords, is_evaluation
 from orchestration.plan.stage_tree import Look, StageTree
@@ -34,7 +34,7 @@ REQUESTS = 16
 #: stages with the same tuner and sizes whose evaluations are read for their seconds, at most
 READ = 20
 #: what an evaluation was made from
-Evaluated = dict[str, JsonValue]
+MadeFrom = dict[str, JsonValue]
 
 
 @dataclass
@@ -43,15 +43,14 @@ class Stored:
     be trained. `untouched`: evaluations of the model without a tuner. `timings`: what all stages of the model took."""
 
     timings: Timings = field(default_factory=Timings)
-    stages: dict[str, list[Evaluated]] = field(default_factory=dict)
-    untouched: list[Evaluated] = field(default_factory=list)
+    stages: dict[str, list[MadeFrom]] = field(default_factory=dict)
+    untouched: list[MadeFrom] = field(default_factory=list)
 
 
-def is_of(made: Evaluated, one: Experiment, look: Look) -> bool:
+def shows(made: MadeFrom, one: Experiment, look: Look) -> bool:
     """Whether a stored evaluation, of the right stage and code, is what an experiment wants to look at."""
-    settings = one.evaluation.model_dump(exclude_defaults=True, include={"batch_size", "max_new_tokens"})
+    settings = one.evaluation.model_dump(exclude_defaults=True)
     wanted: dict[str, JsonValue] = {
-        **settings,
         "rows": look.most,
         "untrained": look.untrained or None,
         "pictures": "grey" if one.protocol == "blind" else None,
@@ -60,14 +59,14 @@ def is_of(made: Evaluated, one: Experiment, look: Look) -> bool:
         "task": look.task,
         "threads": one.train.threads,
         "precision": one.train.precision,
+        "batch_size": settings.get("batch_size"),
+        # or else the benchmark says how long an answer is
+        "max_new_tokens": made.get("max_new_tokens") if "answer_tokens" in made else settings.get("max_new_tokens"),
     }
-    names = {*wanted, "batch_size", "max_new_tokens"}
-    if "rules" in made:  # the benchmark may say how long an answer is
-        names.remove("max_new_tokens")
-    return _split_of(made) == look.split and all(made.get(name) == wanted.get(name) for name in names)
+    return _split_of(made) == look.split and all(made.get(name) == value for name, value in wanted.items())
 
 
-def _split_of(made: Evaluated) -> str | None:
+def _split_of(made: MadeFrom) -> str | None:
     data = made.get("data")
     return next(iter(data), None) if isinstance(data, dict) else None
 
@@ -87,31 +86,32 @@ def read_store(where: str, trials: list[Trial], tree: StageTree, device: str) ->
     records: dict[str, StageRecord] = {}
     with ThreadPoolExecutor(REQUESTS) as pool:
         for key, record in zip(files, pool.map(store.record, files), strict=True):
-            if record is not None and _is_of(record["made_from"], models, benchmarks, device):
+            if record is not None and _may_count(record["made_from"], models, benchmarks, device):
                 records[key] = record
-    found = Stored(untouched=_untouched(store, trials, device))
+    loose = _evaluations(store, [entry for _, stage, entry in store.evaluations() if stage is None])
+    found = Stored(untouched=_untouched(loose, trials, device))
+    _note_rows(found.timings, loose)
     if not records:
         return found
     stages = _stages({key: record["made_from"] for key, record in records.items()}, trials, tree, device)
     _read_timings(found.timings, store, records, files, device, {*stages.values()})
     for key, its in stages.items():
-        found.stages[key] = _evaluated(store, files[its])
+        found.stages[key] = _made_from(_evaluations(store, files[its]))
     return found
 
 
-def _untouched(store: StageRecords, trials: list[Trial], device: str) -> list[Evaluated]:
+def _untouched(loose: list[Evaluation], trials: list[Trial], device: str) -> list[MadeFrom]:
     """What is stored of the untouched models of trials, as this code and this machine evaluate them."""
-    loose = _evaluated(store, [entry for _, stage, entry in store.evaluations() if stage is None])
     experiments = {_part(vars(trial.experiment), ("benchmark", "model")): trial.experiment for trial in trials}
-    loose = [made for made in loose if _part(made, ("benchmark", "model")) in experiments]
-    if not loose:
+    found = [made for made in _made_from(loose) if _part(made, ("benchmark", "model")) in experiments]
+    if not found:
         return []
     from mcit_core.stages.fingerprint import untouched_code  # loads torch, as below
 
     common = {"device": device, **_here(device)}
     here = {name: {**common, **untouched_code(one)} for name, one in experiments.items()}
     return [
-        made for made in loose if all(made.get(k) == v for k, v in here[_part(made, ("benchmark", "model"))].items())
+        made for made in found if all(made.get(k) == v for k, v in here[_part(made, ("benchmark", "model"))].items())
     ]
 
 
@@ -124,7 +124,7 @@ def _here(device: str) -> dict[str, JsonValue]:
     return {"numerics": {**numerics(torch.device(device))}} if device == "cpu" or torch.cuda.is_available() else {}
 
 
-def _is_of(made_from: dict[str, JsonValue], models: list[JsonValue], benchmarks: set[str], device: str) -> bool:
+def _may_count(made_from: dict[str, JsonValue], models: list[JsonValue], benchmarks: set[str], device: str) -> bool:
     benchmark, fields = made_from.get("benchmark"), made_from.get("fields")
     return (
         made_from.get("model") in models
@@ -224,20 +224,27 @@ def _read_timings(
         read[sizes] += 1
         if read[sizes] > READ and key not in wanted:
             continue
-        for found in _evaluations(store, files[key]):
+        evaluations = _evaluations(store, files[key])
+        for found in evaluations:
             spent = busy(found.seconds, found.cpu_seconds, device)
             for cell in found.accuracy:
                 if spent is not None:
                     alike = evaluation_likeness(made_from, device, cell.task, cell.split)
                     timings.add_evaluation(alike, Sample(cell.n, spent, hardware))
-                if _is_whole(found, cell):
-                    timings.rows[rows_name(made_from["benchmark"], cell.task, cell.split)] = cell.n
+        _note_rows(timings, evaluations)
 
 
-def _is_whole(evaluation: Evaluation, cell: Cell) -> bool:
-    """Whether all rows of the split were evaluated, whatever `evaluation.rows` was."""
-    most = (evaluation.made_from or {"rows": 0}).get("rows")
-    return most is None or (isinstance(most, int) and cell.n < most)
+def _note_rows(timings: Timings, evaluations: Iterable[Evaluation]) -> None:
+    """The rows of a split where all of them were evaluated, whatever `evaluation.rows` was."""
+    for evaluation in evaluations:
+        made = evaluation.made_from
+        if made is None:
+            continue
+        most = made.get("rows")
+        for cell in evaluation.accuracy:
+            if most is None or (isinstance(most, int) and cell.n < most):
+                name = rows_name(made["benchmark"], cell.task, cell.split)
+                timings.rows[name] = max(cell.n, timings.rows.get(name, 0))
 
 
 def _hardware(made_from: Mapping[str, JsonValue]) -> str:
@@ -251,5 +258,5 @@ def _evaluations(store: StageRecords, entries: Iterable[Entry]) -> list[Evaluati
     return [one for one in found if one is not None and all(cell.n > 0 for cell in one.accuracy)]
 
 
-def _evaluated(store: StageRecords, entries: Iterable[Entry]) -> list[Evaluated]:
-    return [found.made_from for found in _evaluations(store, entries) if found.made_from is not None]
+def _made_from(evaluations: Iterable[Evaluation]) -> list[MadeFrom]:
+    return [found.made_from for found in evaluations if found.made_from is not None]

@@ -266,18 +266,16 @@ def _saved(context: Context) -> list[Block]:
     if found is None or not found.shared.stages + found.stopped.stages:
         return []
     parts = {
-        "trained, each once": (found.made, ""),
+        "trained, or found in the store": (found.made, "each once"),
         "shared with another trial": (found.shared, "as the other one took"),
-        "never trained, since the trial was stopped early": (
-            found.stopped,
-            "reckoned, at the mean of those at the same place",
-        ),
+        "not trained: the trial was stopped early": (found.stopped, "reckoned, at the mean of those at the same place"),
     }
     lines = [
         Line([what, Cell(str(part.stages), value=part.stages), Cell(f"{part.seconds:,.0f}", value=part.seconds), how])
         for what, (part, how) in parts.items()
     ]
-    head = ["stages with their evaluations", "number", "CPU seconds" if found.cpu else "seconds by the clock", ""]
+    seconds = "CPU seconds of training" if found.cpu else "seconds of training, by the clock"
+    head = ["", "stages", seconds, "each counted"]
     return [Text("What sharing and early stopping saved", "label"), Table(head, lines, "numbers")]
 
 

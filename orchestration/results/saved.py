@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from mcit_core.stages.results import UNTOUCHED, StageResult
 from mcit_core.yaml_document import SpecError
-from orchestration.keep.tables import text_in
+from orchestration.keep.stage_records import PEAK
+from orchestration.keep.tables import OUTDATED, text_in
 from orchestration.plan.stage_tree import stage_tree
 from orchestration.plan.sweep_file import load_spec
 from orchestration.results.reading import Results
 from orchestration.search.proposals import run_trials_of
 
-#: of a stage, of the process's CPU and by the clock
-CPU, CLOCK = ("seconds/train_cpu", "seconds/evaluate_cpu"), ("seconds/train", "seconds/evaluate")
+#: of training a stage: of the process's CPU and by the clock
+CPU, CLOCK = "seconds/train_cpu", "seconds/train"
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Saved:
-    """`made`: every stage once, with its evaluations, whether trained by this sweep or found in the store. `shared`:
-    what trials that have a stage in common with another would have taken for it by themselves. `stopped`: stages that
-    trials which were stopped early did not come to, and no other trial made; their seconds are reckoned, at the mean of
-    those that were made at the same place of a sequence. `cpu`: seconds are the CPU's, or else by the clock."""
+    """Seconds of training, without evaluation. `made`: every stage once, trained by this sweep or found in the store.
+    `shared`: what trials would have taken by themselves for stages that an earlier one has too. `stopped`: stages that
+    trials which were stopped early did not come to, and no other trial made, where one was made at the same place of a
+    sequence; their seconds are reckoned, at the mean of those that were. `cpu`: seconds are the CPU's, or else by the
+    clock."""
 
     made: Part
     shared: Part
@@ -46,31 +48,35 @@ def saved(results: Results) -> Saved | None:
         trials = {trial.id: trial for trial in run_trials_of(load_spec(file), results.folder)}
     except SpecError:
         return None
-    rows = [row for row in results.trials if text_in(row, "trial") in trials]
+    rows = [row for row in results.trials if text_in(row, "trial") in trials and row["status"] != OUTDATED]
     reached = {text_in(row, "trial"): _trained(results.stages.get(text_in(row, "trial"), [])) for row in rows}
-    cpu = all(name in stage.metrics for stages in reached.values() for stage in stages for name in CPU)
+    every = [stage.metrics for stages in reached.values() for stage in stages]
+    cpu = all(CPU in metrics and PEAK not in metrics for metrics in every)
     chains = stage_tree(trials[name] for name in reached).chains
     made: dict[str, float] = {}
     places: dict[int, dict[str, float]] = {}
     shared: list[float] = []
     for name, stages in reached.items():
         for stage in stages:
-            key, seconds = chains[name][stage.stage], sum(stage.metrics.get(n, 0.0) for n in (CPU if cpu else CLOCK))
+            key = chains[name][stage.stage]
             if key in made:
-                shared.append(seconds)
-            made.setdefault(key, seconds)
-            places.setdefault(stage.stage, {})[key] = made[key]
+                shared.append(made[key])
+                continue
+            made[key] = places.setdefault(stage.stage, {})[key] = stage.metrics.get(CPU if cpu else CLOCK, 0.0)
     if not made:
         return None
     ended = [text_in(row, "trial") for row in rows if row["status"] == "STOPPED"]
-    never = {key: n for name in ended for n, key in enumerate(chains[name]) if key not in made}
-    reckoned = [mean(places[n].values()) for n in never.values() if n in places]
-    return Saved(
-        Part(len(made), sum(made.values())),
-        Part(len(shared), sum(shared)),
-        Part(len(never), sum(reckoned)),
-        cpu,
-    )
+    never = {
+        key: mean(places[stage].values())
+        for name in ended
+        for stage, key in enumerate(chains[name])
+        if key not in made and stage in places
+    }
+    return Saved(_part(made.values()), _part(shared), _part(never.values()), cpu)
+
+
+def _part(seconds: Collection[float]) -> Part:
+    return Part(len(seconds), sum(seconds))
 
 
 def _trained(stages: Sequence[StageResult]) -> list[StageResult]:

@@ -75,8 +75,8 @@ def test_sums_are_exact_and_the_same_in_all_processes(monkeypatch: pytest.Monkey
         assert (three.item(), three.dtype, three.shape) == (6, torch.int64, ())
         assert one["count"] == [1, 20]
         assert one["all"] == [True, False]
-        assert "different values of weights, which saw" in one["faults"]["value"]
-        assert "different values of weights, which saw" in one["faults"]["bit"]
+        assert "different values of weights: these saw the rows of one process" in one["faults"]["value"]
+        assert "different values of weights: these saw the rows of one process" in one["faults"]["bit"]
         assert "of other names: loss, more" in one["faults"]["name"]
     ports = found[0]["ports"]
     assert ports  # the first one's meeting place; what they send each other it listens for only until they have met
@@ -93,12 +93,18 @@ def test_who_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
         join(0, 2, (HOST, listener.getsockname()[1]), HOST, listener)
 
 
+#: what torchrun tells the first of several processes
+FIRST = {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": HOST, "MASTER_PORT": "0"}
+
+
 @pytest.mark.parametrize(
     ("told", "error", "said"),
     [
-        ({}, ValueError, "WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT not set"),
-        ({"RANK": "1", "MASTER_ADDR": HOST}, ValueError, "but MASTER_PORT not set"),
-        ({"RANK": "0", "MASTER_ADDR": HOST, "MASTER_PORT": "0"}, PeerError, "the other processes did not come"),
+        ({}, ValueError, r"WORLD_SIZE is 2, .* \(RANK, LOCAL_RANK, MASTER_PORT, MASTER_ADDR\)"),
+        ({**FIRST, "MASTER_PORT": ""}, ValueError, r"\(MASTER_PORT\)"),
+        ({**FIRST, "RANK": "x"}, ValueError, r"\(RANK\)"),
+        ({**FIRST, "WORLD_SIZE": "two"}, ValueError, r"\(WORLD_SIZE\)"),
+        (FIRST, PeerError, "the other processes did not come"),
     ],
 )
 def test_a_stray_world_size_is_refused(
@@ -108,6 +114,20 @@ def test_a_stray_world_size_is_refused(
     monkeypatch.setattr(os, "environ", {**os.environ, "WORLD_SIZE": "2", **told})
     with pytest.raises(error, match=said):
         launched()
+
+
+def coming_late(team: Team) -> str:
+    if team.rank:
+        time.sleep(4)
+        return ""
+    try:
+        return str(team.count(1))
+    except PeerError as error:
+        return str(error)
+
+
+def test_a_sum_waits_for_as_long_as_sums_may_and_not_as_a_meeting() -> None:
+    assert "lost another" in in_team(2, coming_late, wait=1.0)[0]
 
 
 def losing(team: Team, how: str) -> tuple[str, float]:

@@ -6,9 +6,11 @@ import multiprocessing
 import pickle
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from multiprocessing.queues import Queue
 from typing import Any
 
+from mcit_core import parallel
 from mcit_core.parallel import join, leave, listen
 from tests.support.places import reach_plugin
 
@@ -17,12 +19,13 @@ SECONDS = 240
 
 
 def _be_process(
-    rank: int, size: int, ports: Queue[int], answers: Queue[Any], job: Callable[..., Any], given: Any
+    rank: int, size: int, ports: Queue[int], answers: Queue[Any], job: Callable[..., Any], given: Any, wait: float
 ) -> None:
     import torch
 
     torch.set_num_threads(1)
     reach_plugin()
+    parallel.WAIT = timedelta(seconds=wait)
     try:
         if rank:
             team = join(rank, size, (HOST, ports.get()), HOST)
@@ -38,12 +41,16 @@ def _be_process(
     leave()
 
 
-def in_team(size: int, job: Callable[..., Any], *given: object, answering: int | None = None) -> list[Any]:
+def in_team(
+    size: int, job: Callable[..., Any], *given: object, answering: int | None = None, wait: float = SECONDS
+) -> list[Any]:
     """What `job(team, *given)`, a function at the top of a module, returns in each of `size` processes, or in the first
-    `answering` ones, where the others end without an answer."""
+    `answering` ones, where the others end without an answer. A sum waits for `wait` seconds."""
     spawned = multiprocessing.get_context("spawn")
     ports, answers = spawned.Queue(), spawned.Queue()
-    processes = [spawned.Process(target=_be_process, args=(i, size, ports, answers, job, given)) for i in range(size)]
+    processes = [
+        spawned.Process(target=_be_process, args=(i, size, ports, answers, job, given, wait)) for i in range(size)
+    ]
     for process in processes:
         process.start()
     found = [answers.get(timeout=SECONDS) for _ in range(size if answering is None else answering)]

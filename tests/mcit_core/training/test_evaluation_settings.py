@@ -10,6 +10,7 @@ from mcit_core.config import EvaluationSettings, Value
 from mcit_core.data.workbench import Workbench
 from mcit_core.methods import build_experiment
 from mcit_core.models import Batch, Encoded
+from mcit_core.stages.digest import digest
 from mcit_core.training.evaluation import evaluate
 from mcit_core.training.sequence import Sequence
 
@@ -59,7 +60,7 @@ def test_both_are_in_an_evaluations_key_and_in_no_stages(bench: Workbench) -> No
     def keys(**settings: Value) -> tuple[str, str]:
         experiment = build_experiment("tiny", "tiny", "sequential", ("attribute", "ground"), 0, settings)
         sequence = Sequence(experiment, bench)
-        return sequence.chain[0].key, sequence._evaluation_key(sequence.chain[0], "attribute", "test")
+        return sequence.chain[0].key, digest(sequence._made_from(sequence.chain[0], "attribute", "test"))
 
     usual = keys()
     assert keys(**{"evaluation.batch_size": 100}) == usual

@@ -183,7 +183,7 @@ def forgetting(team: Team, features: Path) -> str:
 
 def test_what_was_not_added_up_is_an_error(features: Path) -> None:
     for said in in_team(2, forgetting, features):
-        assert "different values of answers, which saw the rows of one process alone" in said
+        assert "different values of answers: these saw the rows of one process alone" in said
         assert "set resources.processes to 1" in said
 
 

@@ -17,7 +17,7 @@ from mcit_core.training.sequence import Sequence
 from orchestration.keep.stage_store import StageStore
 from orchestration.plan.bill import Amount, bill
 from orchestration.plan.stage_tree import Look, costs, stage_tree
-from orchestration.plan.stored import Stored, is_of, read_store
+from orchestration.plan.stored import Stored, read_store, shows
 from orchestration.plan.timings import LIKE, evaluation_likeness, rows_name, training_likeness
 from orchestration.plan.trials import Trial
 from tests.support.timed import keep, seen_from, trial
@@ -50,8 +50,8 @@ def test_stored_stages_and_their_evaluations(tmp_path: Path) -> None:
     ]
     there = found.stages[chain[0]]
     assert len(there) == len(looked)
-    assert all([is_of(made, one.experiment, look) for made in there].count(True) == 1 for look in looked)
-    assert not any(is_of(made, one.experiment, look._replace(most=101)) for made in there for look in looked)
+    assert all([shows(made, one.experiment, look) for made in there].count(True) == 1 for look in looked)
+    assert not any(shows(made, one.experiment, look._replace(most=101)) for made in there for look in looked)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,15 @@ def test_stored_stages_and_their_evaluations(tmp_path: Path) -> None:
 def test_an_evaluation_with_other_settings_is_not_the_one(other: dict[str, object]) -> None:
     one, look = trial("sequential").experiment, Look("attribute", "test", 100)
     made = seen_from(one, *look[:3])
-    assert is_of(made, one, look)
-    assert not is_of(made, trial("sequential", **other).experiment, look)
+    assert shows(made, one, look)
+    assert not shows(made, trial("sequential", **other).experiment, look)
+    assert not shows({**made, "rules": {"scoring": "exact"}}, trial("sequential", **other).experiment, look)
+
+
+def test_a_benchmarks_own_length_of_answers_counts_for_any() -> None:
+    look = Look("attribute", "test", 100)
+    other = trial("sequential", evaluation__max_new_tokens=4).experiment
+    assert shows(seen_from(other, *look[:3], answer_tokens=30, max_new_tokens=30), other, look)
 
 
 @pytest.mark.parametrize(("rows", "known"), [(None, 500), (100, None), (500, None), (501, 500), (9_999, 500)])
@@ -97,7 +104,7 @@ def test_the_untouched_model_as_this_code_evaluates_it(tmp_path: Path) -> None:
             str(number) * 64, Evaluation([Cell("ground", "test", 0.5, None, 100)], None, None, 1.0, made_from=made)
         )
     found, _ = read(tmp_path, [trial("sequential", seed=3)])
-    assert [is_of(made, one, Look("ground", "test", 100)) for made in found.untouched] == [True]
+    assert [shows(made, one, Look("ground", "test", 100)) for made in found.untouched] == [True]
 
 
 def test_a_sequence_that_has_been_run_is_stored_whole(tmp_path: Path) -> None:

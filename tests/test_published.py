@@ -22,18 +22,20 @@ from orchestration.results.comparisons import paired_difference
 from orchestration.results.reading import read_results
 from orchestration.results.settings import VALIDATION, rows_by_setting
 from orchestration.results.words import format_number
+from tests.orchestration.results.test_results import trial, write_run
 from tests.support.examples import example
 
 ROOT = Path(__file__).parent.parent
 COMMAND = re.compile(r"<!-- (rows of )?python examples/markdown\.py (\w+) (\S+) ?(.*?) -->\n((?:\|.*\n)*)")
 DIFFERENCE = re.compile(r"([+−]?[\d.]+)\s+\[([+−]?[\d.]+),\s+([+−]?[\d.]+)\]")
+SEVERAL_RUNS = re.compile(r"<!-- python examples/several_runs\.py (\S+) (.*?) -->\n((?:\|.*\n)*)")
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 TABLES = [(page, *found) for page in PAGES for found in COMMAND.findall((ROOT / page).read_text())]
 SECTIONS = [
     (page, section)
     for page in PAGES
     for section in re.split(r"^(?=## )", (ROOT / page).read_text(), flags=re.MULTILINE)
-    if COMMAND.search(section) and DIFFERENCE.search(section)
+    if (COMMAND.search(section) or SEVERAL_RUNS.search(section)) and DIFFERENCE.search(section)
 ]
 
 
@@ -73,6 +75,8 @@ def differences(run: str) -> set[tuple[str, ...]]:
 @pytest.mark.parametrize(("page", "section"), SECTIONS, ids=lambda text: text.splitlines()[0][:60])
 def test_differences_in_words_are_of_the_stored_trials(page: str, section: str) -> None:
     known = set[tuple[str, ...]]().union(*(differences(run) for _, _, run, *_ in COMMAND.findall(section)))
+    for *_, shown in SEVERAL_RUNS.findall(section):  # which are what their command prints
+        known |= {*DIFFERENCE.findall(shown)}
     for told in DIFFERENCE.findall(section):
         assert told in known, (page, told)
 
@@ -85,6 +89,26 @@ def test_tables_of_two_runs_are_what_their_command_prints() -> None:
     assert found
     for first, second, metric, shown in found:
         assert shown == example("two_runs").table(ROOT / first, ROOT / second, metric or "average_accuracy")
+
+
+def test_tables_of_several_runs_are_what_their_command_prints() -> None:
+    found = SEVERAL_RUNS.findall((ROOT / "docs" / "findings.md").read_text())
+    assert found
+    for runs, metrics, shown in found:
+        folders = [ROOT / run for run in runs.split(",")]
+        assert shown == example("several_runs").table(folders, metrics.split())
+
+
+def test_several_runs_by_hand(tmp_path: Path) -> None:
+    """Paired over seeds: 10, 20 and 30 points above; the interval of their mean is 4.303 x 10 / sqrt(3) either way."""
+    for name, above in (("one", [0.0, 0.0, 0.0]), ("two", [0.1, 0.2, 0.3])):
+        rows = [
+            trial(f"fwd_prompt-{seed}", "fwd_prompt", seed, "a>b", average_accuracy=0.1 * seed + more)
+            for seed, more in enumerate(above)
+        ]
+        write_run(tmp_path / name, rows)
+    lines = example("several_runs").table([tmp_path / "one", tmp_path / "two"], ["average_accuracy"]).splitlines()
+    assert lines[2:] == ["| `one` | 10.0 ± 24.8 |", "| `two` | 30.0 ± 49.7; +20.0 [−4.8, +44.8] |"]
 
 
 SAVED = re.compile(r"<!-- python examples/saved\.py (.*?) -->\n((?:\|.*\n)*)")

@@ -11,6 +11,7 @@ from mcit_core.config import flatten, is_field
 from mcit_core.experiment_file import PARTS
 from mcit_core.registry import near
 from mcit_core.yaml_document import Document, SpecError, compose_yaml, load_yaml, oddity
+from orchestration.plan.spec import GRID
 
 
 def override(document: Document, assignments: list[str], top: tuple[str, ...], settable: list[str]) -> None:
@@ -34,12 +35,12 @@ def override(document: Document, assignments: list[str], top: tuple[str, ...], s
         swept = content.get("axes")
         if isinstance(swept, dict) and key in swept:
             raise SpecError(f"--set {assignment}: {key} is swept by this file; use --set 'axes.{key}=[{raw}]'")
-        if head in PARTS and rest:
-            chosen = content.get(head)
+        if head in (*PARTS, "search") and rest:
+            chosen = content.get(head, GRID if head == "search" else None)
             content[head] = {**(chosen if isinstance(chosen, dict) else {"kind": chosen}), rest: value}
             document.origins[(head, rest)] = assignment
             continue
-        if head not in ("axes", "base", "halving", "resources", "tracking"):
+        if head not in ("axes", "base", "halving", "robust", "resources", "tracking"):
             if key not in settable and not (rest and is_field(key)) and key not in sections(settable):
                 raise SpecError(f"--set {assignment}: there is no key {key!r}{near(key, [*settable, *top])}")
             head, rest = "base", key

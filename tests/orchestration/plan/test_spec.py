@@ -263,9 +263,22 @@ def test_overrides(tmp_path: Path) -> None:
         ("train.steps", "expected KEY=VALUE"),
         ("train.steps=x", "expected a valid integer"),
         ("projection.task_energy=0.5", "swept by this file"),
+        ("search.trials=3", "grid has no setting 'trials'"),
+        ("robust.statistic=wrost", "expected 'mean', 'worst' or 'cvar'"),
     ):
         with pytest.raises(SpecError, match=fragment):
             load_spec(path, [assignment])
+
+
+def test_a_part_of_a_search_is_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GOOD.replace("[0.5, 0.99]", "{low: 0.5, high: 0.99}") + "search: {kind: random, trials: 9}\n")
+    spec = load_spec(path, ["search.trials=20", "search.seed=3", "robust.statistic=worst"])
+    assert spec.search == {"kind": "random", "trials": 20, "seed": 3}
+    assert spec.robust is not None
+    assert spec.robust.statistic == "worst"
+    with pytest.raises(SpecError, match=r"--set search\.trils=20: .* did you mean 'trials'"):
+        load_spec(path, ["search.trils=20"])
 
 
 def test_a_resolved_spec_reads_back(tmp_path: Path) -> None:

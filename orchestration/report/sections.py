@@ -266,16 +266,21 @@ def _saved(context: Context) -> list[Block]:
     if found is None or not found.shared.stages + found.stopped.stages:
         return []
     parts = {
-        "trained, or found in the store": (found.made, "each once"),
-        "shared with another trial": (found.shared, "as the other one took"),
+        "trained, or found in the store": (found.made, "each counted once"),
+        "shared with another trial": (found.shared, "at what the other one took"),
         "not trained: the trial was stopped early": (found.stopped, "reckoned, at the mean of those at the same place"),
     }
     lines = [
-        Line([what, Cell(str(part.stages), value=part.stages), Cell(f"{part.seconds:,.0f}", value=part.seconds), how])
+        Line(
+            [
+                Cell(what, below=how),
+                Cell(str(part.stages), value=part.stages),
+                Cell(f"{part.seconds:,.0f}", value=part.seconds),
+            ]
+        )
         for what, (part, how) in parts.items()
     ]
-    seconds = "CPU seconds of training" if found.cpu else "seconds of training, by the clock"
-    head = ["", "stages", seconds, "each counted"]
+    head = ["", "stages", "CPU seconds of training" if found.cpu else "seconds of training, by the clock"]
     return [Text("What sharing and early stopping saved", "label"), Table(head, lines, "numbers")]
 
 

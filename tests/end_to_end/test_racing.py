@@ -24,7 +24,8 @@ def test_a_worker_that_dies_while_it_has_nothing_to_do(tmp_path: Path) -> None:
     """Two of three trials wait at the rung, and one worker; both workers are wanted again after it."""
     sweep = racing(tmp_path)
     sweep.file.write_text(sweep.file.read_text().replace("[direct]", "[]") + "halving: {min_stages: 1}\n")
-    third = sweep.begin(sleep=8.0).wait_for(3)
+    go_on = tmp_path / "go_on"
+    third = sweep.begin(MCIT_TEST_HOLD=f"{go_on}:3").wait_for(3)
     (idle,) = set(sweep.begun) - {third}
     limit = time.monotonic() + 60
     while len(list(sweep.storage.glob("stages/*/*/record.json"))) < 2:
@@ -33,6 +34,7 @@ def test_a_worker_that_dies_while_it_has_nothing_to_do(tmp_path: Path) -> None:
     time.sleep(1.0)  # for the driver to hear of it
     assert len(sweep.begun) == 3
     os.kill(idle, signal.SIGKILL)
+    go_on.touch()
     sweep.end()
     # of the two that pass the first rung one more is stopped at the second, where rounding does not make them equal
     assert {row["status"] for row in sweep.table("trials")} == {"FINISHED", "STOPPED"}

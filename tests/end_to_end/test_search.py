@@ -24,7 +24,7 @@ search:
   kind: optuna
   sampler: tpe
   trials: {trials}
-  batch: 3
+  batch: {batch}
   objectives: {{average_accuracy: maximize, forgetting: minimize}}
   constraints: {{forgetting: 0.5}}
 """
@@ -32,10 +32,10 @@ search:
 TABLES = ("accuracy", "stages")
 
 
-def searching(folder: Path, trials: int, embedded: str = "mini") -> Sweep:
+def searching(folder: Path, trials: int, embedded: str = "mini", batch: int = 3) -> Sweep:
     """`embedded`: the model and benchmark; the weights of tiny answer nothing right, in little time."""
     sweep = Sweep(folder)
-    sweep.file.write_text(SEARCH.format(trials=trials, embedded=embedded))
+    sweep.file.write_text(SEARCH.format(trials=trials, embedded=embedded, batch=batch))
     return sweep
 
 
@@ -65,13 +65,13 @@ def killed(sweep: Sweep, begun: int) -> None:
 
 
 def test_a_killed_search_goes_on_with_the_same_suggestions(tmp_path: Path) -> None:
-    plain = searching(tmp_path / "plain", 7, "tiny")
+    plain = searching(tmp_path / "plain", 5, "tiny", batch=2)
     plain.begin(0.0, "--workers", "1").end()
-    whole(plain, 7)
-    sweep = searching(tmp_path / "killed", 7, "tiny")
-    killed(sweep, 5)
+    whole(plain, 5)
+    sweep = searching(tmp_path / "killed", 5, "tiny", batch=2)
+    killed(sweep, 4)
     sweep.begin(0.0, "--workers", "2").end()
-    whole(sweep, 7)
+    whole(sweep, 5)
     same(sweep, plain)
 
 

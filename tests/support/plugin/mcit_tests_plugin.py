@@ -84,6 +84,11 @@ class NotingTuner(PromptPool):
         with Path(os.environ["MCIT_TEST_NOTES"]).open("a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(float(os.environ.get("MCIT_TEST_SLEEP", "0")))
+        if "MCIT_TEST_HOLD" in os.environ:  # FILE:N, from the Nth stage on until there is such a file
+            file, number = os.environ["MCIT_TEST_HOLD"].rsplit(":", 1)
+            if len(Path(os.environ["MCIT_TEST_NOTES"]).read_text().split()) >= int(number):
+                while not Path(file).exists():
+                    time.sleep(0.05)
         if stale := os.environ.get("MCIT_TEST_STALE"):  # in one process alone
             with suppress(FileExistsError):
                 Path(stale).touch(exist_ok=False)

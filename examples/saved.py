@@ -1,4 +1,5 @@
-"""What shared stages and early stopping saved in RUNs, apart, in seconds of training, as Markdown; needs sweep.yaml,
+"""What shared stages and early stopping saved in RUNs, apart, in CPU seconds of training (of a
+GPU: by the clock), as Markdown; needs sweep.yaml,
 trials.parquet and stages.parquet of each, and proposals of a search.
 
 python examples/saved.py runs/search [RUN ...]
@@ -15,7 +16,7 @@ from orchestration.results.saved import Part, saved
 
 
 def table(runs: Iterable[Path]) -> str:
-    lines = ["| | trained | shared | stopped early |", "|---|---|---|---|"]
+    lines = ["| | trained, or found in the store | shared | stopped early |", "|---|---|---|---|"]
     for run in runs:
         found = saved(read_results(run))
         if found is not None:

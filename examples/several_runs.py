@@ -11,45 +11,46 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mcit_core.metrics import CATALOGUE
-from orchestration.keep.tables import text_in
+from orchestration.keep.tables import Row
+from orchestration.results.comparisons import paired_values
 from orchestration.results.estimates import estimate_units
 from orchestration.results.reading import Results, read_results
-from orchestration.results.settings import rows_by_setting
+from orchestration.results.settings import estimate_rows, rows_by_setting
 from orchestration.results.words import format_estimate, format_number
 
-Unit = tuple[int, str]
 
-
-def values(results: Results, metric: str) -> dict[Unit, float]:
-    """Of a RUN's only setting, (seed, order) -> the metric. Raises ValueError where it has several."""
-    (rows,) = rows_by_setting(results.finished, results.axes).values()
-    found = {}
-    for row in rows:
-        value, seed = row.get(metric), row["seed"]
-        if isinstance(value, float) and isinstance(seed, int):
-            found[seed, text_in(row, "order")] = value
-    return found
+def only_setting(results: Results) -> list[Row]:
+    """Its finished trials. Raises ValueError where a RUN has several settings, or none."""
+    found = rows_by_setting(results.finished, results.axes)
+    if len(found) != 1:
+        raise ValueError(f"{results.folder} has {len(found)} settings with finished trials; expected one")
+    return next(iter(found.values()))
 
 
 def table(runs: Sequence[Path], metrics: Sequence[str]) -> str:
-    found = [read_results(run) for run in runs]
-    titles = []
-    for metric in metrics:
-        split, _, name = metric.rpartition("/")
-        titles.append(f"{split} {CATALOGUE[name].title}{CATALOGUE[name].arrow}".strip())
-    lines = [["", *titles], ["---"] * (1 + len(metrics))]
-    for run, results in zip(runs, found, strict=True):
-        cells = []
+    """Raises ValueError where a RUN has several settings, or none."""
+    of_runs = {run.name: read_results(run) for run in runs}
+    rows = {name: only_setting(results) for name, results in of_runs.items()}
+    first = next(iter(rows.values()))
+    lines = [["", *map(_title, metrics)], ["---"] * (1 + len(metrics))]
+    for name, own in rows.items():
+        design, cells = of_runs[name].design, []
         for metric in metrics:
-            own, first = values(results, metric), values(found[0], metric)
-            cell = format_estimate(metric, estimate_units(own, results.design))
-            if results is not found[0]:
-                apart = estimate_units({unit: own[unit] - first[unit] for unit in own if unit in first}, results.design)
-                ends = ", ".join(format_number(metric, end, signed=True) for end in apart.interval or ())
-                cell += f"; {format_number(metric, apart.mean, signed=True)} [{ends}]"
+            cell = format_estimate(metric, estimate_rows(own, metric, design))
+            apart = estimate_units(paired_values(own, first, metric), design)
+            if own is not first:
+                cell += f"; {format_number(metric, apart.mean, signed=True)}"
+                if apart.interval is not None:
+                    low, high = (format_number(metric, end, signed=True) for end in apart.interval)
+                    cell += f" [{low}, {high}]"
             cells.append(cell)
-        lines.append([f"`{run.name}`", *cells])
+        lines.append([f"`{name}`", *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _title(metric: str) -> str:
+    split, _, name = metric.rpartition("/")
+    return f"{split} {CATALOGUE[name].title}{CATALOGUE[name].arrow}".strip()
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def launched() -> Team:
     if os.environ.get("LOCAL_WORLD_SIZE") == started:  # one machine: nobody else need reach it
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface("127.0.0.1"))
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     try:
         return _form(LONG_WAIT)
     except RuntimeError as error:

@@ -65,6 +65,7 @@ def killed(sweep: Sweep, begun: int) -> None:
 
 
 def test_a_killed_search_goes_on_with_the_same_suggestions(tmp_path: Path) -> None:
+    """So few that TPE has not begun to model; the slow one below goes on to where it does."""
     plain = searching(tmp_path / "plain", 5, "tiny", batch=2)
     plain.begin(0.0, "--workers", "1").end()
     whole(plain, 5)

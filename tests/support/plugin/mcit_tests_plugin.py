@@ -87,7 +87,9 @@ class NotingTuner(PromptPool):
         if "MCIT_TEST_HOLD" in os.environ:  # FILE:N, from the Nth stage on until there is such a file
             file, number = os.environ["MCIT_TEST_HOLD"].rsplit(":", 1)
             if len(Path(os.environ["MCIT_TEST_NOTES"]).read_text().split()) >= int(number):
-                while not Path(file).exists():
+                for _ in range(2400):  # two minutes, or else a test that fails would leave this process behind
+                    if Path(file).exists():
+                        break
                     time.sleep(0.05)
         if stale := os.environ.get("MCIT_TEST_STALE"):  # in one process alone
             with suppress(FileExistsError):

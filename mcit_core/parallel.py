@@ -138,7 +138,7 @@ def join(rank: int, size: int, meeting: tuple[str, int], own_host: str, listener
             wait_for_workers=False,
             master_listen_fd=None if listener is None else listener.detach(),
         )
-        return _form(WAIT, store=store)
+        return _form(WAIT, store)
     except RuntimeError as error:
         raise PeerError(f"process {rank} of {size} of the trial did not find the others: {error}") from error
 
@@ -172,13 +172,13 @@ def launched() -> Team:
         ) from error
 
 
-def _form(wait: timedelta, **where: Store) -> Team:
+def _form(wait: timedelta, store: Store | None = None) -> Team:
     """Meet the others, in MEET at most; in a sum each waits so long for them."""
     import torch.distributed as dist
     from accelerate import PartialState
 
     leave()
-    state = PartialState(cpu=True, backend="gloo", timeout=MEET, **where)
+    state = PartialState(cpu=True, backend="gloo", timeout=MEET, store=store)
     assert dist.group.WORLD is not None
     dist.group.WORLD.set_timeout(wait)
     return Team(state.process_index, state.num_processes)

@@ -10,18 +10,21 @@ import re
 from functools import cache
 from itertools import permutations
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from mcit_core.metrics import CATALOGUE
 from mcit_core.yaml_document import load_yaml
 from orchestration.best import main as best
+from orchestration.keep.tables import Row
 from orchestration.plan.sweep_file import load_spec
 from orchestration.plan.trials import make_trials
 from orchestration.results.comparisons import paired_difference
 from orchestration.results.reading import read_results
-from orchestration.results.settings import VALIDATION, rows_by_setting
+from orchestration.results.settings import VALIDATION, best_setting, rows_by_setting
 from orchestration.results.words import format_number
+from orchestration.search.proposals import run_trials_of
 from tests.orchestration.results.test_results import trial, write_run
 from tests.support.examples import example
 
@@ -92,7 +95,7 @@ def test_tables_of_two_runs_are_what_their_command_prints() -> None:
 
 
 def test_tables_of_several_runs_are_what_their_command_prints() -> None:
-    found = SEVERAL_RUNS.findall((ROOT / "docs" / "findings.md").read_text())
+    found = [table for page in PAGES for table in SEVERAL_RUNS.findall((ROOT / page).read_text())]
     assert found
     for runs, metrics, shown in found:
         folders = [ROOT / run for run in runs.split(",")]
@@ -115,13 +118,17 @@ SAVED = re.compile(r"<!-- python examples/saved\.py (.*?) -->\n((?:\|.*\n)*)")
 
 
 def test_tables_of_what_was_saved_are_what_their_command_prints() -> None:
-    found = SAVED.findall((ROOT / "docs" / "findings.md").read_text())
+    found = [table for page in PAGES for table in SAVED.findall((ROOT / page).read_text())]
     assert found
     for runs, shown in found:
         assert shown == example("saved").table(ROOT / run for run in runs.split())
 
 
-@pytest.mark.parametrize("name", ["search", "search_grid", "search_seeds"])
+#: a sweep that chose -> what the page calls it
+CHOOSING = {"search_grid": "grid", "search": "search", "search_seeds": "search over seeds"}
+
+
+@pytest.mark.parametrize("name", CHOOSING)
 def test_what_fresh_seeds_judge_is_what_validation_chose(name: str, tmp_path: Path) -> None:
     """And nothing of it is in the sweep that chose: neither a seed nor an order."""
     data, out = ROOT / "docs" / "data", tmp_path / "chosen.yaml"
@@ -129,8 +136,50 @@ def test_what_fresh_seeds_judge_is_what_validation_chose(name: str, tmp_path: Pa
     chosen, fresh = load_yaml(out.read_text()), load_spec(data / f"{name}_fresh" / "sweep.yaml")
     assert {key: value for key, value in chosen.items() if "." in key} == fresh.base
     spec = load_spec(data / name / "sweep.yaml")
-    assert not {*spec.seeds} & {*fresh.seeds}
-    assert ">".join(spec.tasks) not in {trial.order for trial in make_trials(fresh)}
+    choosing, judging = run_trials_of(spec, data / name), make_trials(fresh)
+    assert not {trial.experiment.seed for trial in choosing} & {trial.experiment.seed for trial in judging}
+    assert not {trial.order for trial in choosing} & {trial.order for trial in judging}
+    results = read_results(data / name)
+    found = best_setting(results.trials, results.axes, results.design)
+    assert found is not None
+    values = [f"{chosen[key]:.3g}" for key in spec.axes]
+    shown = format_number(VALIDATION, found.metric(VALIDATION).mean)
+    assert f"| {CHOOSING[name]} | {' | '.join(values)} | {shown} |" in (ROOT / "docs" / "findings.md").read_text()
+
+
+def test_what_is_judged_on_fresh_seeds_is_judged_alike() -> None:
+    data = ROOT / "docs" / "data"
+    plain = load_spec(data / "search_preset_fresh" / "sweep.yaml")
+    assert plain.base == {"train.steps": 60, "evaluation.rows": 100}
+    assert load_spec(data / "search_preset" / "sweep.yaml").base == plain.base
+    units = []
+    for name in ("search_preset", *CHOOSING):
+        rows = read_results(data / f"{name}_fresh").trials
+        assert {row["status"] for row in rows} == {"FINISHED"}
+        units.append(sorted((str(row["seed"]), str(row["order"])) for row in rows))
+    assert len(units[0]) == 10
+    assert units == [units[0]] * 4
+
+
+def test_both_searches_begin_alike_and_one_seed_chooses_as_three_do() -> None:
+    data = ROOT / "docs" / "data"
+    spec = load_spec(data / "search" / "sweep.yaml")
+    one, three = read_results(data / "search").trials, read_results(data / "search_seeds").trials
+    begun = [
+        {row["setting"]: tuple(row[axis] for axis in spec.axes) for row in rows if int(str(row["setting"])) < 18}
+        for rows in (one, three)
+    ]
+    assert begun[0] == begun[1]
+    assert len(begun[0]) == 18
+
+    def first(rows: list[Row]) -> object:
+        complete = [row for row in rows if row["state"] == "complete" and int(str(row["setting"])) < 18]
+        means: dict[object, list[float]] = {}
+        for row in complete:
+            means.setdefault(row["setting"], []).append(float(str(row[VALIDATION])))
+        return max(means, key=lambda setting: fmean(means[setting]))
+
+    assert first(one) == first(three) == 16
 
 
 def test_the_table_of_what_protects() -> None:

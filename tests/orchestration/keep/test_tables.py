@@ -11,7 +11,7 @@ READ = "import sys, pathlib; from orchestration.keep.tables import read_rows; re
 
 
 def test_a_process_that_has_read_a_table_ends_well() -> None:
-    """Of pyarrow's threads one was left over now and then as a process exits, and aborted it (two times of three here)."""
+    """One of pyarrow's threads was left over now and then at the end, and aborted the process (two runs of three)."""
     command = [sys.executable, "-c", READ, str(ROOT / "docs" / "data" / "search_fresh" / "trials.parquet")]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(24)]
     ends = [(process.communicate()[1], process.returncode) for process in processes]

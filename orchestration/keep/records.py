@@ -103,6 +103,12 @@ class Records:
             record.earlier = replace(stored, stages=[], row={})
             record.pack()
 
+    @property
+    def all_ended(self) -> bool:
+        """Whether every trial has finished or was stopped early, now or by an earlier command."""
+        found = (record.earlier if record.status == "UNFINISHED" else record for record in self.records.values())
+        return all(one is not None and one.status in ("FINISHED", "STOPPED") for one in found)
+
     def add(self, trials: Iterable[Trial]) -> list[TrialRecord]:
         """Trials that the sweep has come to have since it began; one that the RUN has had before is taken over. Returns
         the new ones. One that was a reference may turn out to be a setting's own."""

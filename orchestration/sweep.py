@@ -202,16 +202,15 @@ def _train(
 
             left = [record.trial for record in records.records.values() if record.status != "FINISHED"]
             race = course.race(records)
-            features = command.storage / "features"
-            # a race has to see every trial pass
-            if race is not None and course.over and records.all_ended:
-                if read_race(left, race, features, command.stages, progress):
+            if race is not None and course.over:
+                if read_race(records, race, progress):
                     left = []
                 else:
-                    race = course.race(records)
+                    race = course.race(records)  # anew, since that one may have begun
+            # a race has to see every trial pass
             while race is None and (left or (left := more())):
                 stored = len(left)
-                left = read_trials(left, features, command.stages, progress)
+                left = read_trials(left, command.storage / "features", command.stages, progress)
                 if left and len(left) == stored:
                     break
             drop_workbenches()  # models are no more use here, and their memory is their workers'

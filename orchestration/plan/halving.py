@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Protocol
 
 from mcit_core.methods import REFERENCES
-from mcit_core.stages.results import Cell
+from mcit_core.stages.results import UNTOUCHED, Cell, StageResult
 from orchestration.plan.spec import HalvingRule, SweepSpec
 from orchestration.plan.trials import Trial
 
@@ -112,6 +112,34 @@ class Races:
         if decided:
             self.stopped |= self._of[trial].stopped
         return decided
+
+
+def run_again(trials: Sequence[Trial], race: Race, shown: Mapping[str, Sequence[StageResult]]) -> dict[str, int] | None:
+    """Run a race by what its trials have shown before (the untouched model, then stages), one of each in turn. Returns
+    the trials in the order of their ends, each with how much of that it came to; None where one has to go on beyond
+    it, or all that are left wait for something else."""
+    ended: dict[str, int] = {}
+    done = {trial.id: 0 for trial in trials}
+    while len(ended) < len(trials):
+        moved = False
+        for trial in (trial for trial in trials if trial.id not in ended):
+            name, over = trial.id, False
+            if not race.held(name):
+                if done[name] == len(shown[name]):
+                    return None
+                result = shown[name][done[name]]
+                done[name] += 1
+                if result.stage != UNTOUCHED:
+                    learned = trial.experiment.order[: result.stage + 1]
+                    race.reach(name, result.stage + 1, score(result.accuracy, learned))
+                moved, over = True, result.stage == trial.stages - 1
+            if over or name in race.stopped:
+                race.leave(name)
+                ended[name] = done[name]
+                moved = True
+        if not moved:
+            return None
+    return ended
 
 
 def race(spec: SweepSpec, trials: list[Trial]) -> Halving | None:

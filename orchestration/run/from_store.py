@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from mcit_core.benchmarks import judging_of
@@ -14,8 +14,9 @@ from mcit_core.stages.keys import StageKey, stage_chain
 from mcit_core.stages.looks import RETENTION, looks
 from mcit_core.stages.results import UNTOUCHED, Evaluation, StageResult
 from mcit_core.training.sequence import Sequence
+from orchestration.keep.records import Records
 from orchestration.keep.stage_store import StageStore, Trained
-from orchestration.plan.halving import Race, score
+from orchestration.plan.halving import Race, run_again
 from orchestration.plan.trials import Trial
 from orchestration.run.listener import Listener
 
@@ -97,20 +98,21 @@ def read_trials(trials: list[Trial], features: Path, stages: str, listener: List
     return left
 
 
-def read_race(trials: list[Trial], race: Race, features: Path, stages: str, listener: Listener) -> bool:
-    """Run a race of trials to its end from what is stored, and tell a listener of all of them; whether that could be
-    done. Where something is missing the listener is told nothing, and the race has to be made anew."""
-    store = _Stored(stages)
-    try:
-        sequences = {trial.id: _begin(trial.experiment, features, store) for trial in trials}
-        shown = _raced(trials, race, {name: iter(sequence) for name, sequence in sequences.items()})
-        keys = {trial.id: trial_key(trial.experiment, sequences[trial.id].bench) for trial in trials}
-    except Exception:  # a worker may do better, or says what is wrong
+def read_race(records: Records, race: Race, listener: Listener) -> bool:
+    """Run a race to its end once more by what its RUN shows of an earlier command, and tell a listener of all trials;
+    whether that could be done. Where it could not the listener is told nothing, and the race has to be made anew. By a
+    pruner's race only what it stopped may be left."""
+    left = {name: record for name, record in records.records.items() if record.status != "FINISHED"}
+    shown = {name: records.shown_before(name) for name in left}
+    known = {name: stages for name, stages in shown.items() if stages is not None}
+    ended = run_again([left[name].trial for name in known], race, known) if known.keys() == left.keys() else None
+    if ended is None:
         return False
-    for name, results in shown.items():
-        if results:
+    for name, count in ended.items():
+        stored = left[name].earlier
+        if count and stored is not None and stored.key is not None:
             listener.started(name)
-            listener.stages(name, results, keys[name])
+            listener.stages(name, known[name][:count], stored.key)
         if name in race.stopped:
             listener.stopped(name)
         else:
@@ -118,45 +120,15 @@ def read_race(trials: list[Trial], race: Race, features: Path, stages: str, list
     return True
 
 
-def _raced(
-    trials: list[Trial], race: Race, sequences: Mapping[str, Iterator[StageResult]]
-) -> dict[str, list[StageResult]]:
-    """What every trial shows until it finishes or is stopped, in the order of their ends, a stage of each in turn.
-    Raises MissingError where all that are left wait for one another."""
-    shown: dict[str, list[StageResult]] = {}
-    waiting: dict[str, tuple[Trial, list[StageResult]]] = {trial.id: (trial, []) for trial in trials}
-    while waiting:
-        moved = False
-        for name, (trial, results) in [*waiting.items()]:
-            if not race.held(name):
-                result = next(sequences[name])
-                results.append(result)
-                moved = True
-                if result.stage != UNTOUCHED:
-                    learned = trial.experiment.order[: result.stage + 1]
-                    race.reach(name, result.stage + 1, score(result.accuracy, learned))
-            if name in race.stopped or len(results) == 1 + trial.stages:
-                race.leave(name)
-                shown[name] = waiting.pop(name)[1]
-                moved = True
-        if not moved:
-            raise MissingError
-    return shown
-
-
-def _begin(experiment: Experiment, features: Path, store: StageStore) -> Sequence:
-    """Raises MissingError for the blind model, whose features may have to be made, which is a worker's task."""
-    if experiment.protocol == "blind":
-        raise MissingError
-    return Sequence(experiment, workbench_for(experiment, features), store)
-
-
 def _read_trial(experiment: Experiment, features: Path, store: StageStore) -> tuple[str, list[StageResult]] | None:
     """The key of a trial and all that its stages showed, from the store; None where something is missing."""
+    if experiment.protocol == "blind":  # its features may have to be made, which is a worker's task
+        return None
+    bench = workbench_for(experiment, features)
+    sequence = Sequence(experiment, bench, store)
+    if sequence.chain and store.record(sequence.chain[-1].key) is None:
+        return None
     try:
-        sequence = _begin(experiment, features, store)
-        if sequence.chain and store.record(sequence.chain[-1].key) is None:
-            return None
-        return trial_key(experiment, sequence.bench), list(sequence)
+        return trial_key(experiment, bench), list(sequence)
     except MissingError:
         return None

@@ -53,7 +53,7 @@ def test_a_sweep_stops_all_but_the_best_setting(tmp_path: Path) -> None:
     assert said.count("stopped by halving") == 2
     trained = len(sweep.begun)
     assert trained == 11  # direct's three stages three times (the first is shared), and the winner's last two
-    assert "Ray: starting" not in sweep.begin().end()  # what has been run to its end is told from the store
+    assert "Ray: starting" not in sweep.begin().end()  # the RUN shows all of it
     assert len(sweep.begun) == trained
     assert without_counts(sweep.table("trials")) == without_counts(trials)
     # without the rule, the same sweep goes on from what there is

@@ -1,78 +1,71 @@
-"""A race that has been run to its end is told again from what is stored, without a worker."""
+"""A race that has been run to its end is told again from its RUN, without a worker."""
 
 from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from mcit_core.config import Experiment
-from mcit_core.stages.results import UNTOUCHED, StageResult
+from mcit_core.methods import build_experiment
+from mcit_core.stages.results import StageResult
 from orchestration.keep.records import Records
-from orchestration.keep.trial_record import TrialRecord
-from orchestration.plan.spec import SweepSpec
-from orchestration.run import from_store
-from orchestration.run.from_store import MissingError, read_race
+from orchestration.plan.halving import Halving, run_again
+from orchestration.plan.spec import HalvingRule, SweepSpec
+from orchestration.plan.sweep_file import load_spec
+from orchestration.plan.trials import Trial
+from orchestration.run.from_store import read_race
 from orchestration.run.progress import Progress
 from orchestration.search.course import Course
-from tests.support.searching import result, run_search, smooth, write_sweep_file
+from tests.support.searching import run_search, smooth, write_sweep_file
 
-SEARCH = {"kind": "random", "trials": 12, "batch": 4, "objectives": {"average_accuracy": "maximize"}}
+SEARCH = {"kind": "random", "trials": 12, "batch": 6, "objectives": {"average_accuracy": "maximize"}}
 GRID = {"train.lr": [0.003, 0.01, 0.03, 0.1], "pool.size": [20, 40]}
 RULES: dict[str, dict[str, object]] = {
-    "search": {"search": SEARCH, "halving": {"min_stages": 1}},
-    "grid": {"axes": GRID, "halving": {"min_stages": 1}, "references": ["sequential"]},
+    "search": {"search": SEARCH, "halving": {"min_stages": 1, "reduction": 3}},
+    "grid": {"axes": GRID, "halving": {"min_stages": 1, "reduction": 3}, "references": ["sequential", "blind"]},
     "pruner": {"search": {**SEARCH, "trials": 16}, "seeds": [*range(6)], "robust": {"pruner": "wilcoxon"}},
 }
 
 
-class Again:
-    """A second command on a RUN; what its trials showed is stored, but for the second stages of `missing`."""
+class Noting(Progress):
+    """Notes what it is told."""
 
-    def __init__(self, spec: SweepSpec, run: Path, monkeypatch: pytest.MonkeyPatch, missing: str = "") -> None:
-        self.course = Course(spec, run)
-        self.records = Records(run, spec, self.course.trials())
-        self.records.begin(lambda trial: "key", bool(spec.halving))
-        by_experiment = {record.trial.experiment.model_dump_json(): record for record in self.records.records.values()}
+    def __init__(self, records: Records) -> None:
+        super().__init__(Console(file=io.StringIO()), records, lambda trial: None)
+        self.told: list[tuple[str, str]] = []
 
-        def begin(experiment: Experiment, *_: object) -> object:
-            record = by_experiment[experiment.model_dump_json()]
-            return Stored(record, record.trial.id == missing)
+    def started(self, trial: str) -> None:
+        self.told.append((trial, "started"))
+        super().started(trial)
 
-        monkeypatch.setattr(from_store, "_begin", begin)
-        monkeypatch.setattr(from_store, "trial_key", lambda *_: "key")
-        self.progress = Progress(Console(file=io.StringIO()), self.records, lambda trial: None)
+    def stages(self, trial: str, results: list[StageResult], key: str) -> None:
+        self.told.append((trial, f"{len(results)} of {key}"))
+        super().stages(trial, results, key)
 
-    def read(self) -> bool:
-        assert self.records.all_ended
-        left = [record.trial for record in self.records.records.values() if record.status != "FINISHED"]
-        race = self.course.race(self.records)
-        assert race is not None
-        found = read_race(left, race, Path(), "", self.progress)
-        self.records.write()
-        return found
+    def _end(self, trial: str, status: str, error: str | None = None) -> None:
+        self.told.append((trial, status))
+        super()._end(trial, status, error)
 
 
-class Stored(SimpleNamespace):
-    bench = None
+def read(spec: SweepSpec, run: Path, key: str = "key") -> tuple[bool, Records, Noting]:
+    """What a second command does before it turns to Ray; `key`: what numbers follow from today."""
+    course = Course(spec, run)
+    records = Records(run, spec, course.trials())
+    records.begin(lambda trial: key, bool(spec.halving))
+    race = course.race(records)
+    assert race is not None
+    progress = Noting(records)
+    found = course.over and read_race(records, race, progress)
+    records.write()
+    return found, records, progress
 
-    def __init__(self, record: TrialRecord, lacks: bool) -> None:
-        super().__init__(record=record, lacks=lacks)
 
-    def __iter__(self) -> Iterator[StageResult]:
-        trial = self.record.trial
-        yield StageResult(UNTOUCHED, None, [], {})
-        for stage, row in enumerate(smooth(trial)):
-            if self.lacks and stage:
-                raise MissingError
-            yield replace(result(trial, stage, row), reused=True)
+def ends(records: Records) -> dict[str, tuple[str, int]]:
+    return {name: (record.status, len(record.trained)) for name, record in records.records.items()}
 
 
 def rows(run: Path) -> list[dict[str, object]]:
@@ -81,30 +74,78 @@ def rows(run: Path) -> list[dict[str, object]]:
 
 
 @pytest.fixture(params=RULES)
-def finished(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[SweepSpec, Path]:
-    spec = write_sweep_file(tmp_path, **RULES[request.param])
-    run_search(spec, tmp_path / "run", 3, random.Random(0))
-    return spec, tmp_path / "run"
+def spec(request: pytest.FixtureRequest, tmp_path: Path) -> SweepSpec:
+    return write_sweep_file(tmp_path, **RULES[request.param])
 
 
-def test_all_is_as_it_was(finished: tuple[SweepSpec, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, run = finished
+def test_all_is_as_it_was(spec: SweepSpec, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = ends(run_search(spec, run, 3, random.Random(0)))
     before = rows(run)
-    assert {row["status"] for row in before} == {"FINISHED", "STOPPED"}
-    again = Again(spec, run, monkeypatch)
-    assert again.read()
+    assert {status for status, _ in first.values()} == {"FINISHED", "STOPPED"}
+    found, records, progress = read(spec, run)
+    assert found
+    assert ends(records) == first
     assert rows(run) == before
-    assert {record.status for record in again.records.records.values()} == {"FINISHED", "STOPPED"}
+    left = first if spec.halving else {name: end for name, end in first.items() if end[0] == "STOPPED"}
+    for name, (status, stages) in left.items():
+        told = [what for trial, what in progress.told if trial == name]
+        assert told == ([] if stages == 0 else ["started", f"{stages} of key"]) + [status]
+    assert {trial for trial, _ in progress.told} == left.keys()
 
 
-@pytest.mark.parametrize("finished", ["search", "grid"], indirect=True)
-def test_nothing_is_told_where_a_stage_is_missing(
-    finished: tuple[SweepSpec, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec, run = finished
-    before = rows(run)
-    last = next(str(row["trial"]) for row in reversed(before) if row["status"] == "FINISHED")
-    again = Again(spec, run, monkeypatch, missing=last)
-    assert not again.read()
-    assert {record.status for record in again.records.records.values()} == {"UNFINISHED"}
-    assert rows(run) == before  # what an earlier command finished stands
+def other_key(spec: SweepSpec, run: Path) -> tuple[bool, Records, Noting]:
+    return read(spec, run, "other")
+
+
+def other_rule(spec: SweepSpec, run: Path) -> tuple[bool, Records, Noting]:
+    """More go on, beyond what they have shown; a search is another one."""
+    return read(load_spec(run.parent / "sweep.yaml", ["halving.reduction=2"]), run)
+
+
+@pytest.mark.parametrize("spec", ["search", "grid"], indirect=True)
+@pytest.mark.parametrize("change", [other_key, other_rule])
+def test_nothing_is_told_where_it_is_not_the_same_any_more(change: object, spec: SweepSpec, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = ends(run_search(spec, run, 3, random.Random(0)))
+    found, records, progress = change(spec, run)  # type: ignore[operator]
+    assert not found
+    assert progress.told == []
+    assert {record.status for record in records.records.values()} <= {"UNFINISHED"}
+    # and a race that is made anew comes to the same ends
+    assert ends(run_search(spec, run, 2, random.Random(1))) == first
+
+
+def test_what_failed_is_tried_again(tmp_path: Path) -> None:
+    spec = write_sweep_file(tmp_path, **RULES["grid"])
+
+    def failing(trial: Trial) -> list[list[float]]:
+        if trial.method == "sequential":
+            raise ArithmeticError("diverged")
+        return smooth(trial)
+
+    run_search(spec, tmp_path / "run", 3, random.Random(0), failing)
+    found, _, progress = read(spec, tmp_path / "run")
+    assert not found
+    assert progress.told == []
+
+
+def test_a_race_over_what_went_on_to_the_end_without_one(tmp_path: Path) -> None:
+    """Of a trial that is stopped now no more is told than it comes to."""
+    run = tmp_path / "run"
+    run_search(write_sweep_file(tmp_path, axes=GRID), run, 3, random.Random(0))
+    spec = load_spec(tmp_path / "sweep.yaml", ["halving.reduction=3"])
+    found, records, progress = read(spec, run)
+    assert found
+    assert ends(records) == ends(run_search(spec, tmp_path / "raced", 2, random.Random(0)))
+    assert {what for _, what in progress.told} == {"started", "1 of key", "2 of key", "FINISHED", "STOPPED"}
+
+
+class Waiting(Halving):
+    def held(self, trial: str) -> bool:
+        return True
+
+
+def test_a_race_in_which_all_wait_ends() -> None:
+    trial = Trial("one", build_experiment("mini", "mini", "sequential", ("ground",), 0, {}), {})
+    assert run_again([trial], Waiting(HalvingRule(1, 2), {}, 2), {"one": []}) is None

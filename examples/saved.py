@@ -1,6 +1,5 @@
-"""What shared stages and early stopping saved in RUNs, apart, in CPU seconds of training (of a
-GPU: by the clock), as Markdown; needs sweep.yaml,
-trials.parquet and stages.parquet of each, and proposals of a search.
+"""What shared stages and early stopping saved in RUNs, apart, in CPU seconds of training (of a GPU: by the clock), as
+Markdown; needs sweep.yaml, trials.parquet and stages.parquet of each, and proposals of a search.
 
 python examples/saved.py runs/search [RUN ...]
 """

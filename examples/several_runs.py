@@ -37,8 +37,8 @@ def table(runs: Sequence[Path], metrics: Sequence[str]) -> str:
         design, cells = of_runs[name].design, []
         for metric in metrics:
             cell = format_estimate(metric, estimate_rows(own, metric, design))
-            apart = estimate_units(paired_values(own, first, metric), design)
             if own is not first:
+                apart = estimate_units(paired_values(own, first, metric), design)
                 cell += f"; {format_number(metric, apart.mean, signed=True)}"
                 if apart.interval is not None:
                     low, high = (format_number(metric, end, signed=True) for end in apart.interval)

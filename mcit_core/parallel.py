@@ -108,7 +108,7 @@ ALONE = Team(0, 1)
 def _checksum(values: Tensor) -> int:
     import torch
 
-    return zlib.crc32(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return zlib.crc32(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def listen(host: str) -> socket.socket:

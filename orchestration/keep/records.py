@@ -16,7 +16,7 @@ from mcit_core.config import UNTRAINED
 from mcit_core.methods import reference_experiment
 from mcit_core.metrics import CATALOGUE, FORMULAS, METRICS, summarise, summarise_protocol
 from mcit_core.stages.digest import digest
-from mcit_core.stages.results import Column, StageResult
+from mcit_core.stages.results import Column
 from orchestration.keep.files import writing
 from orchestration.keep.journal import Journal
 from orchestration.keep.stored import JOURNAL, StoredTrial, read_run
@@ -103,16 +103,16 @@ class Records:
             record.earlier = replace(stored, stages=[], row={})
             record.pack()
 
-    def shown_before(self, trial: str) -> list[StageResult] | None:
-        """What the RUN says that a trial showed until it finished or was stopped early; None where it did neither, or
-        its numbers follow from something else today."""
-        record = self.records[trial]
+    def ended_before(self, record: TrialRecord) -> StoredTrial | None:
+        """What the RUN says of a trial that has finished or was stopped early; None of another, and where its numbers
+        follow from something else today, or an earlier version did not say from what."""
         stored = record.earlier
         if stored is None or stored.status not in ("FINISHED", "STOPPED"):
             return None
-        if stored.stages and stored.key != self._key_of(record.trial):
+        # that of a finished trial was found out as it was looked at
+        if stored.stages and (stored.key is None or stored.key != (record.key or self._key_of(record.trial))):
             return None
-        return [replace(stage, reused=True) for stage in stored.stages]
+        return replace(stored, stages=[replace(stage, reused=True) for stage in stored.stages])
 
     def add(self, trials: Iterable[Trial]) -> list[TrialRecord]:
         """Trials that the sweep has come to have since it began; one that the RUN has had before is taken over. Returns

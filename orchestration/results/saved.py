@@ -54,7 +54,7 @@ def saved(results: Results) -> Saved | None:
     cpu = all(CPU in metrics and PEAK not in metrics for metrics in every)
     chains = stage_tree(trials[name] for name in reached).chains
     made: dict[str, float] = {}
-    places: dict[int, dict[str, float]] = {}
+    places: dict[int, list[float]] = {}
     shared: list[float] = []
     for name, stages in reached.items():
         for stage in stages:
@@ -62,12 +62,13 @@ def saved(results: Results) -> Saved | None:
             if key in made:
                 shared.append(made[key])
                 continue
-            made[key] = places.setdefault(stage.stage, {})[key] = stage.metrics.get(CPU if cpu else CLOCK, 0.0)
+            made[key] = stage.metrics.get(CPU if cpu else CLOCK, 0.0)
+            places.setdefault(stage.stage, []).append(made[key])
     if not made:
         return None
     ended = [text_in(row, "trial") for row in rows if row["status"] == "STOPPED"]
     never = {
-        key: mean(places[stage].values())
+        key: mean(places[stage])
         for name in ended
         for stage, key in enumerate(chains[name])
         if key not in made and stage in places

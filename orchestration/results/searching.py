@@ -52,11 +52,7 @@ class Searched:
 
     def best(self, found: Sequence[Found], objective: str) -> Found | None:
         """The best by an objective, of equals the first."""
-        return max(found, key=lambda one: self._sign(objective) * one.objectives[objective], default=None)
-
-    def _sign(self, objective: str) -> int:
-        """What makes more of an objective better."""
-        return 1 if self.settings.objectives[objective] == "maximize" else -1
+        return max(found, key=lambda one: self.settings.sign(objective) * one.objectives[objective], default=None)
 
     @cached_property
     def volumes(self) -> list[float] | None:
@@ -75,7 +71,7 @@ class Searched:
 
     def _point(self, one: Found) -> Point:
         """Its objectives, all such that more is better."""
-        return tuple(self._sign(name) * one.objectives[name] for name in self.settings.objectives)
+        return tuple(self.settings.sign(name) * one.objectives[name] for name in self.settings.objectives)
 
     @cached_property
     def front(self) -> list[Found]:
@@ -100,7 +96,7 @@ class Searched:
             return {}
         objective = next(iter(self.settings.objectives))
         return {
-            order: max(self.feasible, key=lambda one: self._sign(objective) * under(one, objective, [order]))
+            order: max(self.feasible, key=lambda one: self.settings.sign(objective) * under(one, objective, [order]))
             for order in orders
             if self.feasible
         }

@@ -1,4 +1,5 @@
-"""What a sweep knows of a trial without a worker: what its numbers follow from, and all of it where that is stored."""
+"""What a sweep knows of trials without a worker: what their numbers follow from, and all of it where that is stored or
+in the RUN."""
 
 from __future__ import annotations
 
@@ -103,16 +104,18 @@ def read_race(records: Records, race: Race, listener: Listener) -> bool:
     whether that could be done. Where it could not the listener is told nothing, and the race has to be made anew. By a
     pruner's race only what it stopped may be left."""
     left = {name: record for name, record in records.records.items() if record.status != "FINISHED"}
-    shown = {name: records.shown_before(name) for name in left}
-    known = {name: stages for name, stages in shown.items() if stages is not None}
-    ended = run_again([left[name].trial for name in known], race, known) if known.keys() == left.keys() else None
+    before = {name: stored for name, record in left.items() if (stored := records.ended_before(record)) is not None}
+    if len(before) < len(left):
+        return False
+    shown = {name: stored.stages for name, stored in before.items()}
+    ended = run_again([record.trial for record in left.values()], race, shown)
     if ended is None:
         return False
     for name, count in ended.items():
-        stored = left[name].earlier
-        if count and stored is not None and stored.key is not None:
+        key = before[name].key
+        if count and key is not None:
             listener.started(name)
-            listener.stages(name, known[name][:count], stored.key)
+            listener.stages(name, shown[name][:count], key)
         if name in race.stopped:
             listener.stopped(name)
         else:

@@ -162,7 +162,7 @@ class Course:
         """The best by the first objective of the one so far and of complete ones that keep to the constraints, of
         equals the first."""
         found = [one for one in [self._best, *ended] if one is not None and one.state == "complete" and one.feasible]
-        sign = 1 if next(iter(self.settings.objectives.values())) == "maximize" else -1
+        sign = self.settings.sign(next(iter(self.settings.objectives)))
         return max(found, key=lambda one: sign * one.objectives[0], default=None)
 
     def _rival(self, records: Records) -> dict[str, float] | None:

@@ -48,6 +48,10 @@ class SearchSettings(_Strict):
     lag: int = Field(1, ge=0, description="batches that may run while the results of an earlier one are not in")
     known: list[str] = Field([], alias="from", description="RUNs whose settings the search begins with")
 
+    def sign(self, objective: str) -> int:
+        """What makes more of an objective better."""
+        return 1 if self.objectives[objective] == "maximize" else -1
+
     @field_validator("objectives", "constraints")
     @classmethod
     def _metrics(cls, given: dict[str, object]) -> dict[str, object]:

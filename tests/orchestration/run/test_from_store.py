@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -139,6 +140,19 @@ def test_a_race_over_what_went_on_to_the_end_without_one(tmp_path: Path) -> None
     assert found
     assert ends(records) == ends(run_search(spec, tmp_path / "raced", 2, random.Random(0)))
     assert {what for _, what in progress.told} == {"started", "1 of key", "2 of key", "FINISHED", "STOPPED"}
+
+
+def test_what_an_earlier_version_did_not_say_the_key_of_is_not_known(tmp_path: Path) -> None:
+    """Nor where the model does not load here, so that there is no key of today."""
+    spec = write_sweep_file(tmp_path, **RULES["grid"])
+    run_search(spec, tmp_path / "run", 3, random.Random(0))
+    records = Records(tmp_path / "run", spec, Course(spec, tmp_path / "run").trials())
+    records.begin(lambda trial: None, True)
+    for record in records.records.values():
+        assert record.earlier is not None
+        record.earlier = replace(record.earlier, key=None)
+        assert record.earlier.stages
+        assert records.ended_before(record) is None
 
 
 class Waiting(Halving):
